@@ -1,0 +1,202 @@
+"""Checkpoints of a work directory: train state, config, data card and evaluations together (Orbax).
+
+Layout: `<workdir>/checkpoints/<step>/`, each with an item `state` and a JSON item `meta`. The
+checkpoint of step N holds N updates. Saving is asynchronous; a step appears under its final name
+only when it is complete.
+"""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+
+from hvae_tpu import sharding
+from hvae_tpu.errors import UserError
+
+FORMAT = 1
+
+
+class Checkpoints:
+  """The checkpoints of one work directory."""
+
+  def __init__(
+    self, workdir: str | Path, *, keep_latest: int = 1, keep_every: int = 0, read_only: bool = False
+  ):
+    """Opens, and creates unless `read_only`.
+
+    Args:
+      workdir: of the run.
+      keep_latest: newest checkpoints to keep.
+      keep_every: also keep the steps that are multiples of this; 0: none.
+      read_only: never write or delete.
+    """
+    self.directory = Path(workdir).absolute() / 'checkpoints'
+    if not read_only:
+      self.directory.mkdir(parents=True, exist_ok=True)
+    rules = [policies.LatestN(keep_latest)]
+    if keep_every:
+      rules.append(policies.EveryNSteps(keep_every))
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=policies.AnyPreservationPolicy(rules), read_only=read_only
+    )
+    # Orbax remarks on its own options at warning level.
+    logging.getLogger('absl').setLevel(logging.ERROR)
+    self._manager = ocp.CheckpointManager(
+      self.directory, options=options, item_names=('state', 'meta')
+    )
+
+  @property
+  def steps(self) -> list[int]:
+    """Complete checkpoints, ascending."""
+    return sorted(self._manager.all_steps())
+
+  def resolve(self, which: str, best_metric: str = '') -> int:
+    """The step that `latest`, `best` or a number names.
+
+    Args:
+      which: as given on the command line.
+      best_metric: for `best`: name of the stored evaluation result; the smallest wins.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    steps = self.steps
+    if not steps:
+      raise UserError(f'{self.directory} holds no checkpoint; train first, or correct --workdir')
+    if which == 'latest':
+      return steps[-1]
+    if which == 'best':
+      return self._best(steps, best_metric)
+    if not which.isdigit() or int(which) not in steps:
+      raise UserError(
+        f"--checkpoint={which} must be 'latest', 'best', a work directory, or one of the steps "
+        f'{", ".join(map(str, steps))} in {self.directory}'
+      )
+    return int(which)
+
+  def _best(self, steps: list[int], metric: str) -> int:
+    values = {step: self.meta(step)['metrics'].get(metric, math.nan) for step in steps}
+    values = {step: value for step, value in values.items() if math.isfinite(value)}
+    if not values:
+      raise UserError(
+        f'--checkpoint=best: no checkpoint in {self.directory} has a result {metric!r} '
+        f'(config.train.best_metric); use --checkpoint=latest'
+      )
+    return min(values, key=values.get)
+
+  def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+    """Starts saving; the state may be donated to the next step as soon as this returns.
+
+    Args:
+      step: updates tried.
+      state: the `TrainState`.
+      meta: JSON: `config`, `card`, `metrics` (name -> number of the newest evaluations).
+    """
+    if step in self.steps:
+      return
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({**meta, 'format': FORMAT})
+      ),
+    )
+
+  def meta(self, step: int) -> dict[str, Any]:
+    restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+    return restored['meta']
+
+  def restore(self, step: int, abstract: Any) -> Any:
+    """The whole state, placed as `abstract` says (any mesh).
+
+    Raises:
+      UserError: the stored arrays have other names, shapes or dtypes.
+    """
+    self._check(step, abstract)
+    restored = self._manager.restore(
+      step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+    )
+    return restored['state']
+
+  def restore_part(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+    """Some of the state's fields only, e.g. {'ema_params': ..., 'model_state': ...}."""
+    self._check(step, abstract)
+    arguments = ocp.args.PyTreeRestore(
+      item=abstract,
+      restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+      partial_restore=True,
+    )
+    return self._manager.restore(step, args=ocp.args.Composite(state=arguments))['state']
+
+  def shapes(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What is stored: path of every array, '/'-joined -> shape and dtype."""
+    metadata = self._manager.item_metadata(step)['state']
+    leaves = jax.tree_util.tree_leaves_with_path(metadata.tree)
+    return {
+      path_name(path): jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype) for path, leaf in leaves
+    }
+
+  def restore_named(self, step: int, field: str, mesh: Mesh) -> dict[str, np.ndarray]:
+    """One field of the state as it was stored: path inside the field -> array, replicated."""
+    prefix = field + '/'
+    stored = {n[len(prefix) :]: s for n, s in self.shapes(step).items() if n.startswith(prefix)}
+    place = sharding.replicated(mesh)
+    abstract = nest(
+      {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place) for n, s in stored.items()}
+    )
+    if not abstract:
+      return {}
+    restored = self.restore_part(step, {field: abstract})[field]
+    leaves = jax.tree_util.tree_leaves_with_path(restored)
+    return {path_name(path): np.asarray(leaf) for path, leaf in leaves}
+
+  def _check(self, step: int, abstract: Any) -> None:
+    """Names what differs; Orbax itself would cast another dtype in silence."""
+    stored = self.shapes(step)
+    problems = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract):
+      name = path_name(path)
+      found = stored.get(name)
+      if found is None:
+        problems.append(f'{name} is missing')
+      elif (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
+        problems.append(
+          f'{name} is {found.dtype}{list(found.shape)}, expected {leaf.dtype}{list(leaf.shape)}'
+        )
+    if problems:
+      more = f' and {len(problems) - 5} more' if len(problems) > 5 else ''
+      raise UserError(
+        f'{self.directory / str(step)} does not fit the config: {"; ".join(problems[:5])}{more}; '
+        f'use the config that it was trained with'
+      )
+
+  def wait(self) -> None:
+    """Until the save in progress is complete."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    self._manager.close()
+
+
+def path_name(path: tuple) -> str:
+  """Key path of a leaf -> '/'-joined names."""
+  return '/'.join(
+    str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path
+  )
+
+
+def nest(flat: dict[str, Any]) -> dict[str, Any]:
+  """{'a/b': x} -> {'a': {'b': x}}."""
+  tree = {}
+  for name, leaf in flat.items():
+    *parents, last = name.split('/')
+    node = tree
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[last] = leaf
+  return tree

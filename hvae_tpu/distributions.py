@@ -1,0 +1,282 @@
+"""Likelihoods, divergences and sampling: pure functions of arrays, in nats.
+
+All random numbers of all models are drawn by `normal`, `uniform`, `gumbel` and `logistic` below, so
+that a test can replace the noise of a whole model in one place, before tracing.
+
+Pixels are mapped to [-1, 1]; the discretised likelihoods give each of the equally spaced levels the
+mass that a continuous density has in the bin around it.
+"""
+
+from collections.abc import Mapping
+import math
+from typing import NamedTuple
+
+import jax
+from jax import Array
+import jax.numpy as jnp
+
+# The outermost levels own the tails of the density. Targets are compared with a margin, because
+# float32 does not reach -1 and 1 exactly on every backend.
+EDGE = 0.999
+
+
+def normal(rng: Array, shape: tuple[int, ...]) -> Array:
+  """Standard normal draws, float32."""
+  return jax.random.normal(rng, shape, jnp.float32)
+
+
+def uniform(rng: Array, shape: tuple[int, ...], minval: float = 0.0, maxval: float = 1.0) -> Array:
+  """Uniform draws on [minval, maxval), float32."""
+  return jax.random.uniform(rng, shape, jnp.float32, minval, maxval)
+
+
+def gumbel(rng: Array, shape: tuple[int, ...]) -> Array:
+  """Standard Gumbel draws, float32."""
+  return jax.random.gumbel(rng, shape, jnp.float32)
+
+
+def logistic(rng: Array, shape: tuple[int, ...]) -> Array:
+  """Standard logistic draws, float32."""
+  return jax.random.logistic(rng, shape, jnp.float32)
+
+
+class Group(NamedTuple):
+  """One group of latent variables of a hierarchy, for a batch.
+
+  Attributes:
+    mean: [B, h, w, zdim], of the distribution that z was drawn from.
+    scale: [B, h, w, zdim], its standard deviation.
+    z: [B, h, w, zdim], the values that the network used.
+  """
+
+  mean: Array
+  scale: Array
+  z: Array
+
+
+# One entry per group, in the order of execution (coarsest first); never stacked.
+Latents = tuple[Group, ...]
+
+
+class Normal(NamedTuple):
+  """A diagonal Gaussian; `mean` and `logstd` have the same shape."""
+
+  mean: Array
+  logstd: Array
+
+  @property
+  def std(self) -> Array:
+    return jnp.exp(self.logstd)
+
+  def tempered(self, temperature: Array | float | None) -> 'Normal':
+    """The same Gaussian with its standard deviation multiplied; 0 leaves the mean, None is 1."""
+    if temperature is None:
+      return self
+    return Normal(self.mean, self.logstd + jnp.log(jnp.asarray(temperature, jnp.float32)))
+
+  def sample(self, noise: Array) -> Array:
+    """The draw that standard normal `noise` of the same shape stands for."""
+    return self.mean + self.std * noise
+
+  def kl(self, prior: 'Normal') -> Array:
+    """KL(self || prior) per element, nats (VDVAE, appendix; analytic)."""
+    spread = jnp.square(self.std) + jnp.square(self.mean - prior.mean)
+    return prior.logstd - self.logstd - 0.5 + 0.5 * spread / jnp.square(prior.std)
+
+
+def bernoulli_log_prob(logits: Array, x: Array) -> Array:
+  """Log-probability of x in {0, 1} (or of its expectation, for x in between), per element."""
+  return logits * x - jax.nn.softplus(logits)
+
+
+@jax.custom_jvp
+def log1mexp(v: Array) -> Array:
+  """log(1 - exp(-v)) for v > 0, accurate at both ends; its derivative is 1 / expm1(v).
+
+  The derivative is given by hand: differentiating the `where` below yields NaN in the branch that
+  was not taken.
+  """
+  return jnp.where(v > math.log(2.0), jnp.log1p(-jnp.exp(-v)), jnp.log(-jnp.expm1(-v)))
+
+
+@log1mexp.defjvp
+def _log1mexp_jvp(primals, tangents):
+  (v,), (dv,) = primals, tangents
+  return log1mexp(v), dv / jnp.expm1(v)
+
+
+class LogisticMixture(NamedTuple):
+  """K logistics per pixel, shared selector, colours chained red -> green -> blue.
+
+  Attributes:
+    logits: [..., K], unnormalised log-weights of the components.
+    means: [..., 3, K], before the chain.
+    scales: [..., 3, K], raw: what it means depends on the likelihood.
+    coeffs: [..., 3, K], in (-1, 1): green from red, blue from red, blue from green.
+  """
+
+  logits: Array
+  means: Array
+  scales: Array
+  coeffs: Array
+
+  def chained_means(self, x: Array) -> Array:
+    """Means given the true colours x [..., 3]: [..., 3, K] (PixelCNN++, equation 3)."""
+    red, green = x[..., 0:1], x[..., 1:2]
+    from_red, blue_red, blue_green = (self.coeffs[..., c, :] for c in range(3))
+    return jnp.stack(
+      [
+        self.means[..., 0, :],
+        self.means[..., 1, :] + from_red * red,
+        self.means[..., 2, :] + blue_red * red + blue_green * green,
+      ],
+      axis=-2,
+    )
+
+  def component(self, index: Array) -> 'LogisticMixture':
+    """The parameters of component `index` [...]: fields [..., 3]; `logits` are left as they are."""
+    pick = lambda a: jnp.take_along_axis(a, index[..., None, None], axis=-1)[..., 0]
+    return LogisticMixture(self.logits, pick(self.means), pick(self.scales), pick(self.coeffs))
+
+
+def mixture_by_colour(channels: Array, num_mixtures: int) -> LogisticMixture:
+  """[..., 10 K] channels, ordered K logits, then colour, then kind (mean, scale, coeff), then k."""
+  k = num_mixtures
+  rest = channels[..., k:].reshape(*channels.shape[:-1], 3, 3, k)
+  means, scales, coeffs = (rest[..., i, :] for i in range(3))
+  return LogisticMixture(channels[..., :k], means, scales, jnp.tanh(coeffs))
+
+
+def mixture_by_component(channels: Array, num_mixtures: int) -> LogisticMixture:
+  """[..., 10 K] channels, ordered K logits, then colour, then k, then kind (mean, scale, coeff)."""
+  k = num_mixtures
+  rest = channels[..., k:].reshape(*channels.shape[:-1], 3, k, 3)
+  means, scales, coeffs = (rest[..., i] for i in range(3))
+  return LogisticMixture(channels[..., :k], means, scales, jnp.tanh(coeffs))
+
+
+def _mix(log_probs: Array, logits: Array) -> Array:
+  """Per colour and component [..., 3, K] -> per pixel [...]."""
+  return jax.nn.logsumexp(log_probs.sum(-2) + jax.nn.log_softmax(logits), axis=-1)
+
+
+def dmol_log_prob(
+  mixture: LogisticMixture,
+  x: Array,
+  *,
+  half_bin: float,
+  upper_edge: float = EDGE,
+  min_log_scale: float = -7.0,
+) -> Array:
+  """Discretised mixture of logistics, as VDVAE evaluates it.
+
+  Where the mass of a bin is too small for a difference of sigmoids in float32, the density at its
+  centre times its width stands in; the approximation is kept because published numbers contain it.
+
+  Args:
+    mixture: fields [B, H, W, ...]; `scales` are log-scales.
+    x: [B, H, W, 3], the true pixels in [-1, 1].
+    half_bin: half the width of a level's bin: 1/255 for 8 bits.
+    upper_edge: targets above it own the upper tail.
+    min_log_scale: floor of the log-scales.
+
+  Returns:
+    Log-probability per pixel [B, H, W], nats.
+  """
+  log_scales = jnp.maximum(mixture.scales, min_log_scale)
+  inv_scale = jnp.exp(-log_scales)
+  centred = x[..., None] - mixture.chained_means(x)
+  plus = inv_scale * (centred + half_bin)
+  minus = inv_scale * (centred - half_bin)
+  mass = jax.nn.sigmoid(plus) - jax.nn.sigmoid(minus)
+  middle = inv_scale * centred
+  density = middle - log_scales - 2 * jax.nn.softplus(middle) + math.log(2 * half_bin)
+  inner = jnp.where(mass > 1e-5, jnp.log(jnp.maximum(mass, 1e-12)), density)
+  lowest = plus - jax.nn.softplus(plus)
+  highest = -jax.nn.softplus(minus)
+  x = x[..., None]
+  log_probs = jnp.where(x < -EDGE, lowest, jnp.where(x > upper_edge, highest, inner))
+  return _mix(log_probs, mixture.logits)
+
+
+def dmol_exact_log_prob(
+  mixture: LogisticMixture, x: Array, *, half_bin: float, upper_edge: float = EDGE
+) -> Array:
+  """Discretised mixture of logistics without approximation (the form of vdvae-jax).
+
+  The same quantity as `dmol_log_prob`, but the log of the difference of two sigmoids is taken
+  analytically, and `scales` are inverse scales before a softplus.
+
+  Returns:
+    Log-probability per pixel [B, H, W], nats.
+  """
+  inv_scale = jnp.maximum(jax.nn.softplus(mixture.scales), 1e-7)
+  centred = x[..., None] - mixture.chained_means(x)
+  below_top = -jax.nn.softplus((centred - half_bin) * inv_scale)
+  above_bottom = -jax.nn.softplus(-(centred + half_bin) * inv_scale)
+  inner = log1mexp(2 * half_bin * inv_scale) + below_top + above_bottom
+  x = x[..., None]
+  log_probs = jnp.where(x < -EDGE, above_bottom, jnp.where(x > upper_edge, below_top, inner))
+  return _mix(log_probs, mixture.logits)
+
+
+def dmol_sample(rng: Array, mixture: LogisticMixture, min_log_scale: float = -7.0) -> Array:
+  """One draw, clipped to [-1, 1] after each colour, [B, H, W, 3]; `scales` are log-scales."""
+  component_rng, logistic_rng = jax.random.split(rng)
+  u = uniform(component_rng, mixture.logits.shape, 1e-5, 1 - 1e-5)
+  chosen = mixture.component(jnp.argmax(mixture.logits - jnp.log(-jnp.log(u)), axis=-1))
+  u = uniform(logistic_rng, chosen.means.shape, 1e-5, 1 - 1e-5)
+  scale = jnp.exp(jnp.maximum(chosen.scales, min_log_scale))
+  x = chosen.means + scale * (jnp.log(u) - jnp.log(1 - u))
+  return _chain_colours(x, chosen.coeffs, clip=lambda v: jnp.clip(v, -1.0, 1.0))
+
+
+def dmol_exact_sample(rng: Array, mixture: LogisticMixture) -> Array:
+  """One draw, not clipped, [B, H, W, 3]; `scales` are inverse scales before a softplus."""
+  component_rng, logistic_rng = jax.random.split(rng)
+  noise = gumbel(component_rng, mixture.logits.shape)
+  chosen = mixture.component(jnp.argmax(mixture.logits + noise, axis=-1))
+  inv_scale = jnp.maximum(jax.nn.softplus(chosen.scales), 1e-7)
+  x = chosen.means + logistic(logistic_rng, chosen.means.shape) / inv_scale
+  return _chain_colours(x, chosen.coeffs, clip=lambda v: v)
+
+
+def _chain_colours(x: Array, coeffs: Array, clip) -> Array:
+  red = clip(x[..., 0])
+  green = clip(x[..., 1] + coeffs[..., 0] * red)
+  blue = clip(x[..., 2] + coeffs[..., 1] * red + coeffs[..., 2] * green)
+  return jnp.stack([red, green, blue], axis=-1)
+
+
+def to_uint8(x: Array, rounding: str = 'round') -> Array:
+  """[-1, 1] -> 0..255; `truncate` is what the VDVAE release does (half a level too dark)."""
+  x = jnp.clip((x + 1) * 127.5, 0, 255)
+  return (jnp.round(x) if rounding == 'round' else x).astype(jnp.uint8)
+
+
+def elbo_metrics(nll: Array, kl_per_variate: Array, num_dims: int) -> Mapping[str, Array]:
+  """The numbers that every likelihood model reports, per example.
+
+  Args:
+    nll: [B], negative log-likelihood (distortion), nats.
+    kl_per_variate: [B, L, V], KL of each latent channel of each level, summed over space, nats.
+    num_dims: H * W * C of the target.
+
+  Returns:
+    `nll`, `kl`, `neg_elbo` [B], nats per example; `bpd`, `nll_bpd`, `kl_bpd` [B], bits/dim;
+    `kl_per_level` [B, L], nats; `active_units` [], latent channels whose mean KL exceeds 0.1 nats
+    (the rule of NVAE).
+  """
+  kl_per_level = kl_per_variate.sum(-1)
+  kl = kl_per_level.sum(-1)
+  to_bpd = 1 / (num_dims * math.log(2.0))
+  return {
+    'nll': nll,
+    'kl': kl,
+    'neg_elbo': nll + kl,
+    'bpd': (nll + kl) * to_bpd,
+    'nll_bpd': nll * to_bpd,
+    'kl_bpd': kl * to_bpd,
+    'kl_per_level': kl_per_level,
+    'active_units': (kl_per_variate.mean(0) > 0.1).sum().astype(jnp.float32),
+  }

@@ -1,0 +1,40 @@
+"""Checkpoints of the original VDVAE release (openai/vdvae): PyTorch state dicts.
+
+Their models are `VDVAE` with the likelihood, the activation and the initialisation it has by
+default; FFHQ-256 with `num_bits=5`.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from hvae_tpu.importers import tables, vdvae_table
+from hvae_tpu.importers.tables import Entry
+from hvae_tpu.models.vdvae import VDVAE
+
+NAMES = vdvae_table.Names(
+  in_conv='encoder.in_conv',
+  out_conv='decoder.out_net.out_conv',
+  encoder_block='encoder.enc_blocks.{}',
+  decoder_block='decoder.dec_blocks.{}',
+  convs=('c1', 'c2', 'c3', 'c4'),
+  start='decoder.bias_xs.{}',
+  gain='decoder.gain',
+  bias='decoder.bias',
+  kernel_leaf='weight',
+  bias_leaf='bias',
+  join='.',
+  kernel=tables.CONV,
+  channels=tables.CHANNELS,
+  map=tables.MAP,
+)
+
+
+def rename(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Names without the prefix that data-parallel training leaves on trained (not averaged) ones."""
+  return {key.removeprefix('module.'): tensor for key, tensor in tensors.items()}
+
+
+def entries(model: VDVAE) -> list[Entry]:
+  """All tensors of the state dict, in its order."""
+  return vdvae_table.entries(model, NAMES)

@@ -1,0 +1,169 @@
+"""Name tables: which array of a reference checkpoint is which parameter of ours.
+
+The two directions are bit-for-bit inverses: arrays are only transposed, reshaped and stacked.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from flax import traverse_util
+import jax
+import numpy as np
+
+from hvae_tpu.errors import UserError
+
+Path = tuple[str, ...]
+SHOWN = 10  # names per kind of disagreement in an error
+
+
+class Layout(NamedTuple):
+  """How one array is laid out in the source: the two functions are inverses."""
+
+  to_ours: Callable[[np.ndarray], np.ndarray]
+  to_source: Callable[[np.ndarray], np.ndarray]
+
+
+SAME = Layout(lambda a: a, lambda a: a)
+# Kernel of a PyTorch convolution [out, in, h, w] <-> [h, w, in, out].
+CONV = Layout(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))
+# One number per channel [1, C, 1, 1] <-> [C].
+CHANNELS = Layout(lambda a: a.reshape(-1), lambda a: a.reshape(1, -1, 1, 1))
+# A learned map [1, C, h, w] <-> [h, w, C].
+MAP = Layout(lambda a: a[0].transpose(1, 2, 0), lambda a: a.transpose(2, 0, 1)[None])
+
+
+class Row(NamedTuple):
+  """One line of a table, as an importer writes it.
+
+  Attributes:
+    path: of our parameter, ('decoder', 'dec_00_1x1', 'z_proj', 'kernel').
+    index: in the stack of a scanned run, or None where the parameter is not stacked.
+    key: name in the source.
+    layout: of the source array.
+  """
+
+  path: Path
+  index: int | None
+  key: str
+  layout: Layout
+
+
+class Entry(NamedTuple):
+  """A `Row` whose array in the source is known to be float32 of `shape`."""
+
+  path: Path
+  index: int | None
+  key: str
+  layout: Layout
+  shape: tuple[int, ...]
+
+
+def complete(rows: Iterable[Row], params: Any) -> list[Entry]:
+  """Adds the shape that each array has in the source.
+
+  Args:
+    rows: the table.
+    params: our parameters, or what `jax.eval_shape` makes of them.
+
+  Raises:
+    ValueError: the rows are not exactly the parameters; a defect of the table.
+  """
+  shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(params).items()}
+  entries, used = [], set()
+  for row in rows:
+    shape = shapes[row.path]
+    # No numbers are needed to see what a layout does to a shape.
+    ours = np.broadcast_to(np.float32(0), shape if row.index is None else shape[1:])
+    entries.append(Entry(*row, row.layout.to_source(ours).shape))
+    slices = [None] if row.index is None else range(shape[0])
+    used.add((row.path, row.index))
+    if row.index not in slices:
+      raise ValueError(f'{row.key}: {"/".join(row.path)} has no slice {row.index}')
+  wanted = sum(1 if (path, None) in used else shape[0] for path, shape in shapes.items())
+  if len(used) != len(entries) or len(used) != wanted:
+    raise ValueError(f'{len(entries)} rows, {len(used)} different, for {wanted} parameters')
+  return entries
+
+
+def stack(blocks: list) -> Any:
+  """A list of equal trees -> one tree with a leading axis: how a scanned run holds its blocks."""
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
+
+
+def import_params(
+  entries: list[Entry], tensors: Mapping[str, np.ndarray], source: str = 'the checkpoint'
+) -> Any:
+  """The tree of our parameters, from arrays by their name in the source.
+
+  Args:
+    entries: the table.
+    tensors: all arrays of the source, by name.
+    source: what an error calls them, e.g. the file.
+
+  Raises:
+    UserError: an array is missing, left over, of another shape or not float32.
+  """
+  _compare(source, {e.key: e.shape for e in entries}, tensors)
+  slices: dict[Path, dict] = {}
+  for e in entries:
+    slices.setdefault(e.path, {})[e.index] = e.layout.to_ours(np.asarray(tensors[e.key]))
+  return traverse_util.unflatten_dict(
+    {
+      path: np.ascontiguousarray(found[None])
+      if None in found
+      else stack([found[i] for i in sorted(found)])
+      for path, found in slices.items()
+    }
+  )
+
+
+def export_params(entries: list[Entry], params: Any) -> dict[str, np.ndarray]:
+  """The source's arrays by name, in the order of the table: the inverse of `import_params`.
+
+  Raises:
+    UserError: the parameters are not those of the model that the table was made for.
+  """
+  flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params).items()}
+  _compare(
+    'the parameters',
+    {'/'.join(path): shape for path, shape in _our_shapes(entries).items()},
+    {'/'.join(path): leaf for path, leaf in flat.items()},
+  )
+  tensors = {}
+  for e in entries:
+    leaf = flat[e.path] if e.index is None else flat[e.path][e.index]
+    tensors[e.key] = np.ascontiguousarray(e.layout.to_source(leaf))
+  return tensors
+
+
+def _our_shapes(entries: list[Entry]) -> dict[Path, tuple[int, ...]]:
+  shapes, counts = {}, {}
+  for e in entries:
+    shape = e.layout.to_ours(np.broadcast_to(np.float32(0), e.shape)).shape
+    counts[e.path] = counts.get(e.path, 0) + 1
+    shapes[e.path] = shape if e.index is None else (counts[e.path], *shape)
+  return shapes
+
+
+def _compare(
+  source: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, np.ndarray]
+) -> None:
+  """Raises UserError unless `found` has exactly these names, with these shapes, in float32."""
+  missing = [f'{name} {shape}' for name, shape in expected.items() if name not in found]
+  extra = [f'{name} {tuple(a.shape)}' for name, a in found.items() if name not in expected]
+  different = [
+    f'{name} is {found[name].dtype} {tuple(found[name].shape)}, expected float32 {shape}'
+    for name, shape in expected.items()
+    if name in found and (tuple(found[name].shape) != shape or found[name].dtype != np.float32)
+  ]
+  kinds = (('missing', missing), ('not expected', extra), ('of another kind', different))
+  complaints = [f'{len(names)} {kind}: {_some(names)}' for kind, names in kinds if names]
+  if complaints:
+    raise UserError(
+      f'{source} and config.model differ: {"; ".join(complaints)}; '
+      'use the config.model that the weights were trained with'
+    )
+
+
+def _some(names: list[str]) -> str:
+  return ', '.join(names[:SHOWN]) + (', ...' if len(names) > SHOWN else '')

@@ -1,0 +1,54 @@
+"""Stopping between steps: Ctrl-C and SIGTERM are noted, and the loop asks."""
+
+import os
+import signal
+import threading
+
+
+class Interruption:
+  """Catches SIGINT and SIGTERM while it is entered.
+
+  The first signal is only noted. A second SIGINT ends the process at once, even while the main
+  thread is inside the compiler, because a thread reads the signals from a pipe.
+  """
+
+  EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 0}
+
+  def __init__(self):
+    self._signal = None
+
+  @property
+  def requested(self) -> bool:
+    return self._signal is not None
+
+  @property
+  def exit_code(self) -> int:
+    """What the process should end with once its state is saved."""
+    return self.EXIT_CODES[self._signal]
+
+  def __enter__(self) -> 'Interruption':
+    self._read_end, self._write_end = os.pipe()
+    os.set_blocking(self._write_end, False)
+    self._old = {s: signal.signal(s, self._note) for s in self.EXIT_CODES}
+    self._old_fd = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+    threading.Thread(target=self._watch, daemon=True).start()
+    return self
+
+  def __exit__(self, *_) -> None:
+    signal.set_wakeup_fd(self._old_fd)
+    for signum, handler in self._old.items():
+      signal.signal(signum, handler)
+    os.close(self._write_end)  # ends the thread, which closes the other end
+
+  def _note(self, signum, _frame) -> None:
+    self._signal = self._signal or signal.Signals(signum)
+
+  def _watch(self) -> None:
+    interrupts = 0
+    while received := os.read(self._read_end, 1):
+      interrupts += received[0] == signal.SIGINT
+      if interrupts == 1 and received[0] == signal.SIGINT:
+        print('\nstopping after this step; Ctrl-C again leaves at once', flush=True)
+      elif interrupts > 1:
+        os._exit(130)
+    os.close(self._read_end)

@@ -1,0 +1,97 @@
+"""Blocks and helpers that two or more systems share. Images are NHWC."""
+
+from collections.abc import Callable
+import functools
+
+from flax import linen as nn
+import jax
+from jax import Array
+import jax.numpy as jnp
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gelu(x: Array, approximate: bool = False) -> Array:
+  """GELU (erf form, or its tanh approximation) that keeps only its input for the backward pass.
+
+  The plain function keeps four to six tensors a call, most of the memory of a deep block.
+  """
+  return nn.gelu(x, approximate=approximate)
+
+
+def _gelu_forward(x, approximate):
+  return nn.gelu(x, approximate=approximate), x
+
+
+def _gelu_backward(approximate, x, cotangent):
+  return jax.vjp(lambda v: nn.gelu(v, approximate=approximate), x)[1](cotangent)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
+
+
+def conv(features: int, kernel: int, kernel_init, dtype, name: str) -> nn.Conv:
+  """A kernel x kernel convolution that keeps the size (zero padding); biases start at zero."""
+  size = (kernel, kernel)
+  return nn.Conv(features, size, padding='SAME', kernel_init=kernel_init, dtype=dtype, name=name)
+
+
+def upsample_nearest(x: Array, factor: int) -> Array:
+  """[B, H, W, C] -> [B, H * factor, W * factor, C], each pixel repeated."""
+  return x.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def average_pool(x: Array, factor: int) -> Array:
+  """[B, H, W, C] -> [B, H // factor, W // factor, C]; rows and columns left over are dropped."""
+  return nn.avg_pool(x, (factor, factor), strides=(factor, factor))
+
+
+def pad_channels(x: Array, channels: int) -> Array:
+  """Appends zero channels up to `channels`."""
+  return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, channels - x.shape[-1])))
+
+
+def uniform_fan_in(scale: float = 1.0) -> Callable[..., Array]:
+  """Uniform on +-scale / sqrt(fan_in): PyTorch's default for convolutions, multiplied."""
+  if scale == 0:
+    return nn.initializers.zeros_init()
+  return nn.initializers.variance_scaling(scale**2 / 3, 'fan_in', 'uniform')
+
+
+def save_convolutions(primitive, *_, **__) -> bool:
+  """Rematerialisation policy: keep what convolutions and matrix products computed."""
+  return primitive.name in ('conv_general_dilated', 'dot_general')
+
+
+REMAT = ('none', 'blocks', 'convs')
+
+
+def stack_blocks(
+  block: type[nn.Module], count: int, in_axes, remat: str = 'none', unroll: int = 1
+) -> type[nn.Module]:
+  """`count` copies of `block`, scanned: each parameter gains a leading axis [count].
+
+  Args:
+    block: module whose call is (carry, *inputs) -> (carry, outputs).
+    count: number of copies; name the instance `..x{count}`, by which `sharding.py` knows the stack.
+    in_axes: one per input: `nn.broadcast` (the same for all copies) or 0 (a slice each).
+    remat: 'none'; 'blocks' keeps only the carry of each copy for the backward pass; 'convs' also
+      keeps what convolutions and matrix products returned.
+    unroll: copies per iteration of the compiled loop; `count` or more leaves no loop.
+  """
+  if remat != 'none':
+    policy = save_convolutions if remat == 'convs' else None
+    # Inside a loop the compiler cannot merge the two passes; in straight-line code it would.
+    block = nn.remat(block, prevent_cse=unroll >= count, policy=policy)
+  return nn.scan(
+    block,
+    length=count,
+    unroll=min(unroll, count),
+    in_axes=in_axes,
+    variable_axes={'params': 0, 'batch_stats': 0, 'intermediates': 0},
+    split_rngs={'params': True},
+  )
+
+
+def unstack(tree, count: int) -> list:
+  """A tree with leading axes [count] -> `count` trees."""
+  return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(count)]

@@ -1,0 +1,45 @@
+"""The models, by the name that configs use."""
+
+import dataclasses
+from typing import Any
+
+from hvae_tpu.errors import UserError
+from hvae_tpu.models.protocol import Model
+from hvae_tpu.models.vdvae import VDVAE
+
+MODELS = {'vdvae': VDVAE}
+
+# What `auto` stands for. A loop over convolutions is slow to differentiate on a CPU, and everything
+# else wants the loop: it compiles in a fraction of the time, and keeps a fraction of the memory.
+AUTO = {
+  'unroll': {'cpu': 'full', 'tpu': '1', 'gpu': '1'},
+  'remat': {'cpu': 'none', 'tpu': 'blocks', 'gpu': 'blocks'},
+}
+
+
+def create(section: dict[str, Any], platform: str) -> Model:
+  """The model that `config.model` describes.
+
+  Args:
+    section: `name` and the fields of that model's dataclass.
+    platform: of the devices that will run it ('cpu', 'tpu', 'gpu'); it decides `auto` values.
+
+  Raises:
+    UserError: an unknown name or field, or a value that the model refuses.
+  """
+  fields = dict(section)
+  name = fields.pop('name', None)
+  if name not in MODELS:
+    raise UserError(f'config.model.name={name!r} must be one of {", ".join(MODELS)}')
+  known = {field.name for field in dataclasses.fields(MODELS[name])}
+  if unknown := sorted(set(fields) - known):
+    raise UserError(f'config.model has {", ".join(unknown)}, which {name} does not know')
+  for key, value in fields.items():
+    if value == 'auto':
+      fields[key] = AUTO[key][platform]
+  return MODELS[name](**fields)
+
+
+def changeable_fields(name: str) -> set[str]:
+  """Fields of `config.model` that may differ when a run is resumed."""
+  return {f.name for f in dataclasses.fields(MODELS[name]) if f.metadata.get('changeable')}

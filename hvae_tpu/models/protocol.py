@@ -1,0 +1,110 @@
+"""What the trainer knows about a model, and what evaluations and modes may ask for by name.
+
+A model is a frozen dataclass: its fields are the hyper-parameters (the `model` section of a
+config), its methods the interface. All methods are pure functions of arrays.
+"""
+
+import dataclasses
+from typing import Any, Protocol
+
+from jax import Array
+
+from hvae_tpu.distributions import Latents
+from hvae_tpu.errors import UserError
+
+Batch = dict[str, Array]  # `image` [B, H, W, C] or `video` [B, T, H, W, C], uint8, and more
+Metrics = dict[str, Array]
+Params = Any  # pytree of float32
+State = Any  # pytree
+
+
+class Model(Protocol):
+  """The required part.
+
+  Metrics are a flat dict; the first axis is the batch (`[B]`, `[B, L]`), and anything already
+  reduced is a scalar `[]`. Names carry units where they are not nats per example.
+  """
+
+  level_names: tuple[str, ...]  # what the L levels of `[B, L]` metrics are: 'res16/group03'
+
+  def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
+    """Parameters and whatever else persists, from the first training batch."""
+
+  def loss(
+    self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array, train: bool
+  ) -> tuple[Array, tuple[State, Metrics]]:
+    """Scalar loss in the paper's own scale. `train=False` gives what the paper reports.
+
+    `step` is the clock of every schedule, a traced int32.
+    """
+
+
+class OptionalMethods(Protocol):
+  """Methods that one evaluation or mode asks for; a model has them or it has not."""
+
+  def encode(self, params: Params, state: State, batch: Batch, rng: Array) -> Latents:
+    """Draws every group from its posterior."""
+
+  def decode(
+    self,
+    params: Params,
+    state: State,
+    latents: Latents,
+    rng: Array,
+    temperature: Array | float | None = None,
+    given: Array | None = None,
+  ) -> Array:
+    """Pictures, uint8, from latents; groups where `given` [L] is False are drawn from the prior."""
+
+  def sample(
+    self,
+    params: Params,
+    state: State,
+    rng: Array,
+    num: int,
+    temperature: Array | float | None = None,
+  ) -> Array:
+    """Pictures, uint8 [num, ...]; `temperature` is one number or one per level."""
+
+  def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
+    """KL of each latent channel of each level, summed over space: [B, L, V], nats."""
+
+  def log_weights(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
+    """One importance-weighted sample of log p(x), [B], nats."""
+
+  def predict(
+    self, params: Params, state: State, batch: Batch, rng: Array, context: int, carry: Any
+  ) -> tuple[Array, Any]:
+    """Video: frames after `context` observed ones; returns its carry, so chunks equal the whole."""
+
+  def segment(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
+    """Slots: mask of every slot, [B, K, H, W]."""
+
+  def visualize(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
+    """Pictures of the model's own kind, uint8."""
+
+  def refresh(self, params: Params, state: State, rng: Array, temperature: float) -> State:
+    """State to sample with (batch statistics of generated images)."""
+
+
+def setting(default: Any, choices: tuple = (), changeable: bool = False) -> Any:
+  """A field of a model.
+
+  Args:
+    default: its value where a config says nothing.
+    choices: the values it may take; empty: any of the type.
+    changeable: whether a run may be resumed with another value (loss weights, and how a program is
+      executed), since it changes neither the parameters nor what they mean.
+  """
+  metadata = {'choices': choices, 'changeable': changeable}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_choices(model: Any) -> None:
+  """Raises UserError if a field of the dataclass has a value that is not among its choices."""
+  for field in dataclasses.fields(model):
+    choices = field.metadata.get('choices', ())
+    value = getattr(model, field.name)
+    if choices and value not in choices:
+      expected = ', '.join(map(repr, choices))
+      raise UserError(f'config.model.{field.name}={value!r} must be one of {expected}')

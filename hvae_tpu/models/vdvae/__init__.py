@@ -1,0 +1,226 @@
+"""VDVAE (Child, "Very Deep VAEs Generalize Autoregressive Models...", ICLR 2021, arXiv 2011.10650).
+
+Reference: openai/vdvae; the switches that follow j-towns/vdvae-jax say so.
+"""
+
+import dataclasses
+import functools
+
+import jax
+from jax import Array
+import jax.numpy as jnp
+
+from hvae_tpu import distributions, layers
+from hvae_tpu.errors import UserError
+from hvae_tpu.models import protocol
+from hvae_tpu.models.protocol import Batch, Metrics, Params, State, setting
+from hvae_tpu.models.vdvae import layout
+from hvae_tpu.models.vdvae.network import Level, Net, Options
+
+
+@dataclasses.dataclass(frozen=True)
+class VDVAE:
+  """Hyper-parameters, and the interface that the trainer and the evaluations use."""
+
+  image_size: int = 32
+  image_channels: int = 3
+  width: int = 384  # channels at every resolution that custom_width_str does not name
+  custom_width_str: str = ''  # 'res:width,...'
+  zdim: int = 16  # latent channels of a group
+  bottleneck_multiple: float = 0.25
+  enc_blocks: str = '32x11,32d2,16x6,16d2,8x6,8d2,4x3,4d4,1x3'
+  dec_blocks: str = '1x1,4m1,4x2,8m4,8x5,16m8,16x10,32m16,32x21'
+  no_bias_above: int = 64  # finest resolution that starts from a learned map
+  input_mean: float = 120.63838  # of the training pixels, 0..255
+  input_std: float = 64.16736
+  likelihood: str = setting('dmol_torch', ('dmol_torch', 'dmol_exact', 'bernoulli'))
+  num_mixtures: int = 10
+  num_bits: int = setting(8, (8, 5))  # of the target; the input keeps its 8 bits
+  dmol_5bit_normalised: bool = False  # bins that tile [-1, 1]; the release's overlap a little
+  target_crop: int = 0  # rows and columns of padding on each side that carry no likelihood
+  kl_weight: float = setting(1.0, changeable=True)  # in training; the ELBO counts the KL once
+  gelu_approximate: bool = False  # True: tanh form, as vdvae-jax
+  kernel_init: str = setting('torch', ('torch', 'lecun'))  # lecun: as vdvae-jax
+  sample_rounding: str = setting('round', ('round', 'truncate'), changeable=True)
+  sample_snap: bool = setting(False, changeable=True)  # 5 bits: samples on the 32 levels
+  dtype: str = setting('float32', ('float32', 'bfloat16'))  # of blocks and the stream between
+  remat: str = setting('none', layers.REMAT, changeable=True)
+  unroll: str = setting('full', changeable=True)  # blocks per iteration of a loop, or 'full'
+
+  def __post_init__(self):
+    protocol.check_choices(self)
+    errors = layout.problems(
+      enc_blocks=self.enc_blocks,
+      dec_blocks=self.dec_blocks,
+      widths=self.custom_width_str,
+      width=self.width,
+      image_size=self.image_size,
+      no_bias_above=self.no_bias_above,
+    )
+    if self.likelihood != 'bernoulli' and self.image_channels != 3:
+      errors.append(
+        f'model.likelihood={self.likelihood} chains three colours; '
+        f'model.image_channels={self.image_channels} must be 3 (or the likelihood bernoulli)'
+      )
+    if self.unroll != 'full' and not (self.unroll.isdigit() and int(self.unroll) > 0):
+      errors.append(f"model.unroll={self.unroll!r} must be 'auto', 'full' or a number of blocks")
+    if errors:
+      raise UserError('; '.join('config.' + error for error in errors))
+
+  # What the network reads.
+
+  @functools.cached_property
+  def encoder_runs(self) -> list[layout.Run]:
+    return layout.encoder_runs(self.enc_blocks)
+
+  @functools.cached_property
+  def decoder_runs(self) -> list[layout.Run]:
+    return layout.decoder_runs(self.dec_blocks)
+
+  @functools.cached_property
+  def _widths(self) -> dict[int, int]:
+    return layout.parse_widths(self.custom_width_str)
+
+  def width_at(self, res: int) -> int:
+    return self._widths.get(res, self.width)
+
+  @property
+  def options(self) -> Options:
+    return Options(self.gelu_approximate, self.kernel_init, jnp.dtype(self.dtype))
+
+  @property
+  def out_channels(self) -> int:
+    return self.image_channels if self.likelihood == 'bernoulli' else 10 * self.num_mixtures
+
+  def stack(self, block, count: int, in_axes):
+    unroll = count if self.unroll == 'full' else int(self.unroll)
+    return layers.stack_blocks(block, count, in_axes, self.remat, unroll)
+
+  # The objective.
+
+  @functools.cached_property
+  def level_names(self) -> tuple[str, ...]:
+    sides = [run.res for run in self.decoder_runs for _ in range(run.count)]
+    return tuple(f'res{res:02d}/group{i:02d}' for i, res in enumerate(sides))
+
+  @property
+  def num_dims(self) -> int:
+    """H * W * C of the target."""
+    return (self.image_size - 2 * self.target_crop) ** 2 * self.image_channels
+
+  def scale_input(self, image: Array) -> Array:
+    """uint8 -> float32 of about zero mean and unit variance."""
+    return (image.astype(jnp.float32) - self.input_mean) * (1 / self.input_std)
+
+  def scale_target(self, image: Array) -> Array:
+    """uint8 -> [-1, 1] (`num_bits` levels), or [0, 1] for the Bernoulli likelihood."""
+    if self.likelihood == 'bernoulli':
+      return image.astype(jnp.float32) / 255
+    bin_width = 2 ** (8 - self.num_bits)
+    return ((image // bin_width * bin_width).astype(jnp.float32) - 127.5) / 127.5
+
+  def log_likelihood(self, out: Array, target: Array) -> Array:
+    """Log-probability of the target given the network's output, per pixel [B, H, W], nats."""
+    if self.likelihood == 'bernoulli':
+      return distributions.bernoulli_log_prob(out, target).sum(-1)
+    half_bin, upper_edge = 1 / (2**self.num_bits - 1), distributions.EDGE
+    if self.num_bits == 5 and self.dmol_5bit_normalised:
+      half_bin, upper_edge = 4 / 127.5, 244 / 127.5 - 1
+    if self.likelihood == 'dmol_exact':
+      mixture = distributions.mixture_by_component(out, self.num_mixtures)
+      return distributions.dmol_exact_log_prob(
+        mixture, target, half_bin=half_bin, upper_edge=upper_edge
+      )
+    mixture = distributions.mixture_by_colour(out, self.num_mixtures)
+    return distributions.dmol_log_prob(mixture, target, half_bin=half_bin, upper_edge=upper_edge)
+
+  def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
+    # A loop compiles faster than its copies, and makes the same parameters.
+    net = Net(dataclasses.replace(self, unroll='1', remat='none'))
+    params_rng, sample_rng = jax.random.split(rng)
+    x = self.scale_input(batch['image'])
+    variables = net.init({'params': params_rng, 'sample': sample_rng}, x, len(x))
+    return variables['params'], {}
+
+  def loss(
+    self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array, train: bool
+  ) -> tuple[Array, tuple[State, Metrics]]:
+    """Nats per dimension. No schedule: `step` is not used."""
+    image = batch['image']
+    out, levels = self._infer(params, image, rng)
+    log_prob = self.log_likelihood(out, self.scale_target(image))
+    crop = slice(self.target_crop, self.image_size - self.target_crop)
+    nll = -log_prob[:, crop, crop].sum((1, 2))
+    metrics = distributions.elbo_metrics(nll, _kl(levels), self.num_dims)
+    kl_weight = self.kl_weight if train else 1.0
+    return (nll + kl_weight * metrics['kl']).mean() / self.num_dims, (state, metrics)
+
+  # Inference and generation.
+
+  def encode(self, params: Params, state: State, batch: Batch, rng: Array) -> distributions.Latents:
+    _, levels = self._infer(params, batch['image'], rng)
+    return tuple(
+      group
+      for run, level in zip(self.decoder_runs, levels, strict=True)
+      for group in layers.unstack(level.group, run.count)
+    )
+
+  def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
+    return _kl(self._infer(params, batch['image'], rng)[1])
+
+  def decode(
+    self,
+    params: Params,
+    state: State,
+    latents: distributions.Latents,
+    rng: Array,
+    temperature: Array | float | None = None,
+    given: Array | None = None,
+  ) -> Array:
+    given = jnp.ones(len(latents), bool) if given is None else given
+    z = tuple(group.z for group in latents)
+    return self._generate(params, rng, len(z[0]), temperature, z, given)
+
+  def sample(
+    self,
+    params: Params,
+    state: State,
+    rng: Array,
+    num: int,
+    temperature: Array | float | None = None,
+  ) -> Array:
+    return self._generate(params, rng, num, temperature)
+
+  def pictures(self, out: Array, rng: Array) -> Array:
+    """One draw from the likelihood (its mean, for Bernoulli), uint8 [B, H, W, C]."""
+    if self.likelihood == 'bernoulli':
+      return jnp.round(255 * jax.nn.sigmoid(out)).astype(jnp.uint8)
+    if self.likelihood == 'dmol_exact':
+      mixture = distributions.mixture_by_component(out, self.num_mixtures)
+      x = distributions.dmol_exact_sample(rng, mixture)
+    else:
+      mixture = distributions.mixture_by_colour(out, self.num_mixtures)
+      x = distributions.dmol_sample(rng, mixture)
+    image = distributions.to_uint8(x, self.sample_rounding)
+    bin_width = 2 ** (8 - self.num_bits)
+    return image // bin_width * bin_width if self.sample_snap else image
+
+  def _infer(self, params: Params, image: Array, rng: Array) -> tuple[Array, list[Level]]:
+    x = self.scale_input(image)
+    return Net(self).apply({'params': params}, x, len(x), rngs={'sample': rng})
+
+  def _generate(self, params, rng, num, temperature, z=None, given=None) -> Array:
+    latent_rng, pixel_rng = jax.random.split(rng)
+    if temperature is not None:
+      temperature = jnp.broadcast_to(
+        jnp.asarray(temperature, jnp.float32), (len(self.level_names),)
+      )
+    out, _ = Net(self).apply(
+      {'params': params}, None, num, z, given, temperature, rngs={'sample': latent_rng}
+    )
+    return self.pictures(out, pixel_rng)
+
+
+def _kl(levels: list[Level]) -> Array:
+  """Stacked levels of every run -> [B, L, V]."""
+  return jnp.concatenate([level.kl for level in levels]).swapaxes(0, 1)

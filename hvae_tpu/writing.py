@@ -1,0 +1,283 @@
+"""Metrics and pictures of a run: TensorBoard event files through CLU, JSON lines, PNG files."""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent import futures
+import io
+import itertools
+import json
+import math
+import os
+import pathlib
+import time
+from typing import Any, TextIO
+
+import numpy as np
+from PIL import Image
+
+from hvae_tpu.errors import UserError
+
+
+class Writer:
+  """Writes the numbers and pictures of one process start below one directory.
+
+  The event file is written by a thread of its own, whose first work is to import CLU's writers:
+  they import TensorFlow, which takes 3 to 30 s and so overlaps with building and compiling the
+  model. No method waits for it but `flush` and `close`. An error of that thread is raised by the
+  next call. The JSON lines are written at once, so they are complete even after a kill.
+
+  Args:
+    directory: a local directory; made if it is missing.
+    active: False on every process but one of a pod: then nothing is imported and no method does
+      anything.
+    level_names: what the entries of a metric of shape [L] stand for, such as 'res16/group03'.
+
+  Raises:
+    UserError: `directory` is not local, or cannot be written.
+  """
+
+  def __init__(
+    self,
+    directory: str | os.PathLike,
+    *,
+    active: bool = True,
+    level_names: tuple[str, ...] = (),
+  ):
+    self._active = active
+    self._level_names = tuple(level_names)
+    if not active:
+      return
+    directory = os.fspath(directory)
+    self._lines = _open_lines(directory)
+    self._thread = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix='writer')
+    self._events = self._thread.submit(_open_events, directory)
+    self._pending = deque([self._events])
+
+  def scalars(self, step: int, prefix: str, metrics: Mapping[str, Any]) -> None:
+    """Writes numbers, and vectors [L] with one entry per level name, as `prefix/name`.
+
+    A vector becomes one scalar per level, `prefix/name/res16/group03`, and one sum per resolution,
+    `prefix/name_by_res/res16`, over the levels whose names start with `res16/`.
+
+    Raises:
+      ValueError: any other shape.
+    """
+    if not self._active:
+      return
+    values = {}
+    for name, value in metrics.items():
+      values.update(self._by_tag(f'{prefix}/{name}', np.asarray(value)))
+    line = {'step': int(step), 'time': time.time(), **{k: _strict(v) for k, v in values.items()}}
+    self._lines.write(json.dumps(line, allow_nan=False) + '\n')
+    self._submit(lambda events: events.write_scalars(int(step), values))
+
+  def images(self, step: int, prefix: str, pictures: Mapping[str, np.ndarray]) -> None:
+    """Writes uint8 pictures [H, W, C], or [N, H, W, C] side by side, as `prefix/name`."""
+    if not self._active:
+      return
+    values = {}
+    for name, picture in pictures.items():
+      values[f'{prefix}/{name}'] = _checked(picture, f'{prefix}/{name}', ndims=(3, 4))
+    self._submit(lambda events: events.write_images(int(step), values))
+
+  def gif(self, step: int, tag: str, frames: np.ndarray, fps: float) -> None:
+    """Writes uint8 frames [T, H, W, C] as an animation that TensorBoard shows among the images.
+
+    CLU's writer drops videos, so the encoded file is written as the tensor of an image summary.
+    It goes into the same event file as everything else: TensorBoard follows only the newest file
+    of a directory.
+    """
+    if not self._active:
+      return
+    frames = _checked(frames, tag, ndims=(4,))
+    self._submit(lambda events: _write_gif(events, int(step), tag, frames, fps))
+
+  def write(self, step: int, prefix: str, results: Mapping[str, Any]) -> None:
+    """Writes what an evaluation returns: numbers and uint8 pictures in one dict."""
+    if not self._active:
+      return
+    arrays = {name: np.asarray(value) for name, value in results.items()}
+    pictures = {k: v for k, v in arrays.items() if v.dtype == np.uint8 and v.ndim >= 3}
+    numbers = {k: v for k, v in arrays.items() if k not in pictures}
+    if numbers:
+      self.scalars(step, prefix, numbers)
+    if pictures:
+      self.images(step, prefix, pictures)
+
+  def hparams(self, settings: Mapping[str, Any]) -> None:
+    """Writes a flat dict of settings for TensorBoard's table of hyper-parameters."""
+    if not self._active:
+      return
+    values = {
+      k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()
+    }
+    self._submit(lambda events: events.write_hparams(values))
+
+  def text(self, step: int, tag: str, text: str) -> None:
+    """Writes a text, which TensorBoard shows as Markdown."""
+    if not self._active:
+      return
+    self._submit(lambda events: events.write_texts(int(step), {tag: text}))
+
+  def flush(self) -> None:
+    """Waits until everything written so far is in the files."""
+    if not self._active:
+      return
+    self._submit(lambda events: events.flush())
+    while self._pending:
+      self._pending.popleft().result()
+
+  def close(self) -> None:
+    """Flushes and closes the files; calling it again does nothing."""
+    if not self._active or self._lines.closed:
+      return
+    try:
+      self._submit(lambda events: events.close())
+      self._thread.shutdown(wait=True)
+      self._raise_errors()
+    finally:
+      self._lines.close()
+
+  def _submit(self, work: Callable[[Any], None]) -> None:
+    """Queues `work(CLU writer)` behind all earlier work, then raises what has failed so far."""
+    self._pending.append(self._thread.submit(lambda: work(self._events.result())))
+    self._raise_errors()
+
+  def _raise_errors(self) -> None:
+    while self._pending and self._pending[0].done():
+      self._pending.popleft().result()
+
+  def _by_tag(self, tag: str, value: np.ndarray) -> dict[str, float]:
+    """A metric as scalars by tag; see `scalars`."""
+    if value.ndim == 0:
+      return {tag: float(value)}
+    if value.shape != (len(self._level_names),):
+      raise ValueError(
+        f'metric {tag!r} has shape {list(value.shape)}; expected a scalar or '
+        f'[{len(self._level_names)}], one entry per level name'
+      )
+    levels = {f'{tag}/{name}': float(v) for name, v in zip(self._level_names, value, strict=True)}
+    sums = {}
+    for name, v in zip(self._level_names, value, strict=True):
+      resolution, slash, _ = name.partition('/')
+      if slash:
+        key = f'{tag}_by_res/{resolution}'
+        sums[key] = sums.get(key, 0.0) + float(v)
+    return levels | sums
+
+
+def save_png(path: str | os.PathLike, picture: np.ndarray) -> None:
+  """Writes a uint8 picture [H, W, C], C = 1, 3 or 4, or [H, W]; folders are made as needed.
+
+  The file appears under its name only when it is complete.
+  """
+  path = pathlib.Path(path)
+  picture = np.asarray(picture)
+  picture = _checked(picture[..., None] if picture.ndim == 2 else picture, str(path), ndims=(3,))
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    _pil(picture).save(partial, format='PNG')
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def grid(images: np.ndarray) -> np.ndarray:
+  """Tiles uint8 images without a border: [R, N, H, W, C] -> [R * H, N * W, C].
+
+  R is the number of rows, of N images each. [N, H, W, C] is a single row; of several leading axes,
+  all but the last one count rows.
+  """
+  images = np.asarray(images)
+  if images.ndim < 4 or images.dtype != np.uint8:
+    raise ValueError(f'expected uint8 images [..., N, H, W, C], found {_described(images)}')
+  num, height, width, channels = images.shape[-4:]
+  images = images.reshape(-1, num, height, width, channels)
+  return images.transpose(0, 2, 1, 3, 4).reshape(-1, num * width, channels)
+
+
+def encode_gif(frames: np.ndarray, fps: float) -> bytes:
+  """uint8 frames [T, H, W, C], C = 1 or 3 -> an endlessly repeating GIF file.
+
+  The format keeps times in 1/100 s and 256 colours a frame. Frames equal to the one before are
+  stored as a longer display of it, so the file may hold fewer than T frames.
+  """
+  first, *rest = [_pil(frame) for frame in frames]
+  buffer = io.BytesIO()
+  duration = round(100 / fps) * 10  # milliseconds
+  first.save(buffer, 'GIF', save_all=True, append_images=rest, duration=duration, loop=0)
+  return buffer.getvalue()
+
+
+def _open_lines(directory: str) -> TextIO:
+  """Opens `metrics-0001.jsonl` or the next free number in `directory`, flushed per line."""
+  if '://' in directory:
+    raise UserError(
+      f'metrics and pictures need a local directory, found {directory!r}; give --workdir a path '
+      'on a disk or a mounted bucket'
+    )
+  try:
+    os.makedirs(directory, exist_ok=True)
+    for number in itertools.count(1):
+      try:
+        return open(os.path.join(directory, f'metrics-{number:04d}.jsonl'), 'x', buffering=1)
+      except FileExistsError:
+        continue
+  except OSError as error:
+    raise UserError(
+      f'cannot write metrics to {directory!r} ({error.strerror}); give --workdir a directory that '
+      'can be written'
+    ) from error
+
+
+def _open_events(directory: str) -> Any:
+  """Imports CLU's writers and opens an event file in `directory`."""
+  # Both keep TensorFlow's greetings out of the terminal (2: errors only); jax, which has read the
+  # first one when it was imported, does not know the second.
+  os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
+  os.environ['TF_ENABLE_ONEDNN_OPTS'] = '0'
+  from clu import metric_writers
+  import tensorflow as tf
+
+  # A TensorFlow built for GPUs would otherwise take the memory that the model needs.
+  tf.config.set_visible_devices([], 'GPU')
+  return metric_writers.SummaryWriter(directory)
+
+
+def _write_gif(events: Any, step: int, tag: str, frames: np.ndarray, fps: float) -> None:
+  from tensorboard.plugins.image import metadata
+
+  height, width = frames.shape[1:3]
+  value = [str(width).encode(), str(height).encode(), encode_gif(frames, fps)]
+  summary_metadata = metadata.create_summary_metadata(display_name=None, description=None)
+  events.write_summaries(step, {tag: value}, {tag: summary_metadata})
+
+
+def _pil(picture: np.ndarray) -> Image.Image:
+  """uint8 [H, W, C] -> a Pillow image; a single channel is grey."""
+  return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+
+
+def _checked(picture: Any, name: str, ndims: tuple[int, ...]) -> np.ndarray:
+  """`picture` as an array, if it is uint8 with a number of axes in `ndims` and 1, 3 or 4 channels.
+
+  Raises:
+    ValueError: it is not.
+  """
+  picture = np.asarray(picture)
+  if picture.dtype != np.uint8 or picture.ndim not in ndims or picture.shape[-1] not in (1, 3, 4):
+    expected = ' or '.join({3: '[H, W, C]', 4: '[N, H, W, C]'}[n] for n in ndims)
+    raise ValueError(
+      f'picture {name!r}: expected uint8 {expected} with C = 1, 3 or 4, found {_described(picture)}'
+    )
+  return picture
+
+
+def _described(array: np.ndarray) -> str:
+  return f'{array.dtype} {list(array.shape)}'
+
+
+def _strict(value: float) -> float | str:
+  """JSON has no NaN and no infinities: they become the strings 'nan', 'inf' and '-inf'."""
+  return value if math.isfinite(value) else str(value)

