@@ -11,18 +11,23 @@ MODELS = {'vdvae': VDVAE}
 
 # What `auto` stands for. A loop over convolutions is slow to differentiate on a CPU, and everything
 # else wants the loop: it compiles in a fraction of the time, and keeps a fraction of the memory.
-AUTO = {
+AUTO_TRAINING = {
   'unroll': {'cpu': 'full', 'tpu': '1', 'gpu': '1'},
   'remat': {'cpu': 'none', 'tpu': 'blocks', 'gpu': 'blocks'},
 }
+AUTO_INFERENCE = {
+  'unroll': {'cpu': '1', 'tpu': '1', 'gpu': '1'},
+  'remat': {'cpu': 'none', 'tpu': 'none', 'gpu': 'none'},
+}
 
 
-def create(section: dict[str, Any], platform: str) -> Model:
+def create(section: dict[str, Any], platform: str, differentiated: bool = True) -> Model:
   """The model that `config.model` describes.
 
   Args:
     section: `name` and the fields of that model's dataclass.
     platform: of the devices that will run it ('cpu', 'tpu', 'gpu'); it decides `auto` values.
+    differentiated: whether gradients will be taken; it decides them too.
 
   Raises:
     UserError: an unknown name or field, or a value that the model refuses.
@@ -34,9 +39,10 @@ def create(section: dict[str, Any], platform: str) -> Model:
   known = {field.name for field in dataclasses.fields(MODELS[name])}
   if unknown := sorted(set(fields) - known):
     raise UserError(f'config.model has {", ".join(unknown)}, which {name} does not know')
+  auto = AUTO_TRAINING if differentiated else AUTO_INFERENCE
   for key, value in fields.items():
     if value == 'auto':
-      fields[key] = AUTO[key][platform]
+      fields[key] = auto[key][platform]
   return MODELS[name](**fields)
 
 

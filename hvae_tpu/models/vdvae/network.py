@@ -221,8 +221,8 @@ class Decoder(nn.Module):
   def _noise(self, num: int) -> list[Array]:
     """Standard normal draws of all blocks: per run [count, B, h * w * zdim].
 
-    One call for the whole hierarchy, because each costs seconds of compilation on a CPU; flat per
-    block, because a minor axis of `zdim` would be padded to 128 on a TPU.
+    One call for the whole hierarchy: each costs compilation. Flat per block: a minor axis of `zdim`
+    would be padded to 128 on a TPU.
     """
     sizes = [(run.count, run.res**2 * self.config.zdim) for run in self.config.decoder_runs]
     draws = distributions.normal(self.make_rng('sample'), (num, sum(n * d for n, d in sizes)))

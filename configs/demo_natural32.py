@@ -1,0 +1,38 @@
+"""Colour tiles, 32x32, of a few photographs: vdvae; also with ,debug.
+
+    python -m hvae_tpu.main --config=configs/demo_natural32.py
+
+The photographs are embedded in Python packages, and built on the first start; no picture has tiles
+in two views. For the mixture-of-logistics head on two CPU cores; not comparable with any paper.
+"""
+
+from configs import systems
+
+DATA = dict(data=dict(name='demo_natural32'), model=dict(image_size=32))
+DIFFERENCES = {
+  'vdvae': {
+    'vdvae': dict(
+      model=dict(
+        width=64,
+        zdim=16,
+        enc_blocks='32x2,32d2,16x2,16d2,8x2,8d2,4x1,4d4,1x1',
+        dec_blocks='1x1,4m1,4x1,8m4,8x1,16m8,16x2,32m16,32x1',
+      ),
+      optimizer=dict(learning_rate=1e-3),
+      train=dict(
+        batch_size=16,
+        num_steps=5000,
+        precision='default',
+        ema_decay=0.995,
+        log_every=50,
+        save_every=1000,
+      ),
+      evals=dict(batch_size=32, elbo=dict(every=500), pictures=dict(every=1000)),
+    )
+  }
+}
+
+
+def get_config(argument='vdvae'):
+  """See above."""
+  return systems.build('demo_natural32', argument, DATA, DIFFERENCES)

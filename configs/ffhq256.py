@@ -1,0 +1,49 @@
+"""FFHQ 256x256: vdvae (5-bit targets); also with ,debug.
+
+    python -m data_prep.build ffhq256
+    python -m hvae_tpu.main --config=configs/ffhq256.py
+
+vdvae: 114,874,852 parameters. Published: 0.61 bits/dim (0.4232 nats/dim), with 5-bit targets and
+the release's 5-bit likelihood, whose bins overlap a little, on the validation set, which is also
+the test set; EMA weights (openai/vdvae README), after 1.7M steps, 2.5 weeks on 32 V100.
+"""
+
+from configs import systems
+
+DATA = dict(
+  data=dict(
+    name='ffhq256',
+    train_split='vdvae/train',
+    valid_split='vdvae/valid',
+    test_split='vdvae/test',
+  ),
+  model=dict(image_size=256),
+)
+DIFFERENCES = {
+  'vdvae': {
+    'vdvae': dict(
+      model=dict(
+        width=512,
+        input_mean=112.8666757481,
+        input_std=69.84780273,
+        num_bits=5,
+        enc_blocks='256x3,256d2,128x8,128d2,64x12,64d2,32x17,32d2,16x7,16d2,8x5,8d2,4x5,4d4,1x4',
+        dec_blocks='1x2,4m1,4x3,8m4,8x4,16m8,16x9,32m16,32x21,64m32,64x13,128m64,128x7,256m128',
+      ),
+      optimizer=dict(learning_rate=1.5e-4, clip_norm=130.0),
+      train=dict(
+        batch_size=32,  # the release: 1 per GPU on 32
+        num_steps=1_700_000,
+        ema_decay=0.999,
+        drop_above=180.0,
+      ),
+      evals=dict(pictures=dict(num=2, temperatures=(1.0,), num_partial=3)),
+      sample=dict(num=2),
+    )
+  }
+}
+
+
+def get_config(argument='vdvae'):
+  """See above."""
+  return systems.build('ffhq256', argument, DATA, DIFFERENCES)

@@ -1,0 +1,45 @@
+"""ImageNet 32x32 (van den Oord's): vdvae; also with ,debug.
+
+    python -m data_prep.build imagenet32
+    python -m hvae_tpu.main --config=configs/imagenet32.py
+
+vdvae: 119,280,868 parameters. Published: 3.80 bits/dim (2.6364 nats/dim) on the official validation
+set, EMA weights (openai/vdvae README), after 1.7M steps, 2.5 weeks on 32 V100.
+"""
+
+from configs import systems
+
+DATA = dict(
+  data=dict(
+    name='imagenet32',
+    train_split='vdvae/train',
+    valid_split='vdvae/valid',
+    test_split='vdvae/test',
+  ),
+  model=dict(image_size=32),
+)
+DIFFERENCES = {
+  'vdvae': {
+    'vdvae': dict(
+      model=dict(
+        width=512,
+        input_mean=116.2373,
+        input_std=69.37404,
+        enc_blocks='32x15,32d2,16x9,16d2,8x8,8d2,4x6,4d4,1x6',
+        dec_blocks='1x2,4m1,4x4,8m4,8x9,16m8,16x19,32m16,32x40',
+      ),
+      optimizer=dict(learning_rate=1.5e-4),
+      train=dict(
+        batch_size=256,  # the release: 8 per GPU on 32
+        num_steps=1_700_000,
+        ema_decay=0.999,
+        drop_above=300.0,
+      ),
+    )
+  }
+}
+
+
+def get_config(argument='vdvae'):
+  """See above."""
+  return systems.build('imagenet32', argument, DATA, DIFFERENCES)

@@ -1,0 +1,72 @@
+"""What every system shares: every field of the trainer, with its default."""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def base() -> ml_collections.ConfigDict:
+  """Sections seed, data, mesh, train, evals and one per mode; systems add model and optimizer."""
+  config = ml_collections.ConfigDict()
+  config.name = ''  # `<data set>-<argument>`; names the default work directory
+  config.seed = 0  # of initial weights, order of the data, and all noise; below 2**32
+
+  config.data = dict(
+    name='',  # folder below root, written by `python -m data_prep.build NAME`
+    root='',  # folder of all data sets; '' is $HVAE_DATA, else `data`
+    fields=('image',),  # of a record, that models read
+    train_split='train',  # views of the data card
+    valid_split='valid',  # evaluated during training
+    test_split='test',  # evaluated by --mode=eval
+    train_transforms=(),  # hvae_tpu/data.py, TRANSFORMS: drawn anew at each visit
+    eval_transforms=(),  # drawn once per example
+    num_workers=0,  # reader processes; 0 reads in threads, faster unless decoding is costly
+  )
+  config.mesh = dict(data=-1, fsdp=1)  # devices per axis; -1: the rest
+  config.train = dict(
+    batch_size=32,  # global
+    num_steps=1_000_000,
+    precision='highest',  # of convolutions and matrix products: default, high, highest
+    clock='tried',  # what schedules count: updates tried or applied
+    ema_decay=config_dict.placeholder(float),  # None: no average of the parameters
+    drop_above=float('inf'),  # updates with a larger gradient norm are dropped
+    max_dropped_in_row=500,  # then the run stops; 0: never
+    skip_advances_step=False,  # dropped updates count for Adam's bias correction (vdvae-jax)
+    log_every=1000,
+    progress=('loss', 'grad_norm'),  # metrics on the progress line
+    save_every=10_000,
+    keep_latest=2,
+    keep_every=0,  # also keep steps that are multiples of this
+    best_metric='elbo/bpd',  # smallest value is --checkpoint=best
+    init_from='',  # work directory of a run whose weights to start from
+    allow_config_change=False,  # resume although the model, data or seed differ
+  )
+  config.evals = dict(
+    weights='ema',  # ema, raw or both
+    batch_size=32,  # global
+    # every: steps between evaluations on data.valid_split during training; 0: never
+    elbo=dict(every=10_000),
+    pictures=dict(
+      every=10_000,
+      num=8,  # images a row
+      temperatures=(1.0, 0.9, 0.8),
+      temperature_per_level=(),  # one more row of samples, at one temperature per level
+      num_partial=6,  # rows of reconstructions from the first levels only
+      partial_temperature=0.1,  # of the levels that are drawn there
+    ),
+    bernoulli_baseline=dict(every=0),
+  )
+  config.eval = dict(
+    names=('elbo',),  # keys of `evals` to run with --mode=eval
+    split='test',  # train, valid, test, or the name of a view
+  )
+  config.sample = dict(
+    seed=0,
+    split='test',  # of the images to reconstruct
+    num=8,
+    temperatures=(1.0, 0.9, 0.8, 0.7),
+    temperature_per_level=(),
+    num_partial=6,
+    partial_temperature=0.1,
+  )
+  config.reset = dict(yes=False)  # really delete
+  return config

@@ -1,0 +1,59 @@
+"""Evaluations: numbers and pictures of a trained state, by the name that configs use.
+
+An evaluation is a module with `make(model, batches, **options) -> run`, and `run(params,
+model_state, rng) -> dict` of numbers and uint8 pictures. `batches(role)` iterates once over the
+view of that role ('train', 'valid', 'test'; None: the evaluated one) as global arrays with `mask`.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from hvae_tpu import state as state_lib
+from hvae_tpu.errors import UserError
+from hvae_tpu.evals import bernoulli_baseline, elbo, pictures
+
+EVALS = {'elbo': elbo, 'pictures': pictures, 'bernoulli_baseline': bernoulli_baseline}
+WEIGHTS = {'ema': ('ema',), 'raw': ('raw',), 'both': ('ema', 'raw')}
+
+
+def create(
+  name: str, section: Any, model: Any, batches: Callable[..., Iterator], seed: int
+) -> Callable[[state_lib.TrainState], dict[str, Any]]:
+  """The named evaluation as a function of the train state.
+
+  Args:
+    name: a key of `EVALS`.
+    section: `config.evals`: `weights`, and one section of options for each evaluation.
+    model: of the run.
+    batches: see above.
+    seed: of the noise; every call of the result uses the same.
+
+  Returns:
+    `run(state)`: results by name. Where weights='both', those of the raw parameters end in `_raw`.
+
+  Raises:
+    UserError: an unknown name, or a model without the method that the evaluation needs.
+  """
+  if name not in EVALS:
+    raise UserError(f'evaluation {name!r} must be one of {", ".join(EVALS)}')
+  if section.weights not in WEIGHTS:
+    raise UserError(f'config.evals.weights={section.weights!r} must be one of {", ".join(WEIGHTS)}')
+  for method in EVALS[name].NEEDS:
+    if not hasattr(model, method):
+      raise UserError(f'evaluation {name!r} needs {method}(), which {type(model).__name__} lacks')
+  options = {k: v for k, v in section[name].items() if k != 'every'}
+  evaluate = EVALS[name].make(model, batches, **options)
+  rng = jax.random.fold_in(jax.random.key(seed), 2)
+
+  def run(state: state_lib.TrainState) -> dict[str, Any]:
+    results = {}
+    for weights in WEIGHTS[section.weights]:
+      suffix = '_raw' if weights == 'raw' and section.weights == 'both' else ''
+      params = state_lib.eval_params(state, weights)
+      found = evaluate(params, state.model_state, rng)
+      results |= {key + suffix: value for key, value in found.items()}
+    return results
+
+  return run

@@ -1,0 +1,78 @@
+"""Samples and reconstructions as picture grids, rows x images without borders."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax import Array
+import jax.numpy as jnp
+import numpy as np
+
+from hvae_tpu import writing
+from hvae_tpu.errors import UserError
+
+NEEDS = ('sample', 'encode', 'decode', 'level_names')
+
+
+def make(
+  model: Any,
+  batches: Callable[..., Iterator],
+  num: int = 8,
+  temperatures: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7),
+  temperature_per_level: tuple[float, ...] = (),
+  num_partial: int = 6,
+  partial_temperature: float = 0.1,
+) -> Callable[..., dict[str, np.ndarray]]:
+  """Pictures of `num` images a row.
+
+  Args:
+    temperatures: one row of samples for each.
+    temperature_per_level: if not empty, one more row, sampled at these, one per level.
+    num_partial: rows of reconstructions from the first i latents only, the others being drawn at
+      `partial_temperature`; i at equal distances between none and all.
+
+  Returns:
+    `run(params, model_state, rng)`: uint8 pictures [rows * H, num * W, C]:
+    `samples`, a row per temperature; `reconstructions`, originals and full reconstructions;
+    `partial`, the grid of the VDVAE release: originals, a row per i, the rows of samples.
+
+  Raises:
+    UserError: a temperature per level is given for another number of levels.
+  """
+  levels = len(model.level_names)
+  if temperature_per_level and len(temperature_per_level) != levels:
+    raise UserError(
+      f'temperature_per_level has {len(temperature_per_level)} numbers; the model has {levels} '
+      f'levels and needs one for each'
+    )
+  rows = [np.full(levels, t, np.float32) for t in temperatures]
+  if temperature_per_level:
+    rows.append(np.array(temperature_per_level, np.float32))
+  points = np.floor(np.linspace(0, 1, num_partial + 2) * levels).astype(int)[1:-1]
+
+  sample = jax.jit(lambda p, s, rng, t: model.sample(p, s, rng, num, t))
+
+  @jax.jit
+  def encode(params, model_state, batch, rng):
+    first = {name: value[:num] for name, value in batch.items()}
+    return model.encode(params, model_state, first, rng), first['image']
+
+  @jax.jit
+  def decode(params, model_state, latents, rng, given):
+    return model.decode(params, model_state, latents, rng, partial_temperature, given)
+
+  def run(params: Any, model_state: Any, rng: Array) -> dict[str, np.ndarray]:
+    sample_rng, encode_rng, decode_rng = jax.random.split(rng, 3)
+    # The same noise at every temperature shows what the temperature does.
+    samples = [sample(params, model_state, sample_rng, t) for t in rows]
+    latents, originals = encode(params, model_state, next(iter(batches())), encode_rng)
+    kept = [jnp.arange(levels) < i for i in (*points, levels)]
+    partial = [decode(params, model_state, latents, decode_rng, given) for given in kept]
+    grid = lambda rows: writing.grid(np.stack(jax.device_get(rows)))
+    return {
+      'samples': grid(samples),
+      'reconstructions': grid([originals, partial[-1]]),
+      'partial': grid([originals, *partial[:-1], *samples]),
+    }
+
+  return run

@@ -1,0 +1,74 @@
+"""`--mode=eval`: runs `config.eval.names` on a view of the data, and stores what they give."""
+
+import json
+import math
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from hvae_tpu import data, evals, runs, writing
+
+
+def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
+  """Writes `<workdir>/eval/<view>-<step>.json` and pictures beside it. Returns the exit code.
+
+  Raises:
+    UserError: no such checkpoint, view or evaluation.
+  """
+  weights = evals.WEIGHTS.get(config.evals.weights, ('ema',))
+  opened = runs.open_run(workdir, checkpoint, config, weights)
+  dataset = data.open_dataset(config.data.name, config.data.root)
+  batches = runs.eval_batches(dataset, config, opened.mesh, config.eval.split)
+  view = runs.view_of(config, config.eval.split)
+  step = opened.state.step
+  print(f'{view} of {config.data.name}, {dataset.size(view):,} examples, step {step:,}')
+  numbers, pictures = {}, {}
+  for name in config.eval.names:
+    results = evals.create(name, config.evals, opened.model, batches, config.seed)(opened.state)
+    for key, value in results.items():
+      is_picture = getattr(value, 'dtype', None) == np.uint8
+      (pictures if is_picture else numbers)[f'{name}/{key}'] = value
+  if jax.process_index() == 0:
+    stem = f'{view.replace("/", "-")}-{step}'
+    _store(workdir / 'eval', stem, numbers, pictures)
+    print(_summary(numbers))
+    print(f'stored in {workdir / "eval"}')
+  return 0
+
+
+def _store(directory: Path, stem: str, numbers: dict, pictures: dict) -> None:
+  directory.mkdir(parents=True, exist_ok=True)
+  plain = {name: np.asarray(value).tolist() for name, value in numbers.items()}
+  temporary = directory / f'.{stem}.json'
+  temporary.write_text(json.dumps(plain, indent=2) + '\n')
+  temporary.replace(directory / f'{stem}.json')
+  for name, picture in pictures.items():
+    writing.save_png(directory / f'{stem}-{name.replace("/", "-")}.png', picture)
+
+
+def _summary(numbers: dict) -> str:
+  """Every single number on a line, with its unit."""
+  lines = []
+  for name, value in numbers.items():
+    if not np.ndim(value):
+      lines.append(f'  {name:28} {value:12.5g}  {_unit(name)}'.rstrip())
+  baseline, nats = numbers.get('bernoulli_baseline/nll'), numbers.get('elbo/neg_elbo')
+  if baseline and nats and math.isfinite(nats):
+    lines.append(f'  the model needs {nats / baseline:.3f} of the nats of the factorised baseline')
+  return '\n'.join(lines)
+
+
+def _unit(name: str) -> str:
+  name = name.removesuffix('_raw')
+  if name.endswith('bpd'):
+    return 'bits/dim'
+  meanings = {
+    'neg_elbo': 'nats per example (rate + distortion)',
+    'nll': 'nats per example',
+    'kl': 'nats per example (rate)',
+  }
+  if name == 'elbo/nll':
+    return 'nats per example (distortion)'
+  return meanings.get(name.rpartition('/')[2], '')

@@ -1,0 +1,45 @@
+"""`--mode=reset`: deletes what a run has written, and nothing else."""
+
+from pathlib import Path
+import shutil
+
+import ml_collections
+
+from hvae_tpu import workdir as workdir_lib
+from hvae_tpu.errors import UserError
+
+# What the program writes into a work directory; see workdir.py.
+OURS = (workdir_lib.CONFIG, 'checkpoints', 'train', 'eval', 'sample')
+
+
+def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
+  """Lists what would be deleted, and deletes it with `config.reset.yes=true`.
+
+  Raises:
+    UserError: the directory is not one of ours.
+  """
+  if workdir_lib.stored_config(workdir) is None:
+    raise UserError(
+      f'{workdir} has no {workdir_lib.CONFIG}, so it is not a work directory of this program; '
+      f'nothing is deleted; correct --workdir'
+    )
+  # The config goes last: after an interruption the rest can still be reset.
+  present = [workdir / name for name in reversed(OURS) if (workdir / name).exists()]
+  for path in present:
+    print(f'{"deleting" if config.reset.yes else "would delete"} {path} ({_size(path)})')
+  if not config.reset.yes:
+    print('nothing was deleted; add --config.reset.yes=true to delete')
+    return 0
+  for path in present:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+  left = sorted(p.name for p in workdir.iterdir())
+  if left:
+    print(f'kept what is not ours: {", ".join(left)}')
+  else:
+    workdir.rmdir()
+  return 0
+
+
+def _size(path: Path) -> str:
+  files = [path] if path.is_file() else [p for p in path.rglob('*') if p.is_file()]
+  return f'{len(files)} files, {sum(p.stat().st_size for p in files) / 2**20:.1f} MiB'

@@ -1,0 +1,228 @@
+"""`--mode=train`: starts a run, or resumes the one in the work directory."""
+
+from collections.abc import Callable, Generator
+import itertools
+from pathlib import Path
+import time
+from typing import Any
+
+from clu import parameter_overview
+import jax
+from jax.sharding import Mesh
+import ml_collections
+
+from hvae_tpu import data, evals, initial_weights, models, optimizers, runs, sharding
+from hvae_tpu import train as train_lib
+from hvae_tpu import workdir as workdir_lib
+from hvae_tpu.checkpoints import Checkpoints
+from hvae_tpu.errors import UserError
+from hvae_tpu.interruption import Interruption
+from hvae_tpu.progress import Progress
+from hvae_tpu.state import TrainState, abstract_state, create_state
+from hvae_tpu.writing import Writer
+
+
+def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
+  """Trains to `config.train.num_steps`. Returns the exit code.
+
+  Raises:
+    UserError: a config that cannot be trained, or that differs from the run's in the directory.
+  """
+  first = jax.process_index() == 0
+  say = print if first else lambda *_: None
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  sharding.check_batch_size(config.train.batch_size, mesh)
+  model = models.create(config.model.to_dict(), runs.platform(mesh))
+  tx, learning_rate = optimizers.create(config.optimizer)
+  train_step = train_lib.make_train_step(
+    model,
+    tx,
+    learning_rate,
+    seed=config.seed,
+    **{k: config.train[k] for k in ('clock', 'ema_decay', 'drop_above', 'skip_advances_step')},
+  )
+  dataset = _open_dataset(config.data)
+  evaluations = _evaluations(config, mesh, dataset)
+  stored = workdir_lib.stored_config(workdir)
+  if stored is not None:
+    changeable = models.changeable_fields(config.model.name)
+    workdir_lib.check_resumable(workdir, stored, config, changeable, say)
+
+  checkpoints = Checkpoints(
+    workdir, keep_latest=config.train.keep_latest, keep_every=config.train.keep_every
+  )
+  start = checkpoints.steps[-1] if checkpoints.steps else 0
+  if start >= config.train.num_steps:
+    say(
+      f'{workdir} is finished: step {start:,} of config.train.num_steps='
+      f'{config.train.num_steps:,}. Raise it to train on, or use --mode=eval or --mode=sample'
+    )
+    return 0
+  if first:
+    workdir_lib.store_config(workdir, config)
+  _describe(config, mesh, dataset, workdir, start, say)
+
+  batches = _train_batches(dataset, config, mesh, start)
+  writer = Writer(workdir / 'train', active=first, level_names=model.level_names)
+  with Interruption() as interruption:
+    try:
+      batch = next(batches)
+      state = _state(config, model, tx, batch, mesh, checkpoints, start, say)
+      if first:
+        _record(state, config, writer, workdir, start)
+      state = train_lib.loop(
+        state,
+        _compile(train_step, state, batch, say),
+        itertools.chain([batch], batches),
+        config.train,
+        start=start,
+        evaluations=evaluations,
+        save=_saver(checkpoints, config, dataset),
+        writer=writer,
+        progress=Progress(start, config.train.num_steps, config.train.batch_size, first),
+        interruption=interruption,
+      )
+    finally:
+      batches.close()
+      checkpoints.close()
+      writer.close()
+  say(f'saved step {int(state.step):,} in {checkpoints.directory}')
+  return interruption.exit_code if interruption.requested else 0
+
+
+def _open_dataset(section: Any) -> data.Dataset:
+  """Opens the data set; an embedded one is built where it is missing."""
+  try:
+    return data.open_dataset(section.name, section.root)
+  except UserError:
+    if not section.name.startswith('demo_'):
+      raise
+  # Only here does training touch the preparation of data, which is otherwise off-line.
+  from data_prep import build
+  from data_prep.errors import DataPrepError
+
+  try:
+    build.build(section.name, section.root or None)
+  except DataPrepError as error:
+    raise UserError(str(error)) from error
+  return data.open_dataset(section.name, section.root)
+
+
+def _train_batches(
+  dataset: data.Dataset, config: ml_collections.ConfigDict, mesh: Mesh, start: int
+) -> Generator[dict[str, jax.Array], None, None]:
+  source = data.train_batches(
+    dataset,
+    config.data.train_split,
+    batch_size=config.train.batch_size,
+    seed=config.seed,
+    start_step=start,
+    transforms=config.data.train_transforms,
+    num_workers=config.data.num_workers,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  return runs.put_batches(source, config.data.fields, mesh)
+
+
+def _evaluations(
+  config: ml_collections.ConfigDict, mesh: Mesh, dataset: data.Dataset
+) -> list[tuple[str, int, Callable[[TrainState], dict[str, Any]]]]:
+  """The evaluations that run during training, on the validation view."""
+  model = models.create(config.model.to_dict(), runs.platform(mesh), differentiated=False)
+  wanted = [(name, config.evals[name].every) for name in evals.EVALS if config.evals[name].every]
+  if not wanted:
+    return []
+  batches = runs.eval_batches(dataset, config, mesh, 'valid')
+  return [
+    (name, every, evals.create(name, config.evals, model, batches, config.seed))
+    for name, every in wanted
+  ]
+
+
+def _state(
+  config: ml_collections.ConfigDict,
+  model: Any,
+  tx: Any,
+  batch: Any,
+  mesh: Mesh,
+  checkpoints: Checkpoints,
+  start: int,
+  say: Callable[[str], None],
+) -> TrainState:
+  """The state of step `start`: restored, or fresh, or fresh with another run's weights."""
+  began = time.perf_counter()
+  ema = config.train.ema_decay is not None
+  if start:
+    state = checkpoints.restore(start, abstract_state(model, tx, batch, mesh, ema))
+    say(f'resumed at step {start:,} in {time.perf_counter() - began:.1f} s')
+    return state
+  state = create_state(model, tx, batch, mesh, ema, config.seed)
+  jax.block_until_ready(state)
+  say(f'initialised in {time.perf_counter() - began:.1f} s')
+  if config.train.init_from:
+    state = initial_weights.take(state, config.train.init_from, mesh, say)
+  return state
+
+
+def _compile(train_step: train_lib.Step, state: TrainState, batch: Any, say: Callable) -> Any:
+  say('compiling the train step ...')
+  began = time.perf_counter()
+  compiled = train_lib.lower_step(train_step, state, batch).compile()
+  say(f'compiled in {time.perf_counter() - began:.1f} s')
+  return compiled
+
+
+def _saver(
+  checkpoints: Checkpoints, config: ml_collections.ConfigDict, dataset: data.Dataset
+) -> Callable[[int, TrainState, dict[str, Any]], None]:
+  meta = {'config': workdir_lib.to_json(config), 'card': dataset.card}
+
+  def save(step: int, state: TrainState, results: dict[str, Any]) -> None:
+    numbers = {k: float(v) for k, v in results.items() if not getattr(v, 'ndim', 0)}
+    checkpoints.save(step, state, {**meta, 'metrics': numbers})
+
+  return save
+
+
+def _describe(
+  config: ml_collections.ConfigDict,
+  mesh: Mesh,
+  dataset: data.Dataset,
+  workdir: Path,
+  start: int,
+  say: Callable[[str], None],
+) -> None:
+  """Prints what will run on what."""
+  device = mesh.devices.flat[0].device_kind
+  axes = ' x '.join(f'{name}={size}' for name, size in mesh.shape.items())
+  size = config.train.batch_size
+  say(f'{config.name} in {workdir}')
+  say(f'{mesh.size} devices ({device}), mesh {axes}; precision {config.train.precision}')
+  say(f'batch {size} = {size // mesh.size} per device, in {jax.process_count()} processes')
+  views = ', '.join(
+    f'{role} {dataset.size(view):,} ({view})'
+    for role in ('train', 'valid', 'test')
+    if (view := config.data[f'{role}_split'])
+  )
+  say(f'data set {dataset.card["name"]}: {views}')
+  say(f'from step {start:,} to {config.train.num_steps:,}')
+
+
+def _record(
+  state: TrainState,
+  config: ml_collections.ConfigDict,
+  writer: Writer,
+  workdir: Path,
+  start: int,
+) -> None:
+  """Writes the settings, and once the table of parameters."""
+  writer.hparams(workdir_lib.flatten(workdir_lib.to_json(config)))
+  count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  print(f'{count:,} parameters')
+  table = workdir / 'train' / 'parameters.txt'
+  if not table.exists():
+    # Placement and statistics are left out: they would move every array to the host.
+    text = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+    table.write_text(text + '\n')
+    writer.text(start, 'parameters', f'```\n{text}\n```')

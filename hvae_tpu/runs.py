@@ -1,0 +1,162 @@
+"""A trained run, opened for everything but training: model, weights, data."""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+import ml_collections
+import numpy as np
+
+from hvae_tpu import checkpoints as checkpoints_lib
+from hvae_tpu import data, models, sharding
+from hvae_tpu import workdir as workdir_lib
+from hvae_tpu.errors import UserError
+from hvae_tpu.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What `open_run` found.
+
+  Attributes:
+    model: built for inference on the mesh's devices.
+    state: `step`, `params` and `ema_params` (each None if not asked for), `model_state`.
+    config: of the run as stored, or the one given.
+    meta: of the checkpoint: `config`, `card`, `metrics`.
+  """
+
+  model: Any
+  state: TrainState
+  config: ml_collections.ConfigDict
+  mesh: Mesh
+  meta: dict[str, Any]
+
+
+def batch_spec(card: dict[str, Any], fields: tuple[str, ...], batch_size: int) -> dict[str, Any]:
+  """Shapes and dtypes of a batch, without reading one."""
+  return {
+    name: jax.ShapeDtypeStruct((batch_size, *card['fields'][name]['shape']), np.uint8)
+    for name in fields
+  }
+
+
+def platform(mesh: Mesh) -> str:
+  return mesh.devices.flat[0].platform
+
+
+def open_run(
+  workdir: str | Path,
+  checkpoint: str = 'latest',
+  config: ml_collections.ConfigDict | None = None,
+  weights: tuple[str, ...] = ('ema',),
+) -> Run:
+  """Restores the weights of a run, and nothing that only training needs.
+
+  Args:
+    workdir: of the run.
+    checkpoint: 'latest', 'best', a step, or another work directory (its latest).
+    config: of the command line; None takes the stored one.
+    weights: 'ema', 'raw' or both. A run that keeps no average has only raw ones.
+
+  Raises:
+    UserError: no such run or checkpoint, or a config of another model.
+  """
+  if Path(checkpoint).is_dir():
+    workdir, checkpoint = checkpoint, 'latest'
+  workdir = Path(workdir)
+  stored = workdir_lib.stored_config(workdir)
+  if stored is None:
+    raise UserError(f'{workdir} has no {workdir_lib.CONFIG}: no run was started there')
+  if config is None:
+    config = workdir_lib.from_json(stored)
+  _check_model(workdir, stored, config)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  model = models.create(config.model.to_dict(), platform(mesh), differentiated=False)
+  store = checkpoints_lib.Checkpoints(workdir, read_only=True)
+  try:
+    step = store.resolve(checkpoint, config.train.best_metric)
+    meta = store.meta(step)
+    state = _restore(
+      store, step, model, batch_spec(meta['card'], config.data.fields, 1), mesh, weights
+    )
+  finally:
+    store.close()
+  return Run(model, state, config, mesh, meta)
+
+
+def _check_model(workdir: Path, stored: dict, config: ml_collections.ConfigDict) -> None:
+  old = workdir_lib.flatten(stored['model'])
+  new = workdir_lib.flatten(workdir_lib.to_json(config)['model'])
+  changeable = models.changeable_fields(stored['model']['name'])
+  keys = sorted(k for k in old | new if old.get(k) != new.get(k) and k not in changeable)
+  if keys:
+    raise UserError(
+      f'{workdir} holds another model: '
+      + '; '.join(f'config.model.{k} is {old.get(k)} there, {new.get(k)} here' for k in keys)
+    )
+
+
+def _restore(store, step: int, model, batch, mesh: Mesh, weights: tuple[str, ...]) -> TrainState:
+  params, model_state = jax.eval_shape(model.init, jax.random.key(0), batch)
+  has_average = any(name.startswith('ema_params/') for name in store.shapes(step))
+  fields = {'model_state': model_state} if jax.tree.leaves(model_state) else {}
+  for name in weights:
+    fields['ema_params' if name == 'ema' and has_average else 'params'] = params
+  abstract = jax.tree.map(
+    lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
+    fields,
+    sharding.state_shardings(fields, mesh),
+  )
+  found = store.restore_part(step, abstract)
+  return TrainState(
+    step=step,
+    dropped=None,
+    dropped_in_row=None,
+    params=found.get('params'),
+    ema_params=found.get('ema_params'),
+    model_state=found.get('model_state', model_state),
+    opt_state=None,
+  )
+
+
+def eval_batches(
+  dataset: data.Dataset, config: ml_collections.ConfigDict, mesh: Mesh, role: str
+) -> Callable[..., Iterator[dict[str, jax.Array]]]:
+  """How evaluations read: `batches(role)`, as `evals` describes; `role` is the default one.
+
+  Raises:
+    UserError: an unknown role or view, or a batch that does not divide by the devices.
+  """
+  sharding.check_batch_size(config.evals.batch_size, mesh, 'evals.batch_size')
+  dataset.size(view_of(config, role))
+
+  def batches(other: str | None = None) -> Iterator[dict[str, jax.Array]]:
+    source = data.eval_batches(
+      dataset,
+      view_of(config, other or role),
+      batch_size=config.evals.batch_size,
+      seed=config.seed,
+      transforms=config.data.eval_transforms,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
+    return put_batches(source, (*config.data.fields, 'mask'), mesh)
+
+  return batches
+
+
+def view_of(config: ml_collections.ConfigDict, role: str) -> str:
+  """The view that plays the role 'train', 'valid' or 'test'; any other string is a view itself."""
+  return config.data.get(f'{role}_split', role)
+
+
+def put_batches(source, fields: tuple[str, ...], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
+  """The named fields of every batch, on the devices. Closes the source when it is closed."""
+  try:
+    for batch in source:
+      yield sharding.put({name: batch[name] for name in fields}, mesh)
+  finally:
+    source.close()

@@ -1,0 +1,105 @@
+"""What a run leaves in its work directory besides checkpoints, and whether it may be resumed.
+
+config.json     config of the latest start
+checkpoints/    see checkpoints.py
+<mode>/         what a mode wrote: logs and pictures of `train`, results of `eval`, ...
+"""
+
+from collections.abc import Callable, Iterable
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from hvae_tpu.errors import UserError
+
+CONFIG = 'config.json'
+
+
+def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The config as JSON knows it: plain dicts, lists for tuples."""
+  return json.loads(config.to_json_best_effort())
+
+
+def from_json(config: dict[str, Any]) -> ml_collections.ConfigDict:
+  """The reverse of `to_json`."""
+  return ml_collections.ConfigDict(_with_tuples(config))
+
+
+def _with_tuples(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {key: _with_tuples(v) for key, v in value.items()}
+  return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+def store_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
+  """Writes config.json, whole or not at all."""
+  workdir.mkdir(parents=True, exist_ok=True)
+  temporary = workdir / f'.{CONFIG}.{os.getpid()}'
+  temporary.write_text(json.dumps(to_json(config), indent=2) + '\n')
+  temporary.replace(workdir / CONFIG)
+
+
+def stored_config(workdir: Path) -> dict[str, Any] | None:
+  """config.json as a dict, None where there is none. Raises UserError if it cannot be read."""
+  path = workdir / CONFIG
+  try:
+    return json.loads(path.read_text())
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path} cannot be read as a config ({error}); restore or delete it') from error
+
+
+def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  """{'a': {'b': 1}} -> {'a.b': 1}."""
+  flat = {}
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      flat |= flatten(value, f'{prefix}{key}.')
+    else:
+      flat[prefix + key] = value
+  return flat
+
+
+def is_binding(key: str, changeable: Iterable[str]) -> bool:
+  """Whether a config key decides what a run *is*, so that it cannot be resumed with another value.
+
+  Args:
+    key: dotted path.
+    changeable: fields of the model that are loss weights, or only decide how a program runs.
+  """
+  section, _, rest = key.partition('.')
+  if section == 'model':
+    return rest not in changeable
+  if section == 'data':
+    return rest not in ('root', 'num_workers')
+  return key in ('seed', 'optimizer.name')
+
+
+def check_resumable(
+  workdir: Path,
+  stored: dict[str, Any],
+  config: ml_collections.ConfigDict,
+  changeable: Iterable[str],
+  say: Callable[[str], None] = print,
+) -> None:
+  """Compares a config with that of the run in `workdir`; tells what changes.
+
+  Raises:
+    UserError: they differ in a binding key, and `train.allow_config_change` is not set.
+  """
+  old, new = flatten(stored), flatten(to_json(config))
+  keys = [k for k in sorted(old | new) if old.get(k) != new.get(k)]
+  keys = [k for k in keys if k not in ('name', 'train.allow_config_change')]
+  described = {k: f'config.{k}: {old.get(k)} -> {new.get(k)}' for k in keys}
+  binding = [k for k in keys if is_binding(k, changeable)]
+  if binding and not config.train.allow_config_change:
+    raise UserError(
+      f'{workdir} holds a run with another config: {"; ".join(described[k] for k in binding)}. '
+      f'Use another --workdir, or the old values, or --config.train.allow_config_change=true'
+    )
+  for text in described.values():
+    say(f'changed since the last start: {text}')

@@ -1,0 +1,1 @@
+"""Tests: `python -m pytest`, or `launch/test.sh` with everything it needs installed."""
