@@ -5,7 +5,6 @@ checkpoint of step N holds N updates. Saving is asynchronous; a step appears und
 only when it is complete.
 """
 
-import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -45,11 +44,9 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       preservation_policy=policies.AnyPreservationPolicy(rules), read_only=read_only
     )
-    # Orbax remarks on its own options at warning level.
-    logging.getLogger('absl').setLevel(logging.ERROR)
-    self._manager = ocp.CheckpointManager(
-      self.directory, options=options, item_names=('state', 'meta')
-    )
+    # One handler for whole and partial restores: a manager fixes it by its first use.
+    handlers = {'state': ocp.PyTreeCheckpointHandler(), 'meta': ocp.JsonCheckpointHandler()}
+    self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
   @property
   def steps(self) -> list[int]:
@@ -103,7 +100,7 @@ class Checkpoints:
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({**meta, 'format': FORMAT})
+        state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave({**meta, 'format': FORMAT})
       ),
     )
 
@@ -118,18 +115,18 @@ class Checkpoints:
       UserError: the stored arrays have other names, shapes or dtypes.
     """
     self._check(step, abstract)
-    restored = self._manager.restore(
-      step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-    )
-    return restored['state']
+    return self._restore(step, abstract)
 
   def restore_part(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
     """Some of the state's fields only, e.g. {'ema_params': ..., 'model_state': ...}."""
+    return self._restore(step, abstract, partial_restore=True)
+
+  def _restore(self, step: int, abstract: Any, **options) -> Any:
     self._check(step, abstract)
     arguments = ocp.args.PyTreeRestore(
       item=abstract,
       restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
-      partial_restore=True,
+      **options,
     )
     return self._manager.restore(step, args=ocp.args.Composite(state=arguments))['state']
 

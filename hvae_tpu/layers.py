@@ -18,7 +18,7 @@ def gelu(x: Array, approximate: bool = False) -> Array:
   """GELU (erf form, or its tanh approximation) that keeps only its input for the backward pass.
 
   The plain function keeps four to six tensors a call, most of the memory of a deep block. The erf
-  form is written with `erf`, as PyTorch does; JAX's own uses `erfc`, which costs a CPU twice as much.
+  form is written with `erf`, as PyTorch does; the `erfc` of JAX's own costs a CPU twice as much.
   """
   if approximate:
     return nn.gelu(x, approximate=True)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -39,6 +39,7 @@ def main(argv: list[str]) -> int:
   from hvae_tpu.errors import UserError
   from hvae_tpu.modes import MODES
 
+  logging.set_verbosity(logging.ERROR)  # libraries remark on their own options
   jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_CACHE_DIR', CACHE))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   config = CONFIG.value

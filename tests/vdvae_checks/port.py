@@ -181,7 +181,7 @@ def _check_samples(golden: Golden) -> None:
   """The most probable component, with the given logistic noise and with none."""
   k = golden.config['num_mixtures']
   model = VDVAE(likelihood='dmol_exact', num_mixtures=k)
-  given = np.moveaxis(golden['input/logistic_noise'], 0, -1)
+  given = golden['input/logistic_noise']
 
   def draw(logits, logistic):
     rng = jax.random.key(0)
