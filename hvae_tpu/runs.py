@@ -8,7 +8,6 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 import ml_collections
-import numpy as np
 
 from hvae_tpu import checkpoints as checkpoints_lib
 from hvae_tpu import data, models, sharding
@@ -38,8 +37,9 @@ class Run:
 def batch_spec(card: dict[str, Any], fields: tuple[str, ...], batch_size: int) -> dict[str, Any]:
   """Shapes and dtypes of a batch, without reading one."""
   return {
-    name: jax.ShapeDtypeStruct((batch_size, *card['fields'][name]['shape']), np.uint8)
-    for name in fields
+    name: jax.ShapeDtypeStruct((batch_size, *field['shape']), field['dtype'])
+    for name, field in card['fields'].items()
+    if name in fields
   }
 
 
@@ -72,6 +72,7 @@ def open_run(
     raise UserError(f'{workdir} has no {workdir_lib.CONFIG}: no run was started there')
   if config is None:
     config = workdir_lib.from_json(stored)
+    config.mesh.update(data=-1, fsdp=1)  # this machine need not be the one that trained
   _check_model(workdir, stored, config)
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
   model = models.create(config.model.to_dict(), platform(mesh), differentiated=False)

@@ -68,20 +68,23 @@ def complete(rows: Iterable[Row], params: Any) -> list[Entry]:
   Raises:
     ValueError: the rows are not exactly the parameters; a defect of the table.
   """
+  rows = list(rows)
   shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(params).items()}
-  entries, used = [], set()
+  stacked = {row.path for row in rows if row.index is not None}
+  wanted = {
+    (path, index)
+    for path, shape in shapes.items()
+    for index in (range(shape[0]) if path in stacked else (None,))
+  }
+  named = [(row.path, row.index) for row in rows]
+  if set(named) != wanted or len(named) != len(wanted):
+    differing = sorted(map(str, wanted.symmetric_difference(named)))[:SHOWN]
+    raise ValueError(f'{len(named)} rows for {len(wanted)} parameters; differing: {differing}')
+  entries = []
   for row in rows:
-    shape = shapes[row.path]
+    shape = shapes[row.path][0 if row.index is None else 1 :]
     # No numbers are needed to see what a layout does to a shape.
-    ours = np.broadcast_to(np.float32(0), shape if row.index is None else shape[1:])
-    entries.append(Entry(*row, row.layout.to_source(ours).shape))
-    slices = [None] if row.index is None else range(shape[0])
-    used.add((row.path, row.index))
-    if row.index not in slices:
-      raise ValueError(f'{row.key}: {"/".join(row.path)} has no slice {row.index}')
-  wanted = sum(1 if (path, None) in used else shape[0] for path, shape in shapes.items())
-  if len(used) != len(entries) or len(used) != wanted:
-    raise ValueError(f'{len(entries)} rows, {len(used)} different, for {wanted} parameters')
+    entries.append(Entry(*row, row.layout.to_source(np.broadcast_to(np.float32(0), shape)).shape))
   return entries
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 import contextlib
 import functools
+import importlib
 from typing import Any
 from unittest import mock
 
@@ -26,14 +27,15 @@ GRADIENT = Tolerance(1e-3, 2e-6, of_max=1e-3)
 GRAD_NORM = Tolerance(1e-4, 0)
 PREPROCESSING = Tolerance(0, 1e-6)
 
-# Mean and standard deviation of the training pixels (0..255), and bits of the target.
+# The references' names of data sets -> our config files, which know how their pixels are scaled.
 DATASETS = {
-  'cifar10': dict(input_mean=120.63838, input_std=64.16736),
-  'imagenet32': dict(input_mean=116.2373, input_std=69.37404),
-  'imagenet64': dict(input_mean=115.92961967, input_std=69.37404),
-  'ffhq_256': dict(input_mean=112.8666757481, input_std=69.84780273, num_bits=5),
-  'ffhq_1024': dict(input_mean=0.4387 * 255, input_std=0.2743 * 255),
+  'cifar10': 'cifar10',
+  'imagenet32': 'imagenet32',
+  'imagenet64': 'imagenet64',
+  'ffhq_256': 'ffhq256',
+  'ffhq_1024': 'ffhq1024',
 }
+SCALING = ('input_mean', 'input_std', 'num_bits')
 SAME_NAMES = (
   'image_size',
   'image_channels',
@@ -48,13 +50,19 @@ SAME_NAMES = (
 )
 
 
+def scaling(dataset: str) -> dict[str, Any]:
+  """How images become inputs and targets: fields of `VDVAE`."""
+  section = importlib.import_module(f'configs.{DATASETS[dataset]}').get_config().model
+  return {name: section[name] for name in SCALING}
+
+
 def model_fields(config: Mapping[str, Any]) -> dict[str, Any]:
   """Fields of `VDVAE` from the references' names.
 
   Loops are not unrolled: the runs are short, and a loop compiles faster than its copies.
   """
   same = {name: config[name] for name in SAME_NAMES if name in config}
-  return {**same, **DATASETS[config['dataset']], 'unroll': '1'}
+  return {**same, **scaling(config['dataset']), 'unroll': '1'}
 
 
 def release_model(config: Mapping[str, Any]) -> VDVAE:

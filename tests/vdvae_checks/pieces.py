@@ -134,7 +134,7 @@ def preprocess_cases(golden: Golden) -> Cases:
 
 
 def _check_preprocess(golden: Golden, dataset: str) -> None:
-  model, level = VDVAE(**common.DATASETS[dataset]), golden['input/level']
+  model, level = VDVAE(**common.scaling(dataset)), golden['input/level']
   found = {'x': model.scale_input(level), 'x_target': model.scale_target(level)}
   compare(found, golden.under(f'output/{dataset}'), lambda _: common.PREPROCESSING)
 

@@ -35,7 +35,7 @@ def port_model(config: Mapping[str, Any]) -> VDVAE:
   # There, a plain item of `dec_blocks` mixes in resolution 1.
   items = fields['dec_blocks'].split(',')
   fields['dec_blocks'] = ','.join(f'{r}m1' if r.strip().isdigit() else r for r in items)
-  kind = Port if fields.pop('num_bits', 8) == 5 else VDVAE
+  kind = Port if fields.pop('num_bits') == 5 else VDVAE
   return kind(**fields, likelihood='dmol_exact', gelu_approximate=True, kernel_init='lecun')
 
 

@@ -4,13 +4,14 @@ import functools
 import json
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from hvae_tpu.evals import pictures
 from tests.golden_files import Golden
 from tests.vdvae_checks import common
 from tests.vdvae_checks.release import Cases
-
-TEMPERATURES = [1.0, 0.9, 0.8, 0.7]
 
 
 def config_cases(golden: Golden) -> Cases:
@@ -25,9 +26,8 @@ def _check_config(golden: Golden, preset: str) -> None:
   entries = common.release_entries(model)
   sizes = {entry.key: math.prod(entry.shape) for entry in entries}
   sides = [int(name.removeprefix('res').split('/')[0]) for name in model.level_names]
-  num_groups, num_temperatures = (
-    hparams[f'num_{kind}_visualize'] for kind in ('variables', 'temperatures')
-  )
+  points, temperatures = _picture_rows(model.level_names, hparams['num_variables_visualize'])
+  num_temperatures = hparams['num_temperatures_visualize']
   kept = [path[-1] for path in (entry.path for entry in entries) if path[-1].startswith('start_')]
   found = {
     'image_size': model.image_size,
@@ -45,12 +45,34 @@ def _check_config(golden: Golden, preset: str) -> None:
     'image_dims': model.num_dims,
     'n_tensors': len(entries),
     'bias_xs_resolutions': [int(name.removeprefix('start_')) for name in kept],
-    'visualize_lv_points': np.floor(np.linspace(0, 1, num_groups + 2) * len(sides))
-    .astype(int)[1:-1]
-    .tolist(),
-    'visualize_temperatures': TEMPERATURES[:num_temperatures],
+    'visualize_lv_points': points,
+    'visualize_temperatures': temperatures[:num_temperatures],
   }
   assert found == expected
+
+
+class Labels:
+  """A model whose pictures are one pixel that tells how they were made."""
+
+  def __init__(self, level_names: tuple[str, ...]):
+    self.level_names = level_names
+
+  def sample(self, params, state, rng, num, temperature):
+    return jnp.full((num, 1, 1, 1), jnp.round(100 * temperature[0]), jnp.uint8)
+
+  def encode(self, params, state, batch, rng):
+    return ()
+
+  def decode(self, params, state, latents, rng, temperature, given):
+    return jnp.full((1, 1, 1, 1), given.sum(), jnp.uint8)
+
+
+def _picture_rows(level_names: tuple[str, ...], num_partial: int) -> tuple[list, list]:
+  """Of the picture grid: how many levels each row keeps, and the temperatures of its samples."""
+  batches = lambda: iter([{'image': np.zeros((1, 1, 1, 1), np.uint8)}])
+  run = pictures.make(Labels(level_names), batches, num=1, num_partial=num_partial)
+  rows = run({}, {}, jax.random.key(0))['partial'].ravel().tolist()
+  return rows[1 : 1 + num_partial], [row / 100 for row in rows[1 + num_partial :]]
 
 
 def shape_cases(golden: Golden) -> Cases:

@@ -29,25 +29,28 @@ FINAL = {'param': Tolerance(0, 5e-5), 'ema': Tolerance(0, 1e-5)}
 PORT_FINAL = Tolerance(0, 1e-5)
 
 
+def _optimizer(config: Mapping[str, Any]):
+  """The chain and the learning rate, from the references' names."""
+  section = dict(
+    name='adamw',
+    schedule='constant',
+    learning_rate=config['lr'],
+    warmup_steps=int(config['warmup_iters']),
+    clip_norm=config['grad_clip'],
+    b1=config['adam_beta1'],
+    b2=config['adam_beta2'],
+    eps=config.get('eps', 1e-8),
+    weight_decay=config['wd'],
+  )
+  return optimizers.create(ml_collections.ConfigDict(section))
+
+
 def _steps(config: Mapping[str, Any], model: VDVAE, params: Any, images: list, **options):
   """Yields (metrics, state) after every step; `images` has the batch of each.
 
   The latent variables' noise is zero.
   """
-  section = ml_collections.ConfigDict(
-    dict(
-      name='adamw',
-      schedule='constant',
-      learning_rate=config['lr'],
-      warmup_steps=int(config['warmup_iters']),
-      clip_norm=config['grad_clip'],
-      b1=config['adam_beta1'],
-      b2=config['adam_beta2'],
-      eps=config.get('eps', 1e-8),
-      weight_decay=config['wd'],
-    )
-  )
-  tx, learning_rate = optimizers.create(section)
+  tx, learning_rate = _optimizer(config)
   threshold = config['skip_threshold']
   drop_above = math.inf if threshold == -1 else threshold
   step = train.make_train_step(model, tx, learning_rate, seed=0, drop_above=drop_above, **options)
@@ -88,14 +91,9 @@ def _run_release(golden: Golden) -> tuple[dict[str, Any], TrainState, list[Entry
     'batch_index': order,
     'lr_used': rates,
     # What the reference logs is the rate of the step that follows.
-    'lr_logged': np.append(rates[1:], _rate(config, len(rates))),
+    'lr_logged': np.append(rates[1:], _optimizer(config)[1](len(rates))),
   }
   return found, steps[-1][1], common.release_entries(model)
-
-
-def _rate(config: Mapping[str, Any], step: int) -> float:
-  warmup = config['warmup_iters']
-  return config['lr'] * (min(step / warmup, 1) if warmup else 1)
 
 
 def _tolerance(key: str) -> Tolerance:

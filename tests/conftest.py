@@ -1,0 +1,36 @@
+"""JAX on eight fake CPU devices, its compilation cache, and a prepared data set for all tests."""
+
+import os
+
+from absl import flags
+import jax
+import pytest
+
+CACHE = os.path.expanduser('~/.cache/hvae_tpu/jax')
+
+jax.config.update('jax_platforms', 'cpu')
+jax.config.update('jax_num_cpu_devices', 8)
+jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_CACHE_DIR', CACHE))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+if not flags.FLAGS.is_parsed():
+  flags.FLAGS.mark_as_parsed()  # Grain reads flags
+
+
+@pytest.fixture(scope='session')
+def data_root(tmp_path_factory):
+  """Folder with the data set `demo_mnist`; also `$HVAE_DATA` until the session ends."""
+  from data_prep import build
+
+  root = tmp_path_factory.mktemp('data')
+  build.build('demo_mnist', root)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('HVAE_DATA', str(root))
+    yield root
+
+
+@pytest.fixture
+def debug_config(data_root):
+  """A fresh `configs/demo_mnist.py:vdvae,debug`, whose data set is there."""
+  from configs import demo_mnist
+
+  return demo_mnist.get_config('vdvae,debug')

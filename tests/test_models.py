@@ -1,0 +1,201 @@
+"""What every system owes the trainer and the evaluations, on its smallest model."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hvae_tpu import distributions, models
+from tests import tiny
+
+RNG = jax.random.key(7)
+
+
+class Fitted(NamedTuple):
+  """A system after fifty steps on one batch; `grads` are those of one more step."""
+
+  name: str
+  model: Any
+  batch: dict[str, jax.Array]
+  fresh: Any
+  params: Any
+  state: Any
+  losses: list[float]
+  grads: Any
+
+
+def gradient(model):
+  """(params, state, batch, rng) -> ((loss, (state, metrics)), grads), jitted."""
+  objective = functools.partial(model.loss, step=jnp.int32(0), train=True)
+
+  def call(params, state, batch, rng):
+    return jax.value_and_grad(lambda p: objective(p, state, batch, rng=rng), has_aux=True)(params)
+
+  return jax.jit(call)
+
+
+@pytest.fixture(scope='module', params=models.MODELS)
+def fitted(request) -> Fitted:
+  model = tiny.SYSTEMS[request.param].model
+  batch = {'image': jnp.asarray(tiny.images(model))}
+  fresh, state = jax.jit(model.init)(jax.random.key(0), batch)
+  tx = optax.adam(3e-3)
+  apply = jax.jit(lambda g, o, p: (lambda u, o: (optax.apply_updates(p, u), o))(*tx.update(g, o)))
+  params, opt_state, losses, call = fresh, tx.init(fresh), [], gradient(model)
+  for i in range(50):
+    (loss, (state, _)), grads = call(params, state, batch, jax.random.fold_in(RNG, i))
+    params, opt_state = apply(grads, opt_state, params)
+    losses.append(float(loss))
+  (_, (state, _)), grads = call(params, state, batch, RNG)
+  return Fitted(request.param, model, batch, fresh, params, state, losses, grads)
+
+
+def test_loss_is_finite_and_falls(fitted):
+  assert np.isfinite(fitted.losses).all()
+  assert np.mean(fitted.losses[-5:]) < 0.9 * np.mean(fitted.losses[:5])
+
+
+def test_every_parameter_gets_a_gradient(fitted):
+  """After some steps, since zero-initialised kernels hide those before them; each slice too."""
+  for path, leaf in jax.tree_util.tree_leaves_with_path(fitted.grads):
+    name = jax.tree_util.keystr(path)
+    assert np.isfinite(leaf).all(), name
+    stacked = leaf if '_' in name and 'x' in name.split('_')[-1] else leaf[None]
+    assert all(np.any(part != 0) for part in stacked), name
+
+
+def test_metrics_have_the_batch_first(fitted):
+  loss = functools.partial(fitted.model.loss, step=0, train=False, rng=RNG)
+  _, (_, metrics) = jax.eval_shape(loss, fitted.params, fitted.state, fitted.batch)
+  for name, metric in metrics.items():
+    assert metric.dtype == jnp.float32, name
+    assert metric.ndim == 0 or metric.shape[0] == len(fitted.batch['image']), name
+  levels = len(fitted.model.level_names)
+  assert metrics['kl_per_level'].shape == (len(fitted.batch['image']), levels)
+  assert len(set(fitted.model.level_names)) == levels
+
+
+def test_samples(fitted):
+  sample = jax.jit(fitted.model.sample, static_argnums=3)
+  pictures = sample(fitted.params, fitted.state, RNG, 3, jnp.float32(1))
+  assert pictures.dtype == jnp.uint8
+  assert pictures.shape == (3, *fitted.batch['image'].shape[1:])
+  again = sample(fitted.params, fitted.state, jax.random.key(8), 3, jnp.float32(1))
+  assert np.any(pictures != again)
+
+
+def test_temperatures(fitted, monkeypatch):
+  sample = jax.jit(fitted.model.sample, static_argnums=3)
+  draw = lambda t: np.asarray(sample(fitted.params, fitted.state, RNG, 3, jnp.float32(t)))
+  levels = len(fitted.model.level_names)
+  np.testing.assert_array_equal(draw(0.5), draw([0.5] * levels))
+  assert np.any(draw([0.5] * levels) != draw([0.5] * (levels - 1) + [2.0]))
+  # Drawn before the noise is replaced, and traced anew after.
+  mean_path, no_temperature = draw(0.0), draw([1.0] * levels)
+  monkeypatch.setattr(distributions, 'normal', lambda rng, shape: jnp.zeros(shape))
+  sample = jax.jit(lambda *args: fitted.model.sample(*args[:3], 3, args[3]))
+  np.testing.assert_array_equal(draw_with(sample, fitted, 1.0), mean_path)
+  assert np.any(no_temperature != mean_path)
+
+
+def draw_with(sample, fitted, temperature):
+  return np.asarray(sample(fitted.params, fitted.state, RNG, jnp.float32(temperature)))
+
+
+@pytest.fixture(scope='module')
+def coding(fitted):
+  """Latents of the batch, and the jitted decoder: (latents, given, rng) -> pictures."""
+  latents = jax.jit(fitted.model.encode)(fitted.params, fitted.state, fitted.batch, RNG)
+  decode = jax.jit(
+    lambda latents, given, rng: fitted.model.decode(
+      fitted.params, fitted.state, latents, rng, jnp.float32(0.7), given
+    )
+  )
+  return latents, lambda latents, given, rng=RNG: decode(latents, jnp.asarray(given), rng)
+
+
+def test_replaying_the_posterior_reproduces_its_pictures(fitted, coding):
+  latents, decode = coding
+  assert len(latents) == len(fitted.model.level_names)
+  decoded = functools.partial(tiny.SYSTEMS[fitted.name].decoded, fitted.model)
+  expected = jax.jit(decoded)(fitted.params, fitted.batch['image'], RNG, jax.random.key(1))
+  pictures = decode(latents, np.ones(len(latents), bool), jax.random.key(1))
+  # Two programs: float32 sums in another order may cross a rounding edge of uint8.
+  assert np.abs(np.asarray(pictures, int) - np.asarray(expected, int)).max() <= 1
+  other = decode(latents, np.zeros(len(latents), bool), jax.random.key(1))
+  assert np.abs(np.asarray(other, int) - np.asarray(expected, int)).max() > 1
+
+
+def test_only_the_given_latents_matter(fitted, coding):
+  latents, decode = coding
+  for given in np.eye(len(latents), dtype=bool):
+    changed = tuple(
+      group if keep else group._replace(z=group.z + 3)
+      for group, keep in zip(latents, given, strict=True)
+    )
+    np.testing.assert_array_equal(decode(latents, given), decode(changed, given))
+    assert np.any(decode(latents, ~given) != decode(changed, ~given))
+
+
+def test_latents_are_named_with_their_distribution(coding):
+  for group in coding[0]:
+    assert group.mean.shape == group.scale.shape == group.z.shape
+    assert group.z.dtype == group.mean.dtype == group.scale.dtype == jnp.float32
+    assert (group.scale > 0).all()
+
+
+def test_variates_sum_to_levels(fitted):
+  kl = jax.jit(fitted.model.kl_per_variate)(fitted.params, fitted.state, fitted.batch, RNG)
+  (_, (_, metrics)), _ = gradient(fitted.model)(fitted.params, fitted.state, fitted.batch, RNG)
+  np.testing.assert_allclose(kl.sum(-1), metrics['kl_per_level'], rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(metrics['kl_per_level'].sum(-1), metrics['kl'], rtol=1e-5)
+  np.testing.assert_allclose(metrics['nll'] + metrics['kl'], metrics['neg_elbo'], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'fields', [{'unroll': '1'}, {'remat': 'blocks'}, {'remat': 'convs', 'unroll': '1'}], ids=str
+)
+def test_execution_does_not_change_the_numbers(fitted, fields):
+  arguments = (fitted.params, fitted.state, fitted.batch, RNG)
+  (loss, _), grads = gradient(fitted.model)(*arguments)
+  (other, _), other_grads = gradient(dataclasses.replace(fitted.model, **fields))(*arguments)
+  np.testing.assert_allclose(other, loss, rtol=1e-5)
+
+  def compare(a, b):
+    # Sums over a few hundred pixels in another order: relative to the largest of an array.
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+  jax.tree.map(compare, other_grads, grads)
+
+
+def test_bfloat16(fitted):
+  model = dataclasses.replace(fitted.model, dtype='bfloat16')
+  shapes, _ = jax.eval_shape(model.init, RNG, fitted.batch)
+  assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {np.dtype('float32')}
+  (loss, (_, metrics)), grads = gradient(model)(fitted.params, fitted.state, fitted.batch, RNG)
+  (exact, _), _ = gradient(fitted.model)(fitted.params, fitted.state, fitted.batch, RNG)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+  assert {m.dtype for m in metrics.values()} == {np.dtype('float32')}
+  latents = jax.eval_shape(model.encode, fitted.params, fitted.state, fitted.batch, RNG)
+  assert {leaf.dtype for leaf in jax.tree.leaves(latents)} == {np.dtype('float32')}
+  assert loss != exact
+  np.testing.assert_allclose(loss, exact, rtol=0.02)  # 8 bits of mantissa over ten blocks
+
+
+def test_examples_do_not_mix(fitted, monkeypatch):
+  monkeypatch.setattr(distributions, 'normal', lambda rng, shape: jnp.zeros(shape))
+  loss = jax.jit(
+    lambda batch: fitted.model.loss(
+      fitted.params, fitted.state, batch, rng=RNG, step=jnp.int32(0), train=False
+    )[1][1]
+  )
+  order = np.array([2, 0, 3, 1])
+  straight, permuted = loss(fitted.batch), loss({'image': fitted.batch['image'][order]})
+  for name, metric in straight.items():
+    if metric.ndim:
+      np.testing.assert_allclose(permuted[name], metric[order], rtol=1e-5, atol=1e-5, err_msg=name)

@@ -1,0 +1,51 @@
+"""The smallest model of each system with all of its parts, for tests of models and training."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array
+import numpy as np
+
+from hvae_tpu.models.vdvae import VDVAE
+
+
+class System(NamedTuple):
+  """What the tests of models need to know about a system.
+
+  Attributes:
+    model: tiny; single-channel or colour pictures of its `image_size`.
+    decoded: (model, params, images, rng, pixel_rng) -> pictures of the inference pass itself,
+      uint8, with the noise of `encode(rng)` and of `decode(pixel_rng)`.
+  """
+
+  model: Any
+  decoded: Callable[..., Array]
+
+
+def _vdvae_decoded(model: VDVAE, params: Any, images: Array, rng: Array, decode_rng: Array):
+  out, _ = model._infer(params, images, rng)
+  return model.pictures(out, jax.random.split(decode_rng)[1])
+
+
+SYSTEMS = {
+  'vdvae': System(
+    VDVAE(
+      image_size=8,
+      width=8,
+      zdim=2,
+      num_mixtures=2,
+      enc_blocks='8x2,8d8,1x1',
+      dec_blocks='1x2,8m1,8x2',
+    ),
+    _vdvae_decoded,
+  )
+}
+
+
+def images(model: Any, count: int = 4, seed: int = 0) -> np.ndarray:
+  """Smooth pictures, different from each other: uint8 [count, H, W, C]."""
+  rng = np.random.default_rng(seed)
+  coarse = rng.integers(0, 256, (count, 2, 2, model.image_channels))
+  fine = coarse.repeat(model.image_size // 2, 1).repeat(model.image_size // 2, 2)
+  return np.clip(fine + rng.integers(-20, 20, fine.shape), 0, 255).astype(np.uint8)
