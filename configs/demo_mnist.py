@@ -16,10 +16,11 @@ DIFFERENCES = {
   'vdvae': {
     'vdvae': dict(
       model=dict(
-        width=48,
+        width=16,
+        custom_width_str='16:32,8:64,4:64,1:64',  # most of the work where the maps are small
         zdim=8,
-        enc_blocks='32x1,32d4,8x2,8d2,4x1,4d4,1x1',
-        dec_blocks='1x2,4m1,4x2,8m4,8x3,32m8,32x1',
+        enc_blocks='32d2,16d2,8x2,8d2,4x1,4d4,1x1',
+        dec_blocks='1x1,4m1,4x2,8m4,8x2,16m8,32m16',
       ),
       optimizer=dict(learning_rate=1e-3),
       train=dict(

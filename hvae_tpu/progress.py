@@ -49,14 +49,22 @@ class Progress:
   def __exit__(self, *_) -> None:
     self._last_time += time.perf_counter() - self._paused_at
 
+  def evaluated(self, step: int, name: str, metrics: dict[str, float]) -> None:
+    """Prints what an evaluation gave, on a line of its own."""
+    if self._active and metrics:
+      clear = '\r\033[K' if sys.stdout.isatty() else ''
+      print(f'{clear}evaluation {name} at step {step:,}:{_shown(metrics)}', flush=True)
+
   def line(self, step: int, metrics: dict[str, float], rates: dict[str, float]) -> None:
     """Prints where training is; on a terminal, over the line before."""
     if not self._active:
       return
     left = datetime.timedelta(seconds=round((self._total - step) / max(self._speed, 1e-9)))
-    shown = ''.join(f'  {name} {float(value):.4g}' for name, value in metrics.items())
-    text = (
-      f'step {step:,}/{self._total:,}{shown}  {rates["steps_per_second"]:.3g} steps/s  {left} left'
-    )
+    speed = f'{rates["steps_per_second"]:.3g} steps/s'
+    text = f'step {step:,}/{self._total:,}{_shown(metrics)}  {speed}  {left} left'
     terminal = sys.stdout.isatty() and step < self._total
     print(f'\r\033[K{text}' if terminal else text, end='' if terminal else '\n', flush=True)
+
+
+def _shown(metrics: dict[str, float]) -> str:
+  return ''.join(f'  {name} {float(value):.4g}' for name, value in metrics.items())

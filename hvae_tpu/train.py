@@ -195,6 +195,7 @@ def loop(
         if due(done, every) or (last and every):
           found = run(state)
           writer.write(done, name, found)
+          progress.evaluated(done, name, {k: found[k] for k in train.progress if k in found})
           results |= {f'{name}/{key}': value for key, value in found.items()}
       if due(done, train.save_every) or last or stuck or interruption.requested:
         save(done, state, results)
