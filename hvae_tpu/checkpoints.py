@@ -2,9 +2,12 @@
 
 Layout: `<workdir>/checkpoints/<step>/`, each with an item `state` and a JSON item `meta`. The
 checkpoint of step N holds N updates. Saving is asynchronous; a step appears under its final name
-only when it is complete.
+only when it is complete. `meta` also holds a checksum of every array, compared after restoring.
 """
 
+from collections.abc import Callable, Sequence
+import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,32 +18,64 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
-from hvae_tpu import sharding
+from hvae_tpu import checksums, sharding
 from hvae_tpu.errors import UserError
 
 FORMAT = 1
+
+
+class DamagedCheckpoint(UserError):
+  """A complete checkpoint whose files cannot be read, or do not hold what was saved."""
+
+
+@dataclasses.dataclass
+class _KeepBest(policies.PreservationPolicy):
+  """Preserves the checkpoint with the smallest stored value of a metric."""
+
+  value: Callable[[int], float]
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+    values = [self.value(checkpoint.step) for checkpoint in checkpoints]
+    finite = [value for value in values if math.isfinite(value)]
+    best = values.index(min(finite)) if finite else None
+    return [i == best for i in range(len(values))]
 
 
 class Checkpoints:
   """The checkpoints of one work directory."""
 
   def __init__(
-    self, workdir: str | Path, *, keep_latest: int = 1, keep_every: int = 0, read_only: bool = False
+    self,
+    workdir: str | Path,
+    *,
+    keep_latest: int = 1,
+    keep_every: int = 0,
+    best_metric: str = '',
+    read_only: bool = False,
   ):
     """Opens, and creates unless `read_only`.
 
     Args:
       workdir: of the run.
-      keep_latest: newest checkpoints to keep.
+      keep_latest: newest checkpoints to keep; at least 1.
       keep_every: also keep the steps that are multiples of this; 0: none.
+      best_metric: also keep the one with the smallest stored value of this; '': none.
       read_only: never write or delete.
+
+    Raises:
+      UserError: keep_latest is below 1, which would delete the newest.
     """
+    if keep_latest < 1:
+      raise UserError(f'config.train.keep_latest={keep_latest} must be at least 1')
     self.directory = Path(workdir).absolute() / 'checkpoints'
     if not read_only:
       self.directory.mkdir(parents=True, exist_ok=True)
+    # A rule of Orbax that knows only the best would delete the newest.
     rules = [policies.LatestN(keep_latest)]
     if keep_every:
       rules.append(policies.EveryNSteps(keep_every))
+    if best_metric:
+      rules.append(_KeepBest(lambda step: self._metric(step, best_metric)))
     options = ocp.CheckpointManagerOptions(
       preservation_policy=policies.AnyPreservationPolicy(rules), read_only=read_only
     )
@@ -78,7 +113,7 @@ class Checkpoints:
     return int(which)
 
   def _best(self, steps: list[int], metric: str) -> int:
-    values = {step: self.meta(step)['metrics'].get(metric, math.nan) for step in steps}
+    values = {step: self._metric(step, metric) for step in steps}
     values = {step: value for step, value in values.items() if math.isfinite(value)}
     if not values:
       raise UserError(
@@ -86,6 +121,13 @@ class Checkpoints:
         f'(config.train.best_metric); use --checkpoint=latest'
       )
     return min(values, key=values.get)
+
+  def _metric(self, step: int, metric: str) -> float:
+    """A stored evaluation result; NaN where there is none, or it cannot be read."""
+    try:
+      return float(self.meta(step)['metrics'].get(metric, math.nan))
+    except DamagedCheckpoint:
+      return math.nan
 
   def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
     """Starts saving; the state may be donated to the next step as soon as this returns.
@@ -97,25 +139,62 @@ class Checkpoints:
     """
     if step in self.steps:
       return
+    meta = {**meta, 'format': FORMAT, 'checksums': checksums.checksums(_by_name(state))}
     self._manager.save(
       step,
-      args=ocp.args.Composite(
-        state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave({**meta, 'format': FORMAT})
-      ),
+      args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta)),
     )
 
   def meta(self, step: int) -> dict[str, Any]:
-    restored = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-    return restored['meta']
+    """The JSON item. Raises DamagedCheckpoint."""
+    path = self.directory / str(step) / 'meta' / 'metadata'
+    try:
+      meta = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+      raise DamagedCheckpoint(f'checkpoint {path.parents[1]} is damaged: {error}') from error
+    if meta.get('format') != FORMAT:
+      raise UserError(
+        f'checkpoint {path.parents[1]} has format {meta.get("format")}, this version reads {FORMAT}'
+      )
+    return meta
 
   def restore(self, step: int, abstract: Any) -> Any:
     """The whole state, placed as `abstract` says (any mesh).
 
     Raises:
       UserError: the stored arrays have other names, shapes or dtypes.
+      DamagedCheckpoint: they cannot be read, or are not what was saved.
     """
-    self._check(step, abstract)
     return self._restore(step, abstract)
+
+  def restore_newest(
+    self, steps: Sequence[int], restore: Callable[[int], Any], say: Callable[[str], None] = print
+  ) -> tuple[int, Any]:
+    """`restore(step)` of the newest of `steps` that is not damaged; tells of those that are.
+
+    Returns:
+      The step and what `restore` gave.
+
+    Raises:
+      DamagedCheckpoint: all of them are.
+    """
+    for step in sorted(steps, reverse=True):
+      try:
+        return step, restore(step)
+      except DamagedCheckpoint as error:
+        say(str(error))
+        if step == min(steps):
+          raise
+        say('using the one before')
+
+  def set_aside(self, step: int) -> Path:
+    """Renames a checkpoint to `<workdir>/damaged-checkpoint-<step>`: nothing is deleted, and its
+    step can be saved again. Returns the new path."""
+    target = self.directory.parent / f'damaged-checkpoint-{step}'
+    if jax.process_index() == 0:
+      (self.directory / str(step)).rename(target)
+    self._manager.reload()
+    return target
 
   def restore_part(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
     """Some of the state's fields only, e.g. {'ema_params': ..., 'model_state': ...}."""
@@ -123,19 +202,39 @@ class Checkpoints:
 
   def _restore(self, step: int, abstract: Any, **options) -> Any:
     self._check(step, abstract)
+    expected = self.meta(step)['checksums']
     arguments = ocp.args.PyTreeRestore(
       item=abstract,
       restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
       **options,
     )
-    return self._manager.restore(step, args=ocp.args.Composite(state=arguments))['state']
+    path = self.directory / str(step)
+    try:
+      state = self._manager.restore(step, args=ocp.args.Composite(state=arguments))['state']
+      jax.block_until_ready(state)
+    except Exception as error:  # Orbax and TensorStore raise many types for damaged files
+      reason = str(error).strip().splitlines()[0][:200]
+      raise DamagedCheckpoint(f'checkpoint {path} is damaged: {reason}') from error
+    if wrong := checksums.differing(_by_name(state), expected):
+      raise DamagedCheckpoint(
+        f'checkpoint {path} is damaged: {", ".join(wrong[:3])}'
+        f'{f" and {len(wrong) - 3} more arrays" if len(wrong) > 3 else ""} differ from what was '
+        f'saved (checksums)'
+      )
+    return state
 
   def shapes(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:
     """What is stored: path of every array, '/'-joined -> shape and dtype."""
-    metadata = self._manager.item_metadata(step)['state']
-    leaves = jax.tree_util.tree_leaves_with_path(metadata.tree)
+    try:
+      tree = self._manager.item_metadata(step)['state'].tree
+    except Exception as error:  # as above
+      reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+      raise DamagedCheckpoint(
+        f'checkpoint {self.directory / str(step)} is damaged: {reason}'
+      ) from error
     return {
-      path_name(path): jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype) for path, leaf in leaves
+      name: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype)
+      for name, leaf in _by_name(tree).items()
     }
 
   def restore_named(self, step: int, field: str, mesh: Mesh) -> dict[str, np.ndarray]:
@@ -149,15 +248,13 @@ class Checkpoints:
     if not abstract:
       return {}
     restored = self.restore_part(step, {field: abstract})[field]
-    leaves = jax.tree_util.tree_leaves_with_path(restored)
-    return {path_name(path): np.asarray(leaf) for path, leaf in leaves}
+    return {name: np.asarray(leaf) for name, leaf in _by_name(restored).items()}
 
   def _check(self, step: int, abstract: Any) -> None:
     """Names what differs; Orbax itself would cast another dtype in silence."""
     stored = self.shapes(step)
     problems = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract):
-      name = path_name(path)
+    for name, leaf in _by_name(abstract).items():
       found = stored.get(name)
       if found is None:
         problems.append(f'{name} is missing')
@@ -185,6 +282,10 @@ def path_name(path: tuple) -> str:
   return '/'.join(
     str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path
   )
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+  return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def nest(flat: dict[str, Any]) -> dict[str, Any]:

@@ -78,11 +78,12 @@ def open_run(
   model = models.create(config.model.to_dict(), platform(mesh), differentiated=False)
   store = checkpoints_lib.Checkpoints(workdir, read_only=True)
   try:
-    step = store.resolve(checkpoint, config.train.best_metric)
-    meta = store.meta(step)
-    state = _restore(
-      store, step, model, batch_spec(meta['card'], config.data.fields, 1), mesh, weights
+    named = store.resolve(checkpoint, config.train.best_metric)
+    step, state = store.restore_newest(
+      store.steps if checkpoint == 'latest' else [named],
+      lambda step: _restore(store, step, model, config.data.fields, mesh, weights),
     )
+    meta = store.meta(step)
   finally:
     store.close()
   return Run(model, state, config, mesh, meta)
@@ -100,7 +101,15 @@ def _check_model(workdir: Path, stored: dict, config: ml_collections.ConfigDict)
     )
 
 
-def _restore(store, step: int, model, batch, mesh: Mesh, weights: tuple[str, ...]) -> TrainState:
+def _restore(
+  store: checkpoints_lib.Checkpoints,
+  step: int,
+  model: Any,
+  fields: tuple[str, ...],
+  mesh: Mesh,
+  weights: tuple[str, ...],
+) -> TrainState:
+  batch = batch_spec(store.meta(step)['card'], fields, 1)
   params, model_state = jax.eval_shape(model.init, jax.random.key(0), batch)
   has_average = any(name.startswith('ema_params/') for name in store.shapes(step))
   fields = {'model_state': model_state} if jax.tree.leaves(model_state) else {}

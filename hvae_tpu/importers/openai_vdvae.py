@@ -35,6 +35,24 @@ def rename(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   return {key.removeprefix('module.'): tensor for key, tensor in tensors.items()}
 
 
+def contents(held: Container) -> Contents:
+  """The state dict of a file; derived programs wrap it."""
+  tree, aside = trees.unwrap(held.tree, ('model', 'state_dict', 'params'))
+  found = trees.flatten(tree, '.')
+  renamed = rename(found)
+  if len(renamed) != len(found):
+    raise UserError(
+      f'{len(found) - len(renamed)} names of the state dict occur with and without the prefix '
+      f"'module.'; save one state dict"
+    )
+  return Contents({'params': renamed}, aside, {})
+
+
+def example(model: VDVAE, found: Contents) -> Batch:
+  """Shapes of a batch, which the file does not tell."""
+  return vdvae_table.example(model)
+
+
 def entries(model: VDVAE) -> list[Entry]:
   """All tensors of the state dict, in its order."""
   return vdvae_table.entries(model, NAMES)

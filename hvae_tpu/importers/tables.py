@@ -13,6 +13,8 @@ import numpy as np
 from hvae_tpu.errors import UserError
 
 Path = tuple[str, ...]
+Kind = tuple[tuple[int, ...], np.dtype]  # shape and dtype
+FLOAT32 = np.dtype(np.float32)
 SHOWN = 10  # names per kind of disagreement in an error
 
 
@@ -49,17 +51,18 @@ class Row(NamedTuple):
 
 
 class Entry(NamedTuple):
-  """A `Row` whose array in the source is known to be float32 of `shape`."""
+  """A `Row` whose array in the source is known to be of `shape` and `dtype`."""
 
   path: Path
   index: int | None
   key: str
   layout: Layout
   shape: tuple[int, ...]
+  dtype: np.dtype = FLOAT32
 
 
 def complete(rows: Iterable[Row], params: Any) -> list[Entry]:
-  """Adds the shape that each array has in the source.
+  """Adds the shape that each array has in the source; all are float32.
 
   Args:
     rows: the table.
@@ -88,6 +91,18 @@ def complete(rows: Iterable[Row], params: Any) -> list[Entry]:
   return entries
 
 
+def same(tree: Any) -> list[Entry]:
+  """The table of a source that has our own names, joined by '/', and our own layouts.
+
+  Args:
+    tree: our parameters or state, or what `jax.eval_shape` makes of them.
+  """
+  return [
+    Entry(path, None, '/'.join(path), SAME, tuple(leaf.shape), np.dtype(leaf.dtype))
+    for path, leaf in traverse_util.flatten_dict(tree).items()
+  ]
+
+
 def stack(blocks: list) -> Any:
   """A list of equal trees -> one tree with a leading axis: how a scanned run holds its blocks."""
   return jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
@@ -104,9 +119,9 @@ def import_params(
     source: what an error calls them, e.g. the file.
 
   Raises:
-    UserError: an array is missing, left over, of another shape or not float32.
+    UserError: an array is missing, left over, or of another shape or dtype.
   """
-  _compare(source, {e.key: e.shape for e in entries}, tensors)
+  _compare(source, {e.key: (e.shape, e.dtype) for e in entries}, tensors)
   slices: dict[Path, dict] = {}
   for e in entries:
     slices.setdefault(e.path, {})[e.index] = e.layout.to_ours(np.asarray(tensors[e.key]))
@@ -129,7 +144,7 @@ def export_params(entries: list[Entry], params: Any) -> dict[str, np.ndarray]:
   flat = {path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params).items()}
   _compare(
     'the parameters',
-    {'/'.join(path): shape for path, shape in _our_shapes(entries).items()},
+    {'/'.join(path): kind for path, kind in _our_kinds(entries).items()},
     {'/'.join(path): leaf for path, leaf in flat.items()},
   )
   tensors = {}
@@ -139,25 +154,25 @@ def export_params(entries: list[Entry], params: Any) -> dict[str, np.ndarray]:
   return tensors
 
 
-def _our_shapes(entries: list[Entry]) -> dict[Path, tuple[int, ...]]:
-  shapes, counts = {}, {}
+def _our_kinds(entries: list[Entry]) -> dict[Path, Kind]:
+  kinds, counts = {}, {}
   for e in entries:
     shape = e.layout.to_ours(np.broadcast_to(np.float32(0), e.shape)).shape
     counts[e.path] = counts.get(e.path, 0) + 1
-    shapes[e.path] = shape if e.index is None else (counts[e.path], *shape)
-  return shapes
+    kinds[e.path] = (shape if e.index is None else (counts[e.path], *shape), e.dtype)
+  return kinds
 
 
 def _compare(
-  source: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, np.ndarray]
+  source: str, expected: Mapping[str, Kind], found: Mapping[str, np.ndarray]
 ) -> None:
-  """Raises UserError unless `found` has exactly these names, with these shapes, in float32."""
-  missing = [f'{name} {shape}' for name, shape in expected.items() if name not in found]
+  """Raises UserError unless `found` has exactly these names, with these shapes and dtypes."""
+  missing = [f'{name} {shape}' for name, (shape, _) in expected.items() if name not in found]
   extra = [f'{name} {tuple(a.shape)}' for name, a in found.items() if name not in expected]
   different = [
-    f'{name} is {found[name].dtype} {tuple(found[name].shape)}, expected float32 {shape}'
-    for name, shape in expected.items()
-    if name in found and (tuple(found[name].shape) != shape or found[name].dtype != np.float32)
+    f'{name} is {found[name].dtype} {tuple(found[name].shape)}, expected {dtype} {shape}'
+    for name, (shape, dtype) in expected.items()
+    if name in found and (tuple(found[name].shape), found[name].dtype) != (shape, dtype)
   ]
   kinds = (('missing', missing), ('not expected', extra), ('of another kind', different))
   complaints = [f'{len(names)} {kind}: {_some(names)}' for kind, names in kinds if names]

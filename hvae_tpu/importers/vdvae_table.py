@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from hvae_tpu.importers import tables
 from hvae_tpu.importers.tables import Entry, Layout, Path, Row
+from hvae_tpu.models.protocol import Batch
 from hvae_tpu.models.vdvae import VDVAE
 
 
@@ -53,6 +54,12 @@ class Names(NamedTuple):
     return rows
 
 
+def example(model: VDVAE) -> Batch:
+  """Shapes of a batch of one image."""
+  size = model.image_size
+  return {'image': jax.ShapeDtypeStruct((1, size, size, model.image_channels), jnp.uint8)}
+
+
 def entries(model: VDVAE, names: Names) -> list[Entry]:
   """One entry per array, in the order in which the original release stores them."""
   rows = names.conv(('encoder', 'in_conv'), None, names.in_conv)
@@ -71,15 +78,10 @@ def entries(model: VDVAE, names: Names) -> list[Entry]:
   for rank, res in enumerate(sorted(resolutions)):
     rows.append(Row(('decoder', f'start_{res}'), None, names.start.format(rank), names.map))
   rows += names.conv(('out_conv',), None, names.out_conv)
-  return tables.complete(rows, _abstract_params(model))
+  params, _ = jax.eval_shape(model.init, jax.random.key(0), example(model))
+  return tables.complete(rows, params)
 
 
 def _blocks(runs) -> list[tuple[str, int]]:
   """Name of the run and position in it, of every block in order of execution."""
   return [(run.name, index) for run in runs for index in range(run.count)]
-
-
-def _abstract_params(model: VDVAE):
-  size = model.image_size
-  image = jax.ShapeDtypeStruct((1, size, size, model.image_channels), jnp.uint8)
-  return jax.eval_shape(model.init, jax.random.key(0), {'image': image})[0]

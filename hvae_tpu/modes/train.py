@@ -49,15 +49,17 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     workdir_lib.check_resumable(workdir, stored, config, changeable, say)
 
   checkpoints = Checkpoints(
-    workdir, keep_latest=config.train.keep_latest, keep_every=config.train.keep_every
+    workdir, **{k: config.train[k] for k in ('keep_latest', 'keep_every', 'best_metric')}
   )
-  start = checkpoints.steps[-1] if checkpoints.steps else 0
-  if start >= config.train.num_steps:
+  if checkpoints.steps and checkpoints.steps[-1] >= config.train.num_steps:
     say(
-      f'{workdir} is finished: step {start:,} of config.train.num_steps='
+      f'{workdir} is finished: step {checkpoints.steps[-1]:,} of config.train.num_steps='
       f'{config.train.num_steps:,}. Raise it to train on, or use --mode=eval or --mode=sample'
     )
     return 0
+  batch = runs.batch_spec(dataset.card, config.data.fields, config.train.batch_size)
+  abstract = abstract_state(model, tx, batch, mesh, config.train.ema_decay is not None)
+  start, state = _resume(checkpoints, abstract, say)
   if first:
     workdir_lib.store_config(workdir, config)
   _describe(config, mesh, dataset, workdir, start, say)
@@ -67,7 +69,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   with Interruption() as interruption:
     try:
       batch = next(batches)
-      state = _state(config, model, tx, batch, mesh, checkpoints, start, say)
+      if state is None:
+        state = _fresh(config, model, tx, batch, mesh, say)
       if first:
         _record(state, config, writer, workdir, start)
       state = train_lib.loop(
@@ -140,24 +143,35 @@ def _evaluations(
   ]
 
 
-def _state(
+def _resume(
+  checkpoints: Checkpoints, abstract: TrainState, say: Callable[[str], None]
+) -> tuple[int, TrainState | None]:
+  """The newest state that is not damaged, and its step; (0, None) where there is none."""
+  steps = checkpoints.steps
+  if not steps:
+    return 0, None
+  began = time.perf_counter()
+  start, state = checkpoints.restore_newest(
+    steps, lambda step: checkpoints.restore(step, abstract), say
+  )
+  for step in steps:
+    if step > start:
+      say(f'moved the damaged one to {checkpoints.set_aside(step)}')
+  say(f'resumed at step {start:,} in {time.perf_counter() - began:.1f} s')
+  return start, state
+
+
+def _fresh(
   config: ml_collections.ConfigDict,
   model: Any,
   tx: Any,
   batch: Any,
   mesh: Mesh,
-  checkpoints: Checkpoints,
-  start: int,
   say: Callable[[str], None],
 ) -> TrainState:
-  """The state of step `start`: restored, or fresh, or fresh with another run's weights."""
+  """A state of step 0, perhaps with another run's weights."""
   began = time.perf_counter()
-  ema = config.train.ema_decay is not None
-  if start:
-    state = checkpoints.restore(start, abstract_state(model, tx, batch, mesh, ema))
-    say(f'resumed at step {start:,} in {time.perf_counter() - began:.1f} s')
-    return state
-  state = create_state(model, tx, batch, mesh, ema, config.seed)
+  state = create_state(model, tx, batch, mesh, config.train.ema_decay is not None, config.seed)
   jax.block_until_ready(state)
   say(f'initialised in {time.perf_counter() - began:.1f} s')
   if config.train.init_from:
