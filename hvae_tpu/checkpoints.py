@@ -201,7 +201,7 @@ class Checkpoints:
     return self._restore(step, abstract, partial_restore=True)
 
   def _restore(self, step: int, abstract: Any, **options) -> Any:
-    self._check(step, abstract)
+    self._check(step, abstract, whole=not options)
     expected = self.meta(step)['checksums']
     arguments = ocp.args.PyTreeRestore(
       item=abstract,
@@ -250,11 +250,11 @@ class Checkpoints:
     restored = self.restore_part(step, {field: abstract})[field]
     return {name: np.asarray(leaf) for name, leaf in _by_name(restored).items()}
 
-  def _check(self, step: int, abstract: Any) -> None:
+  def _check(self, step: int, abstract: Any, whole: bool) -> None:
     """Names what differs; Orbax itself would cast another dtype in silence."""
-    stored = self.shapes(step)
-    problems = []
-    for name, leaf in _by_name(abstract).items():
+    stored, wanted = self.shapes(step), _by_name(abstract)
+    problems = [f'{name} is not expected' for name in stored if whole and name not in wanted]
+    for name, leaf in wanted.items():
       found = stored.get(name)
       if found is None:
         problems.append(f'{name} is missing')

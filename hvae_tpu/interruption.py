@@ -4,18 +4,42 @@ import os
 import signal
 import threading
 
+import jax
+from jax.experimental import multihost_utils
+
+
+class Interrupted(Exception):
+  """Raised inside an evaluation, so that the loop can save and end."""
+
 
 class Interruption:
   """Catches SIGINT and SIGTERM while it is entered.
 
   The first signal is only noted. A second SIGINT ends the process at once, even while the main
   thread is inside the compiler, because a thread reads the signals from a pipe.
+
+  Of several processes it is enough that one is told: `poll` then answers on all of them alike.
   """
 
   EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 0}
 
   def __init__(self):
     self._signal = None
+    self._polls = 0
+
+  def poll(self) -> bool:
+    """Whether to stop. Every process must call it equally often, between the same steps."""
+    if self._signal is None and jax.process_count() > 1:
+      self._polls += 1
+      # The service that hears SIGTERM agrees on a call that no process has passed yet.
+      if multihost_utils.reached_preemption_sync_point(self._polls):
+        self._signal = signal.SIGTERM
+    return self.requested
+
+  def check(self) -> None:
+    """`poll`, raising Interrupted."""
+    if self.poll():
+      raise Interrupted
 
   @property
   def requested(self) -> bool:
@@ -29,7 +53,9 @@ class Interruption:
   def __enter__(self) -> 'Interruption':
     self._read_end, self._write_end = os.pipe()
     os.set_blocking(self._write_end, False)
-    self._old = {s: signal.signal(s, self._note) for s in self.EXIT_CODES}
+    # On several processes SIGTERM already belongs to the service that `poll` asks.
+    signals = [signal.SIGINT] if jax.process_count() > 1 else list(self.EXIT_CODES)
+    self._old = {s: signal.signal(s, self._note) for s in signals}
     self._old_fd = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
     threading.Thread(target=self._watch, daemon=True).start()
     return self
@@ -41,7 +67,10 @@ class Interruption:
     os.close(self._write_end)  # ends the thread, which closes the other end
 
   def _note(self, signum, _frame) -> None:
-    self._signal = self._signal or signal.Signals(signum)
+    if jax.process_count() > 1:
+      os.kill(os.getpid(), signal.SIGTERM)
+    else:
+      self._signal = self._signal or signal.Signals(signum)
 
   def _watch(self) -> None:
     interrupts = 0

@@ -18,6 +18,18 @@ MODE = flags.DEFINE_string('mode', 'train', 'train, eval, sample or reset.')
 CHECKPOINT = flags.DEFINE_string(
   'checkpoint', 'latest', 'latest, best, a step, or another work directory; not for train.'
 )
+# Of several processes; each also by the environment variable that JAX knows.
+COORDINATOR = flags.DEFINE_string(
+  'coordinator',
+  os.environ.get('JAX_COORDINATOR_ADDRESS', ''),
+  'host:port of process 0; auto on a TPU pod; empty for one process.',
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', int(os.environ.get('JAX_NUM_PROCESSES', 1)), 'With --coordinator=host:port.'
+)
+PROCESS_ID = flags.DEFINE_integer(
+  'process_id', int(os.environ.get('JAX_PROCESS_ID', 0)), 'With --coordinator=host:port.'
+)
 CACHE = os.path.expanduser('~/.cache/hvae_tpu/jax')
 
 
@@ -36,6 +48,7 @@ def main(argv: list[str]) -> int:
   # Imported late: --help and mistakes in flags should not wait for JAX.
   import jax
 
+  from hvae_tpu import distributed
   from hvae_tpu.errors import UserError
   from hvae_tpu.modes import MODES
 
@@ -47,6 +60,7 @@ def main(argv: list[str]) -> int:
   try:
     if MODE.value not in MODES:
       raise UserError(f'--mode={MODE.value} must be one of {", ".join(MODES)}')
+    distributed.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     # Applied once, around all tracing: it reaches every convolution, product and gradient.
     with jax.default_matmul_precision(_precision(config)):
       return MODES[MODE.value].run(config, workdir, CHECKPOINT.value)

@@ -133,9 +133,15 @@ def _restore(
 
 
 def eval_batches(
-  dataset: data.Dataset, config: ml_collections.ConfigDict, mesh: Mesh, role: str
+  dataset: data.Dataset,
+  config: ml_collections.ConfigDict,
+  mesh: Mesh,
+  role: str,
+  check: Callable[[], None] = lambda: None,
 ) -> Callable[..., Iterator[dict[str, jax.Array]]]:
   """How evaluations read: `batches(role)`, as `evals` describes; `role` is the default one.
+
+  `check` is called before every batch, and may raise to end an evaluation.
 
   Raises:
     UserError: an unknown role or view, or a batch that does not divide by the devices.
@@ -153,7 +159,9 @@ def eval_batches(
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
-    return put_batches(source, (*config.data.fields, 'mask'), mesh)
+    for batch in put_batches(source, (*config.data.fields, 'mask'), mesh):
+      check()
+      yield batch
 
   return batches
 

@@ -11,7 +11,7 @@ import optax
 
 from hvae_tpu import optimizers
 from hvae_tpu.errors import UserError
-from hvae_tpu.interruption import Interruption
+from hvae_tpu.interruption import Interrupted, Interruption
 from hvae_tpu.progress import Progress
 from hvae_tpu.state import TrainState
 
@@ -190,13 +190,17 @@ def loop(
       writer.scalars(done, 'train', {**window, **rates})
       stuck = dropping_without_end(window, train)
       window = []
+    interruption.poll()
     with progress.pause():
-      for name, every, run in evaluations:
-        if due(done, every) or (last and every):
-          found = run(state)
-          writer.write(done, name, found)
-          progress.evaluated(done, name, {k: found[k] for k in train.progress if k in found})
-          results |= {f'{name}/{key}': value for key, value in found.items()}
+      try:
+        for name, every, run in evaluations:
+          if (due(done, every) or (last and every)) and not interruption.requested:
+            found = run(state)
+            writer.write(done, name, found)
+            progress.evaluated(done, name, {k: found[k] for k in train.progress if k in found})
+            results |= {f'{name}/{key}': value for key, value in found.items()}
+      except Interrupted:
+        pass
       if due(done, train.save_every) or last or stuck or interruption.requested:
         save(done, state, results)
     if stuck:

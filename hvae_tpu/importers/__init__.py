@@ -1,6 +1,15 @@
 """Checkpoints of reference implementations, read into our parameters and written back.
 
-A format is a list of `tables.Entry`, one per array of the reference; both directions follow from
-it. Each format has a module with `entries(model)`, that list for a model of ours, and
-`rename(tensors)`, which brings the names found in a file into the form that the list uses.
+A format is a module of `FORMATS` with these functions:
+
+contents(held)                what a file holds, by field of the train state (`trees.Contents`)
+example(model, found)         shapes of a batch of one example, to know the parameters of the model
+field_tables(model, batch)    field -> list of `tables.Entry`, one per array of the reference; both
+                              directions follow from it
+forward                       optional; what stored results of the reference are compared with
+                              (`golden.Forward`)
 """
+
+from hvae_tpu.importers import hvae_tpu, openai_vdvae, vdvae_jax
+
+FORMATS = {'openai_vdvae': openai_vdvae, 'vdvae_jax': vdvae_jax, 'hvae_tpu': hvae_tpu}

@@ -8,8 +8,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hvae_tpu.importers import tables, vdvae_table
+from hvae_tpu.errors import UserError
+from hvae_tpu.importers import tables, trees, vdvae_golden, vdvae_table
+from hvae_tpu.importers.containers import Container
 from hvae_tpu.importers.tables import Entry
+from hvae_tpu.importers.trees import Contents
+from hvae_tpu.models.protocol import Batch
 from hvae_tpu.models.vdvae import VDVAE
 
 NAMES = vdvae_table.Names(
@@ -28,6 +32,9 @@ NAMES = vdvae_table.Names(
   channels=tables.CHANNELS,
   map=tables.MAP,
 )
+
+
+forward = vdvae_golden.release_forward
 
 
 def rename(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -51,6 +58,11 @@ def contents(held: Container) -> Contents:
 def example(model: VDVAE, found: Contents) -> Batch:
   """Shapes of a batch, which the file does not tell."""
   return vdvae_table.example(model)
+
+
+def field_tables(model: VDVAE, batch: Batch) -> dict[str, list[Entry]]:
+  """The model has parameters only."""
+  return {'params': entries(model)}
 
 
 def entries(model: VDVAE) -> list[Entry]:

@@ -163,9 +163,7 @@ def _our_kinds(entries: list[Entry]) -> dict[Path, Kind]:
   return kinds
 
 
-def _compare(
-  source: str, expected: Mapping[str, Kind], found: Mapping[str, np.ndarray]
-) -> None:
+def _compare(source: str, expected: Mapping[str, Kind], found: Mapping[str, np.ndarray]) -> None:
   """Raises UserError unless `found` has exactly these names, with these shapes and dtypes."""
   missing = [f'{name} {shape}' for name, (shape, _) in expected.items() if name not in found]
   extra = [f'{name} {tuple(a.shape)}' for name, a in found.items() if name not in expected]

@@ -11,8 +11,11 @@ from typing import Any
 from flax import traverse_util
 import numpy as np
 
-from hvae_tpu.importers import tables, vdvae_table
+from hvae_tpu.importers import tables, trees, vdvae_golden, vdvae_table
+from hvae_tpu.importers.containers import Container
 from hvae_tpu.importers.tables import Entry
+from hvae_tpu.importers.trees import Contents
+from hvae_tpu.models.protocol import Batch
 from hvae_tpu.models.vdvae import VDVAE
 
 NAMES = vdvae_table.Names(
@@ -33,9 +36,31 @@ NAMES = vdvae_table.Names(
 )
 
 
+forward = vdvae_golden.port_forward
+
+
 def rename(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """A nested tree with its names joined; names that are joined already stay as they are."""
   return traverse_util.flatten_dict(dict(tensors), sep='/')
+
+
+def contents(held: Container) -> Contents:
+  """The port saves the pair (optimizer, epoch), whose optimizer has the parameters as `target`.
+
+  Flax calls the members of a pair '0' and '1'.
+  """
+  tree, aside = trees.unwrap(held.tree, ('0', 'target', 'optimizer', 'params'))
+  return Contents({'params': trees.flatten(tree, '/')}, aside, {})
+
+
+def example(model: VDVAE, found: Contents) -> Batch:
+  """Shapes of a batch, which the file does not tell."""
+  return vdvae_table.example(model)
+
+
+def field_tables(model: VDVAE, batch: Batch) -> dict[str, list[Entry]]:
+  """The model has parameters only."""
+  return {'params': entries(model)}
 
 
 def entries(model: VDVAE) -> list[Entry]:

@@ -42,7 +42,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     **{k: config.train[k] for k in ('clock', 'ema_decay', 'drop_above', 'skip_advances_step')},
   )
   dataset = _open_dataset(config.data)
-  evaluations = _evaluations(config, mesh, dataset)
+  interruption = Interruption()
+  evaluations = _evaluations(config, mesh, dataset, interruption)
   stored = workdir_lib.stored_config(workdir)
   if stored is not None:
     changeable = models.changeable_fields(config.model.name)
@@ -66,7 +67,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
 
   batches = _train_batches(dataset, config, mesh, start)
   writer = Writer(workdir / 'train', active=first, level_names=model.level_names)
-  with Interruption() as interruption:
+  with interruption:
     try:
       batch = next(batches)
       if state is None:
@@ -129,14 +130,17 @@ def _train_batches(
 
 
 def _evaluations(
-  config: ml_collections.ConfigDict, mesh: Mesh, dataset: data.Dataset
+  config: ml_collections.ConfigDict,
+  mesh: Mesh,
+  dataset: data.Dataset,
+  interruption: Interruption,
 ) -> list[tuple[str, int, Callable[[TrainState], dict[str, Any]]]]:
   """The evaluations that run during training, on the validation view."""
   model = models.create(config.model.to_dict(), runs.platform(mesh), differentiated=False)
   wanted = [(name, config.evals[name].every) for name in evals.EVALS if config.evals[name].every]
   if not wanted:
     return []
-  batches = runs.eval_batches(dataset, config, mesh, 'valid')
+  batches = runs.eval_batches(dataset, config, mesh, 'valid', interruption.check)
   return [
     (name, every, evals.create(name, config.evals, model, batches, config.seed))
     for name, every in wanted

@@ -1,0 +1,78 @@
+"""What the commands of this package share: flags, and how mistakes of the user are told."""
+
+from collections.abc import Callable
+import os
+import sys
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from hvae_tpu.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'configs/<data set>.py[:system[,variant...]]; change a value by --config.a.b=c.'
+)
+WORKDIR = flags.DEFINE_string('workdir', '', 'Of the run; by default runs/<config>-<argument>.')
+CHECKPOINT = flags.DEFINE_string(
+  'checkpoint', 'latest', 'latest, best, a step, or another work directory; not for train.'
+)
+CACHE = os.path.expanduser('~/.cache/hvae_tpu/jax')
+
+
+def run(argv: list[str], check: Callable[[], None], body: Callable[[], int]) -> int:
+  """Reads the flags and runs a command.
+
+  Args:
+    argv: of the process.
+    check: raises where the flags contradict each other; it comes before JAX is imported, as --help
+      and mistakes in flags should not wait for it.
+    body: the command. Returns the exit code.
+
+  Returns:
+    The exit code: that of `body`; 2 for a mistake of the user; 130 after Ctrl-C.
+  """
+  app.define_help_flags()
+  try:
+    rest = flags.FLAGS(argv)
+    if rest[1:]:
+      raise ValueError(f'unexpected argument {rest[1]!r}; flags start with --')
+    check()
+  except Exception as error:  # the flag library and config files raise anything
+    print(f'error: {_flag_problem(error)}', file=sys.stderr)
+    return 2
+  import jax
+
+  logging.set_verbosity(logging.ERROR)  # libraries remark on their own options
+  jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_CACHE_DIR', CACHE))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  try:
+    return body()
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print('interrupted', file=sys.stderr)
+    return 130
+
+
+def precision(config: Any) -> str:
+  """`config.train.precision`, for `jax.default_matmul_precision`; UserError if unknown."""
+  known = ('default', 'high', 'highest')
+  if config.train.precision not in known:
+    raise UserError(
+      f'config.train.precision={config.train.precision!r} must be one of {", ".join(known)}'
+    )
+  return config.train.precision
+
+
+def _flag_problem(error: Exception) -> str:
+  """One sentence for whatever reading the flags and the config file raised."""
+  text = str(error).strip().splitlines()
+  last = text[-1] if text else type(error).__name__
+  if isinstance(error, ModuleNotFoundError) and (error.name or '').startswith('configs'):
+    return (
+      f'{error}: a config file imports its system from configs/systems of the checkout; start the '
+      f'command in the checkout, or install it with: pip install -e .'
+    )
+  return last
