@@ -190,6 +190,14 @@ def train_batches(
   return _stream(batches, num_workers)
 
 
+def train_indices(
+  dataset: Dataset, view: str, *, batch_size: int, seed: int, step: int
+) -> np.ndarray:
+  """Which records of the view's split make up global training batch `step`: int64 [batch_size]."""
+  order = grain.MapDataset.source(dataset.indices(view)).shuffle(seed).repeat()
+  return np.array([order[place] for place in range(step * batch_size, (step + 1) * batch_size)])
+
+
 def eval_batches(
   dataset: Dataset,
   view: str,

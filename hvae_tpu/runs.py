@@ -1,6 +1,6 @@
 """A trained run, opened for everything but training: model, weights, data."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 import ml_collections
+import numpy as np
 
 from hvae_tpu import checkpoints as checkpoints_lib
 from hvae_tpu import data, models, sharding
@@ -73,7 +74,7 @@ def open_run(
   if config is None:
     config = workdir_lib.from_json(stored)
     config.mesh.update(data=-1, fsdp=1)  # this machine need not be the one that trained
-  _check_model(workdir, stored, config)
+  check_model(workdir, stored, config)
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
   model = models.create(config.model.to_dict(), platform(mesh), differentiated=False)
   store = checkpoints_lib.Checkpoints(workdir, read_only=True)
@@ -81,7 +82,7 @@ def open_run(
     named = store.resolve(checkpoint, config.train.best_metric)
     step, state = store.restore_newest(
       store.steps if checkpoint == 'latest' else [named],
-      lambda step: _restore(store, step, model, config.data.fields, mesh, weights),
+      lambda step: restore_weights(store, step, model, config.data.fields, mesh, weights),
     )
     meta = store.meta(step)
   finally:
@@ -89,19 +90,22 @@ def open_run(
   return Run(model, state, config, mesh, meta)
 
 
-def _check_model(workdir: Path, stored: dict, config: ml_collections.ConfigDict) -> None:
+def check_model(
+  source: str | Path, stored: dict[str, Any], config: ml_collections.ConfigDict
+) -> None:
+  """Raises UserError if the config is of another model than the `stored` one of `source`."""
   old = workdir_lib.flatten(stored['model'])
   new = workdir_lib.flatten(workdir_lib.to_json(config)['model'])
   changeable = models.changeable_fields(stored['model']['name'])
   keys = sorted(k for k in old | new if old.get(k) != new.get(k) and k not in changeable)
   if keys:
     raise UserError(
-      f'{workdir} holds another model: '
+      f'{source} holds another model: '
       + '; '.join(f'config.model.{k} is {old.get(k)} there, {new.get(k)} here' for k in keys)
     )
 
 
-def _restore(
+def restore_weights(
   store: checkpoints_lib.Checkpoints,
   step: int,
   model: Any,
@@ -109,6 +113,7 @@ def _restore(
   mesh: Mesh,
   weights: tuple[str, ...],
 ) -> TrainState:
+  """The parts of a state that inference needs; see `Run.state`. `fields` are those of a batch."""
   batch = batch_spec(store.meta(step)['card'], fields, 1)
   params, model_state = jax.eval_shape(model.init, jax.random.key(0), batch)
   has_average = any(name.startswith('ema_params/') for name in store.shapes(step))
@@ -130,6 +135,24 @@ def _restore(
     model_state=found.get('model_state', model_state),
     opt_state=None,
   )
+
+
+def train_batches(
+  dataset: data.Dataset, config: ml_collections.ConfigDict, mesh: Mesh, start: int
+) -> Generator[dict[str, jax.Array], None, None]:
+  """The training batches from step `start` on, as global arrays; to be closed."""
+  source = data.train_batches(
+    dataset,
+    config.data.train_split,
+    batch_size=config.train.batch_size,
+    seed=config.seed,
+    start_step=start,
+    transforms=config.data.train_transforms,
+    num_workers=config.data.num_workers,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  return put_batches(source, config.data.fields, mesh)
 
 
 def eval_batches(
@@ -171,7 +194,9 @@ def view_of(config: ml_collections.ConfigDict, role: str) -> str:
   return config.data.get(f'{role}_split', role)
 
 
-def put_batches(source, fields: tuple[str, ...], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
+def put_batches(
+  source: Generator[dict[str, np.ndarray], None, None], fields: tuple[str, ...], mesh: Mesh
+) -> Generator[dict[str, jax.Array], None, None]:
   """The named fields of every batch, on the devices. Closes the source when it is closed."""
   try:
     for batch in source:

@@ -19,6 +19,11 @@ CLOCKS = ('tried', 'applied')
 Step = Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]
 
 
+def step_key(seed: int, step: Array | int) -> Array:
+  """The random key of the update that turns state `step` into `step + 1`."""
+  return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
+
+
 def make_train_step(
   model: Any,
   tx: optax.GradientTransformation,
@@ -56,7 +61,7 @@ def make_train_step(
     raise UserError(f'config.train.clock={clock!r} must be one of {", ".join(CLOCKS)}')
 
   def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
-    rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.step)
+    rng = step_key(seed, state.step)
     time = state.step - (state.dropped if clock == 'applied' else 0)
     objective = jax.value_and_grad(model.loss, has_aux=True)
     (loss, (model_state, metrics)), grads = objective(
@@ -156,6 +161,7 @@ def loop(
   start: int,
   evaluations: list[tuple[str, int, Callable[[TrainState], dict[str, Any]]]],
   save: Callable[[int, TrainState, dict[str, Any]], None],
+  diagnose: Callable[[int, TrainState], None],
   writer: Any,
   progress: Progress,
   interruption: Interruption,
@@ -170,6 +176,7 @@ def loop(
     evaluations: (name, every how many steps, `run(state)`); also run after the last step.
     save: starts saving step, state and the newest results; called when due, at the end and when
       interrupted.
+    diagnose: told the first step whose loss is not finite, and the state at the log after it.
     writer: `writing.Writer`.
 
   Raises:
@@ -184,7 +191,10 @@ def loop(
     window.append(metrics)
     last = done == train.num_steps
     if due(done, train.log_every) or last:
-      window = summarize(jax.device_get(window))
+      steps = jax.device_get(window)
+      if bad := [i for i, m in enumerate(steps) if not np.isfinite(m['loss'])]:
+        diagnose(done - len(steps) + bad[0], state)
+      window = summarize(steps)
       rates = progress.rates(done)
       progress.line(done, {name: window[name] for name in train.progress}, rates)
       writer.scalars(done, 'train', {**window, **rates})

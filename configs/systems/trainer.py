@@ -69,4 +69,7 @@ def base() -> ml_collections.ConfigDict:
     partial_temperature=0.1,
   )
   config.reset = dict(yes=False)  # really delete
+  config.replay = dict(
+    bundle=''
+  )  # folder `nonfinite-<step>`; '' is the newest in the work directory
   return config

@@ -2,6 +2,7 @@
 
 A format is a module of `FORMATS` with these functions:
 
+SETTINGS                      fields of `config.model` that all models of the reference have
 contents(held)                what a file holds, by field of the train state (`trees.Contents`)
 example(model, found)         shapes of a batch of one example, to know the parameters of the model
 field_tables(model, batch)    field -> list of `tables.Entry`, one per array of the reference; both

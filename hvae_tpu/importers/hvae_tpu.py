@@ -22,6 +22,7 @@ from hvae_tpu.importers.tables import Entry
 from hvae_tpu.importers.trees import Contents
 from hvae_tpu.models.protocol import Batch, Model
 
+SETTINGS = {}  # the config in the file has them all
 VERSION = '1'
 FIELDS = ('params', 'ema_params', 'model_state')
 META = ('step', 'config', 'card', 'metrics', 'import')

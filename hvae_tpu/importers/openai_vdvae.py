@@ -16,6 +16,7 @@ from hvae_tpu.importers.trees import Contents
 from hvae_tpu.models.protocol import Batch
 from hvae_tpu.models.vdvae import VDVAE
 
+SETTINGS = {'name': 'vdvae', 'likelihood': 'dmol_torch', 'gelu_approximate': False}
 NAMES = vdvae_table.Names(
   in_conv='encoder.in_conv',
   out_conv='decoder.out_net.out_conv',

@@ -1,4 +1,4 @@
-"""From what a file holds to arrays by name; everything in the file is used, set aside or refused."""
+"""From what a file holds to arrays by name; all of it is used, set aside or refused."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple

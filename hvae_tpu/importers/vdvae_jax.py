@@ -18,6 +18,7 @@ from hvae_tpu.importers.trees import Contents
 from hvae_tpu.models.protocol import Batch
 from hvae_tpu.models.vdvae import VDVAE
 
+SETTINGS = {'name': 'vdvae', 'likelihood': 'dmol_exact', 'gelu_approximate': True}
 NAMES = vdvae_table.Names(
   in_conv='encoder/Conv_0',
   out_conv='decoder/out_net/out_conv',

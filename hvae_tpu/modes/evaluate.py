@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 
 from hvae_tpu import data, evals, runs, writing
+from hvae_tpu.importers import verdict
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
@@ -24,6 +25,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   view = runs.view_of(config, config.eval.split)
   step = opened.state.step
   print(f'{view} of {config.data.name}, {dataset.size(view):,} examples, step {step:,}')
+  for line in verdict.describe(opened.meta.get('import')):
+    print(line)
   numbers, pictures = {}, {}
   for name in config.eval.names:
     results = evals.create(name, config.evals, opened.model, batches, config.seed)(opened.state)

@@ -8,6 +8,7 @@ import ml_collections
 from hvae_tpu import data, runs, writing
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import pictures
+from hvae_tpu.importers import verdict
 from hvae_tpu.state import eval_params
 
 
@@ -35,6 +36,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   params = eval_params(opened.state, weights)
   found = draw(params, opened.state.model_state, jax.random.key(seed))
   if jax.process_index() == 0:
+    for line in verdict.describe(opened.meta.get('import')):
+      print(line)
     for name, picture in found.items():
       path = workdir / 'sample' / f'{name}-{opened.state.step}.png'
       path.parent.mkdir(parents=True, exist_ok=True)

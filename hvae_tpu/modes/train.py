@@ -1,6 +1,6 @@
 """`--mode=train`: starts a run, or resumes the one in the work directory."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 import itertools
 from pathlib import Path
 import time
@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 import ml_collections
 
-from hvae_tpu import data, evals, initial_weights, models, optimizers, runs, sharding
+from hvae_tpu import bundles, data, evals, initial_weights, models, optimizers, runs, sharding
 from hvae_tpu import train as train_lib
 from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.checkpoints import Checkpoints
@@ -65,7 +65,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     workdir_lib.store_config(workdir, config)
   _describe(config, mesh, dataset, workdir, start, say)
 
-  batches = _train_batches(dataset, config, mesh, start)
+  batches = runs.train_batches(dataset, config, mesh, start)
   writer = Writer(workdir / 'train', active=first, level_names=model.level_names)
   with interruption:
     try:
@@ -82,6 +82,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
         start=start,
         evaluations=evaluations,
         save=_saver(checkpoints, config, dataset),
+        diagnose=bundles.Recorder(workdir, config, dataset, model, mesh, say),
         writer=writer,
         progress=Progress(start, config.train.num_steps, config.train.batch_size, first),
         interruption=interruption,
@@ -110,23 +111,6 @@ def _open_dataset(section: Any) -> data.Dataset:
   except DataPrepError as error:
     raise UserError(str(error)) from error
   return data.open_dataset(section.name, section.root)
-
-
-def _train_batches(
-  dataset: data.Dataset, config: ml_collections.ConfigDict, mesh: Mesh, start: int
-) -> Generator[dict[str, jax.Array], None, None]:
-  source = data.train_batches(
-    dataset,
-    config.data.train_split,
-    batch_size=config.train.batch_size,
-    seed=config.seed,
-    start_step=start,
-    transforms=config.data.train_transforms,
-    num_workers=config.data.num_workers,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
-  return runs.put_batches(source, config.data.fields, mesh)
 
 
 def _evaluations(

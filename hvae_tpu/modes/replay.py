@@ -1,0 +1,51 @@
+"""`--mode=replay`: runs a step whose loss was not finite again, and names where it began."""
+
+from pathlib import Path
+
+import jax
+import ml_collections
+
+from hvae_tpu import bundles, data, models, nonfinite, runs, sharding
+from hvae_tpu.checkpoints import Checkpoints
+
+
+def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
+  """Replays `config.replay.bundle` on one CPU device, operation by operation.
+
+  Returns:
+    0 if the first non-finite intermediate was found, 1 if every one is finite here.
+
+  Raises:
+    UserError: there is no bundle.
+  """
+  directory, bundle = bundles.find(workdir, config.replay.bundle)
+  print(
+    f'step {bundle["step"]:,}, key {bundle["key"]}, records {bundle["batch_indices"]}; first '
+    f'non-finite parameter {bundle["first_nonfinite_parameter"]}, gradient '
+    f'{bundle["first_nonfinite_gradient"]}'
+  )
+  mesh = sharding.make_mesh(1, 1, jax.local_devices(backend='cpu')[:1])
+  model = models.create(config.model.to_dict(), 'cpu')
+  dataset = data.open_dataset(config.data.name, config.data.root)
+  store = Checkpoints(directory, read_only=True)
+  state = runs.restore_weights(
+    store, bundle['state_step'], model, config.data.fields, mesh, ('raw',)
+  )
+  store.close()
+  with jax.default_device(mesh.devices.flat[0]):
+    batch = bundles.batch_of(config, dataset, mesh, bundle['step'])
+    place = nonfinite.first_intermediate(
+      bundles.gradient(model, bundle['seed']),
+      state.params,
+      state.model_state,
+      batch,
+      bundle['step'],
+    )
+  if place is None:
+    print(
+      f'every intermediate is finite here: the state is that of step {bundle["state_step"]:,}, '
+      f'and the arithmetic that of a CPU'
+    )
+    return 1
+  print(f'first non-finite intermediate: {place}')
+  return 0
