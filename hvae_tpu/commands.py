@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import os
+import re
 import sys
 from typing import Any
 
@@ -38,8 +39,10 @@ def run(argv: list[str], check: Callable[[], None], body: Callable[[], int]) -> 
     if rest[1:]:
       raise ValueError(f'unexpected argument {rest[1]!r}; flags start with --')
     check()
+    if CONFIG.value is not None:
+      str(CONFIG.value.name)  # a file that could not be loaded says so at its first use only
   except Exception as error:  # the flag library and config files raise anything
-    print(f'error: {_flag_problem(error)}', file=sys.stderr)
+    print(f'error: {_flag_problem(error, argv)}', file=sys.stderr)
     return 2
   import jax
 
@@ -66,10 +69,20 @@ def precision(config: Any) -> str:
   return config.train.precision
 
 
-def _flag_problem(error: Exception) -> str:
+def _flag_problem(error: Exception, argv: list[str]) -> str:
   """One sentence for whatever reading the flags and the config file raised."""
   text = str(error).strip().splitlines()
-  last = text[-1] if text else type(error).__name__
+  last = (text[-1] if text else type(error).__name__).strip().removeprefix('ValueError: ')
+  if isinstance(error, OSError):
+    return f'--config cannot be read: {last}; give a file, e.g. --config=configs/cifar10.py'
+  if isinstance(error, AttributeError | KeyError):
+    # The library names one part of the dotted key, in quotes.
+    quoted = re.findall(r"'(\w+)\W", str(error))
+    for key in (argument.split('=')[0] for argument in argv if argument.startswith('--config.')):
+      if set(quoted) & set(key.split('.')[1:]):
+        near = re.search(r'Did you mean "(\w+)"', str(error))
+        hint = f'; did you mean {near[1]}?' if near else ''
+        return f'{key.removeprefix("--")} is not a key of this config{hint}'
   if isinstance(error, ModuleNotFoundError) and (error.name or '').startswith('configs'):
     return (
       f'{error}: a config file imports its system from configs/systems of the checkout; start the '

@@ -83,7 +83,7 @@ def import_run(
   metrics = found.meta.get('metrics', {})
   meta = {'config': workdir_lib.to_json(config), 'card': card, 'metrics': metrics}
   _write(workdir, config, step, state, {**meta, 'import': verdict})
-  _check_written(workdir, entries, found.fields)
+  _check_written(workdir, config, entries, found.fields)
   for line in verdict_lib.describe(verdict):
     print(line)
   print(f'wrote {workdir}, step {step:,}, in {time.perf_counter() - began:.1f} s; read back: equal')
@@ -122,7 +122,7 @@ def _read(
       raise UserError(f'--ema={ema}: {source} has a moving average of its own; leave --ema out')
     average = read(ema, 'ema_params')
     found.fields['ema_params'] = average.fields['params']
-    found.aside.update({f'{ema}: {path}': count for path, count in average.aside.items()})
+    found.aside.update({f'{Path(ema).name}: {path}': n for path, n in average.aside.items()})
   return found, sources
 
 
@@ -333,10 +333,13 @@ def _write(
 
 
 def _check_written(
-  workdir: Path, entries: Mapping[str, list[tables.Entry]], fields: Fields
+  workdir: Path,
+  config: ml_collections.ConfigDict,
+  entries: Mapping[str, list[tables.Entry]],
+  fields: Fields,
 ) -> None:
   """Reads the checkpoint as `--mode=eval` does, and compares it with the source."""
-  opened = runs.open_run(workdir, weights=('ema', 'raw'))
+  opened = runs.open_run(workdir, config=config, weights=('ema', 'raw'))
   _prove_round_trip(entries, opened.state, fields)
 
 

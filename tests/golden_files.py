@@ -1,7 +1,6 @@
 """Stored results of reference implementations: where they lie, how they are read and compared."""
 
-from collections.abc import Callable, Iterator, Mapping
-import contextlib
+from collections.abc import Callable, Mapping
 import functools
 import hashlib
 import io
@@ -9,23 +8,15 @@ import itertools
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
-from unittest import mock
+from typing import Any
 
 import jax
 import numpy as np
 
-from hvae_tpu import distributions
+from hvae_tpu.importers.golden import QUICK, Tolerance, difference
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / 'tests' / 'golden'  # a small part of the files, kept with the code
-
-# The networks are tiny and run a few times, so on a CPU nearly all the time goes into compiling.
-QUICK = {
-  'xla_backend_optimization_level': 0,
-  'xla_llvm_disable_expensive_passes': True,
-  'xla_cpu_use_fusion_emitters': False,
-}
 
 
 class Golden:
@@ -120,14 +111,6 @@ def _read(path: Path) -> Golden:
   return _READ.setdefault((path.name, hashlib.sha256(data).hexdigest()), Golden(path, data))
 
 
-class Tolerance(NamedTuple):
-  """|found - expected| <= rtol * |expected| + atol + of_max * max |expected|."""
-
-  rtol: float
-  atol: float
-  of_max: float = 0.0
-
-
 EXACT = Tolerance(0, 0)
 
 
@@ -138,28 +121,12 @@ def compare(
   assert expected, 'nothing to compare'
   lines = []
   for key, value in expected.items():
-    line = _difference(found[key], value, tolerance(key)) if key in found else 'nothing checks it'
+    line = 'nothing checks it'
+    if key in found:
+      line = difference(found[key], value, tolerance(key)).text
     if line:
       lines.append(f'{key}: {line}')
   assert not lines, f'{len(lines)} of {len(expected)} differ\n' + '\n'.join(lines)
-
-
-def _difference(found: Any, expected: Any, tolerance: Tolerance) -> str:
-  found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-  if found.shape != expected.shape:
-    return f'shape {found.shape}, expected {expected.shape}'
-  size = np.abs(expected)
-  allowed = tolerance.rtol * size + tolerance.atol
-  allowed += tolerance.of_max * size.max(initial=0)
-  error = np.abs(found - expected)
-  wrong = ~((error <= allowed) | (found == expected))  # true also for NaN
-  if not wrong.any():
-    return ''
-  worst = np.unravel_index(np.argmax(np.where(wrong, error - allowed, -np.inf)), error.shape)
-  return (
-    f'{wrong.sum()} of {wrong.size} beyond {tolerance}, worst at {tuple(map(int, worst))}: '
-    f'{found[worst]:.9g}, expected {expected[worst]:.9g}'
-  )
 
 
 def compare_images(found: Any, expected: Any) -> None:
@@ -182,20 +149,6 @@ def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
       return jax.device_get(jitted(*args))
 
   return call
-
-
-@contextlib.contextmanager
-def noise(**draws: Callable[..., Any]) -> Iterator[None]:
-  """Replaces `distributions.normal`, `uniform`, ... by (rng, shape, ...) -> draws, for tracing."""
-  with contextlib.ExitStack() as patches:
-    for name, draw in draws.items():
-      patches.enter_context(mock.patch.object(distributions, name, draw))
-    yield
-
-
-def constant(value: Any) -> Callable[..., Any]:
-  """Draws that all equal `value`, a number or a traced scalar."""
-  return lambda rng, shape, *limits: jax.numpy.full(shape, value, jax.numpy.float32)
 
 
 def in_turn(*arrays: Any) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from hvae_tpu import distributions, models
+from hvae_tpu import distributions, models, sharding
 from tests import tiny
 
 RNG = jax.random.key(7)
@@ -29,6 +29,7 @@ class Fitted(NamedTuple):
   grads: Any
 
 
+@functools.cache
 def gradient(model):
   """(params, state, batch, rng) -> ((loss, (state, metrics)), grads), jitted."""
   objective = functools.partial(model.loss, step=jnp.int32(0), train=True)
@@ -44,7 +45,7 @@ def fitted(request) -> Fitted:
   model = tiny.SYSTEMS[request.param].model
   batch = {'image': jnp.asarray(tiny.images(model))}
   fresh, state = jax.jit(model.init)(jax.random.key(0), batch)
-  tx = optax.adam(3e-3)
+  tx = optax.adam(1e-2)
   apply = jax.jit(lambda g, o, p: (lambda u, o: (optax.apply_updates(p, u), o))(*tx.update(g, o)))
   params, opt_state, losses, call = fresh, tx.init(fresh), [], gradient(model)
   for i in range(50):
@@ -65,8 +66,8 @@ def test_every_parameter_gets_a_gradient(fitted):
   for path, leaf in jax.tree_util.tree_leaves_with_path(fitted.grads):
     name = jax.tree_util.keystr(path)
     assert np.isfinite(leaf).all(), name
-    stacked = leaf if '_' in name and 'x' in name.split('_')[-1] else leaf[None]
-    assert all(np.any(part != 0) for part in stacked), name
+    stacked = any(sharding.STACK.fullmatch(key.key) for key in path)
+    assert all(np.any(part != 0) for part in (leaf if stacked else leaf[None])), name
 
 
 def test_metrics_have_the_batch_first(fitted):
@@ -165,12 +166,13 @@ def test_execution_does_not_change_the_numbers(fitted, fields):
   (loss, _), grads = gradient(fitted.model)(*arguments)
   (other, _), other_grads = gradient(dataclasses.replace(fitted.model, **fields))(*arguments)
   np.testing.assert_allclose(other, loss, rtol=1e-5)
-
-  def compare(a, b):
-    # Sums over a few hundred pixels in another order: relative to the largest of an array.
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
-
-  jax.tree.map(compare, other_grads, grads)
+  # Gradients that nearly cancel have the rounding errors of their large terms.
+  largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * largest),
+    other_grads,
+    grads,
+  )
 
 
 def test_bfloat16(fitted):

@@ -7,6 +7,7 @@ computed from the images when every draw of its latent variables was that number
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,9 @@ QUICK = {
   'xla_llvm_disable_expensive_passes': True,
   'xla_cpu_use_fusion_emitters': False,
 }
+
+
+PASS = re.compile(r'eps\d+(\.\d+)?')  # what every draw of the latent variables is replaced by
 
 
 class Tolerance(NamedTuple):
@@ -134,7 +138,10 @@ def check(
     UserError: it is not a forward file, is of other weights or images, or has results unknown here.
   """
   names = [name.split('/') for name in stored]
-  passes = dict.fromkeys(n[1] for n in names if len(n) > 2 and n[0] == 'output')
+  # Files may also hold generations and gradients, which need more than one pass.
+  passes = dict.fromkeys(
+    n[1] for n in names if len(n) > 2 and n[0] == 'output' and PASS.fullmatch(n[1])
+  )
   if not passes or 'input/image_uint8' not in stored:
     raise UserError('it has no input/image_uint8 or no output/eps*/..., so it is no forward file')
   _check_params(stored, entries, params)
@@ -152,7 +159,7 @@ def check(
   differences = {}
   for name in passes:
     with jax.default_matmul_precision('highest'):
-      found = jax.device_get(run(params, image, _eps(name)))
+      found = jax.device_get(run(params, image, float(name.removeprefix('eps'))))
     start = f'output/{name}/'
     for key, value in stored.items():
       rest = key.removeprefix(start)
@@ -163,16 +170,6 @@ def check(
       expected = forward.expected(rest, value)
       differences[f'{name}/{rest}'] = difference(found[rest], expected, forward.tolerance(rest))
   return differences
-
-
-def _eps(name: str) -> float:
-  """'eps1' -> 1.0: what every draw of the latent variables is replaced by."""
-  try:
-    return float(name.removeprefix('eps'))
-  except ValueError:
-    raise UserError(f'its output/{name} is not output/eps<number>, so it is no forward file') from (
-      None
-    )
 
 
 def _check_params(

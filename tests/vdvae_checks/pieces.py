@@ -9,9 +9,11 @@ import jax
 import numpy as np
 
 from hvae_tpu import distributions, layers
+from hvae_tpu.importers import vdvae_golden
+from hvae_tpu.importers.golden import Tolerance, noise
 from hvae_tpu.models.vdvae import VDVAE, layout
 from tests import golden_files
-from tests.golden_files import Golden, Tolerance, compare, in_turn, noise
+from tests.golden_files import Golden, compare, in_turn
 from tests.vdvae_checks import common
 from tests.vdvae_checks.release import Cases
 
@@ -83,7 +85,7 @@ def _check_samples(golden: Golden) -> None:
   for suffix, uniforms in (('', given), ('_u_half', [np.full_like(u, 0.5) for u in given])):
     x, image = run(golden['input/logits'], *uniforms)
     key = f'output/sample_float{suffix}'
-    compare({key: x}, {key: golden[key]}, lambda _: common.FEATURES)
+    compare({key: x}, {key: golden[key]}, lambda _: vdvae_golden.FEATURES)
     golden_files.compare_images(image, golden[f'output/sample_uint8{suffix}'])
 
 
@@ -96,7 +98,7 @@ def primitive_cases(golden: Golden) -> Cases:
 def _check_primitive(golden: Golden, name: str) -> None:
   operation, number = re.fullmatch(r'(.*?)(\d*)', name).groups()
   value = PRIMITIVES[operation](golden, int(number or 0))
-  tolerance = common.LOSS if operation == 'kl' else common.FEATURES
+  tolerance = vdvae_golden.LOSS if operation == 'kl' else vdvae_golden.FEATURES
   compare({name: value}, {name: golden[f'output/{name}']}, lambda _: tolerance)
 
 

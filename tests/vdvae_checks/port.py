@@ -2,24 +2,24 @@
 
 from collections.abc import Mapping
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from hvae_tpu import distributions, layers
-from hvae_tpu.importers import tables, vdvae_jax
+from hvae_tpu.importers import tables, vdvae_golden, vdvae_jax
+from hvae_tpu.importers.golden import Tolerance, constant, noise
 from hvae_tpu.importers.tables import Entry
+from hvae_tpu.importers.vdvae_golden import LOG_PROB, PORT
 from hvae_tpu.models.vdvae import VDVAE
 from tests import golden_files
-from tests.golden_files import Golden, Tolerance, compare, constant, in_turn, noise
+from tests.golden_files import Golden, compare, in_turn
 from tests.vdvae_checks import common
 from tests.vdvae_checks.release import Cases, given_levels, parse_variant
 
-PORT = Tolerance(1e-5, 2e-5)
-LOG_PROB = Tolerance(1e-5, 1e-3)  # per example, nats
 SAMPLES = Tolerance(1e-5, 2e-5)  # before clipping they reach 1e7
 
 
@@ -77,38 +77,18 @@ def _compiled(golden: Golden):
   params, image = read_params(golden, model), golden['input/image_uint8']
 
   def run(params, image, eps):
-    def loss(params):
-      with common.watched() as seen, noise(normal=constant(eps)):
-        value, (_, metrics) = model.loss(
-          params, {}, {'image': image}, rng=jax.random.key(0), step=0, train=True
-        )
-      return value, (metrics, common.features(model, seen[0]))
-
-    (value, (metrics, found)), grads = jax.value_and_grad(loss, has_aux=True)(params)
-    found |= {
-      'elbo_bpd': -value / math.log(2),
-      'log_likelihood_bpd': -metrics['nll_bpd'].mean(),
-      'kl_bpd': metrics['kl_bpd'].mean(),
-      'loglik_per_example_nats': -metrics['nll'],
-      'grad_norm': jnp.sqrt(sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(grads))),
-    }
-    return found, grads
+    loss = lambda params: vdvae_golden.port_run(model, params, image, eps)
+    (_, found), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    return {**found, 'grad_norm': optax.tree.norm(grads)}, grads
 
   jitted = golden_files.quick_jit(run)
   return lambda eps: jitted(params, image, eps)
 
 
-PASS_TOLERANCES = {
-  'kl_sum': common.LEVEL_KL,
-  'grad_norm': common.GRAD_NORM,
-  'loglik_per_example_nats': LOG_PROB,
-}
-
-
 def _check_pass(golden: Golden, name: str) -> None:
   found, _ = _run(golden, float(name.removeprefix('eps')))
   expected = golden.under(f'output/{name}')
-  compare(found, expected, lambda key: PASS_TOLERANCES.get(key.split('/')[0], PORT))
+  compare(found, expected, vdvae_golden.port_forward.tolerance)
 
 
 def _check_gradient(golden: Golden, name: str) -> None:
@@ -139,9 +119,9 @@ def _generator(golden: Golden):
 
   def generate(params, eps, temperatures, z, given):
     latents = tuple(distributions.Group(value, jnp.zeros_like(value), value) for value in z)
-    with common.watched() as seen, noise(normal=constant(eps)):
+    with vdvae_golden.watched() as seen, noise(normal=constant(eps)):
       model.decode(params, {}, latents, rng, temperatures, given)
-    return common.features(model, seen[0])
+    return vdvae_golden.features(model, seen[0])
 
   return functools.partial(golden_files.quick_jit(generate), read_params(golden, model))
 
@@ -217,4 +197,4 @@ def _check_primitives(golden: Golden) -> None:
 
 
 def _primitive(key: str) -> Tolerance:
-  return common.FEATURES if key == 'gelu' else common.LOSS
+  return vdvae_golden.FEATURES if key == 'gelu' else vdvae_golden.LOSS

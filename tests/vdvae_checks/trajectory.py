@@ -12,11 +12,12 @@ import optax
 
 from hvae_tpu import optimizers, train
 from hvae_tpu.importers import tables
+from hvae_tpu.importers.golden import Tolerance, constant, noise
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.vdvae import VDVAE
 from hvae_tpu.state import TrainState
 from tests import golden_files
-from tests.golden_files import EXACT, Golden, Tolerance, compare, constant, noise
+from tests.golden_files import EXACT, Golden, compare
 from tests.vdvae_checks import common, port, release
 from tests.vdvae_checks.release import Cases
 

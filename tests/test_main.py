@@ -1,0 +1,134 @@
+"""The command line: its life cycle, and one clear sentence for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+
+from absl import flags
+import jax
+import numpy as np
+import pytest
+
+import hvae_tpu
+from hvae_tpu import main
+
+DEBUG = 'configs/demo_mnist.py:vdvae,debug'
+TINY = (
+  f'--config={DEBUG}',
+  '--config.model.enc_blocks=32d32,1x1',
+  '--config.model.dec_blocks=1x1,32m1',
+  '--config.train.num_steps=4',
+  '--config.train.log_every=2',
+  '--config.evals.elbo.every=0',
+  '--config.evals.pictures.every=0',
+)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, data_root):
+  """(flags) -> (exit code, stdout, stderr) of the command, run in this process."""
+
+  def run(*arguments: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    for name in [name for name in flags.FLAGS if name.startswith('config.')]:
+      delattr(flags.FLAGS, name)  # each call defines the overrides that it finds
+    flags.FLAGS.unparse_flags()
+    argv = ['hvae_tpu', *map(str, arguments)]
+    monkeypatch.setattr(sys, 'argv', argv)  # overrides are looked for there
+    cache = jax.config.jax_compilation_cache_dir
+    try:
+      code = main.main(argv)
+    finally:
+      jax.config.update('jax_compilation_cache_dir', cache)
+      flags.FLAGS.mark_as_parsed()
+      for flag in ('mode', 'workdir', 'checkpoint', 'config'):
+        flags.FLAGS[flag].unparse()
+    return code, *capsys.readouterr()
+
+  return run
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  return tmp_path_factory.mktemp('main') / 'run'
+
+
+def test_life_of_a_run(command, workdir):
+  where = f'--workdir={workdir}'
+  code, out, err = command(*TINY, where)
+  assert code == 0, err
+  assert 'step 4/4' in out and 'saved step 4' in out
+  code, out, _ = command(*TINY, where)
+  assert code == 0 and 'is finished: step 4' in out
+
+  code, out, err = command(*TINY, where, '--mode=eval')
+  assert code == 0, err
+  results = json.loads((workdir / 'eval' / 'test-4.json').read_text())
+  assert results['elbo/num_examples'] == 250
+  assert 0 < results['elbo/neg_elbo'] < 1000 and results['bernoulli_baseline/nll'] > 0
+
+  code, out, err = command(*TINY, where, '--mode=sample')
+  assert code == 0, err
+  assert (workdir / 'sample' / 'samples-4.png').exists()
+
+  model, params, state, config = hvae_tpu.load(workdir)
+  assert config.model.dec_blocks == '1x1,32m1'
+  pictures = model.sample(params, state, jax.random.key(0), 2)
+  assert pictures.shape == (2, 32, 32, 1) and pictures.dtype == np.uint8
+
+  for wrong in (
+    ('--mode=eval', '--checkpoint=17'),
+    ('--mode=sample', '--config.sample.temperature_per_level=(1.0,)'),
+    ('--config.model.zdim=3',),
+  ):
+    code, _, err = command(*TINY, where, *wrong)
+    assert code == 2 and err.startswith('error: ') and 'Traceback' not in err, wrong
+    word = {'17': '--checkpoint=17', ',)': 'temperature_per_level has 1', '=3': 'config.model.zdim'}
+    assert word[wrong[-1][-2:]] in err, err
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'parts'),
+  [
+    ([], ['--config=configs/<data set>.py is missing']),
+    (['--config=configs/none.py'], ["'configs/none.py'", '--config']),
+    ([f'--config={DEBUG}', '--mode=dream'], ['--mode=dream must be one of train, eval']),
+    ([f'--config={DEBUG}', '--config.train.nm_steps=3'], ['config.train.nm_steps', 'num_steps?']),
+    ([f'--config={DEBUG}', '--config.trian.num_steps=3'], ['config.trian']),
+    ([f'--config={DEBUG}', '--config.train.num_steps=1.5'], ['config.train.num_steps=1.5']),
+    ([f'--config={DEBUG}', '--config.model.sample_snap=maybe'], ['config.model.sample_snap=maybe']),
+    (['--config=configs/cifar10.py:nvae'], ["configs/cifar10.py has no 'nvae'", 'vdvae,paper']),
+    (['--config=configs/cifar10.py:vdvae,c9'], ["no 'vdvae,c9'", 'debug']),
+    ([f'--config={DEBUG}', 'surplus'], ["'surplus'"]),
+    ([f'--config={DEBUG}', '--config.train.precision=low'], ["config.train.precision='low'"]),
+    ([f'--config={DEBUG}', '--config.train.batch_size=12'], ['config.train.batch_size=12', '8 or']),
+    ([f'--config={DEBUG}', '--config.model.enc_blocks=32y1'], ['config.model.enc_blocks', '32y1']),
+    ([f'--config={DEBUG}', '--config.data.train_split=odd'], ["'odd'", 'train, valid, test']),
+    (
+      [f'--config={DEBUG}', '--config.train.batch_size=8000'],
+      ['4500 examples', 'train.batch_size=8000'],
+    ),
+    (['--config=configs/cifar10.py:vdvae,debug'], ['python -m data_prep.build cifar10']),
+    ([f'--config={DEBUG}', '--mode=eval'], ['config.json', 'no run']),
+  ],
+  ids=lambda value: ' '.join(value),
+)
+def test_mistakes_are_told_in_a_sentence(command, tmp_path, arguments, parts):
+  code, out, err = command(*arguments, f'--workdir={tmp_path / "run"}')
+  assert code == 2
+  assert err.startswith('error: ') and err.count('\n') == 1, err
+  for part in parts:
+    assert part in err
+
+
+def test_mistakes_leave_no_traceback():
+  """As a process: the flag library may print, too."""
+  process = subprocess.run(
+    [sys.executable, '-m', 'hvae_tpu.main', '--config=configs/none.py'],
+    capture_output=True,
+    text=True,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    timeout=120,
+  )
+  assert process.returncode == 2 and 'Traceback' not in process.stdout + process.stderr

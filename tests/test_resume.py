@@ -1,0 +1,109 @@
+"""Runs that are stopped and started again, as processes: the result is that of a run in one piece.
+
+One chain of starts serves all tests: each goes on where the one before was stopped.
+"""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from hvae_tpu import sharding
+from hvae_tpu.checkpoints import Checkpoints
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FLAGS = (
+  '--config=configs/demo_mnist.py:vdvae,debug',
+  '--config.model.enc_blocks=32d32,1x1',
+  '--config.model.dec_blocks=1x1,32m1',
+  '--config.train.num_steps=40',
+  '--config.train.save_every=10',
+  '--config.train.log_every=1',
+  '--config.evals.elbo.every=0',
+  '--config.evals.pictures.every=0',
+)
+
+
+class Start(NamedTuple):
+  code: int
+  text: str
+  misses: int | None
+  steps: list[int]
+
+
+@pytest.fixture(scope='module')
+def chain(data_root, tmp_path_factory):
+  """name -> Start; and the work directories `whole` and `pieces`."""
+  folder = tmp_path_factory.mktemp('runs')
+
+  def start(name: str, signum: int = 0, at: int = 0) -> Start:
+    command = [sys.executable, '-m', 'tests.signalled', str(signum), str(at), *FLAGS]
+    process = subprocess.run(
+      [*command, f'--workdir={folder / name}'],
+      cwd=ROOT,
+      env=os.environ | {'JAX_PLATFORMS': 'cpu', 'HVAE_DATA': str(data_root)},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+      timeout=240,
+    )
+    store = Checkpoints(folder / name, read_only=True)
+    steps = store.steps
+    store.close()
+    _, found, misses = process.stdout.rpartition('cache misses: ')
+    return Start(process.returncode, process.stdout, int(misses) if found else None, steps)
+
+  starts = {
+    'whole': start('whole'),
+    'interrupted': start('pieces', signal.SIGINT, 7),
+    'terminated': start('pieces', signal.SIGTERM, 13),
+    'killed': start('pieces', signal.SIGKILL, 23),
+    'finished': start('pieces'),
+  }
+  return starts, folder
+
+
+def test_interrupt_saves_and_says_so(chain):
+  start = chain[0]['interrupted']
+  assert (start.code, start.steps) == (130, [7]), start.text
+  assert 'saved step 7' in start.text and 'stopping after this step' in start.text
+  assert 'Traceback' not in start.text
+
+
+def test_terminate_saves_and_ends_well(chain):
+  start = chain[0]['terminated']
+  assert (start.code, start.steps[-1]) == (0, 13), start.text
+  assert 'resumed at step 7' in start.text and 'saved step 13' in start.text
+
+
+def test_kill_leaves_whole_checkpoints(chain):
+  start = chain[0]['killed']
+  assert start.code == -signal.SIGKILL, start.text
+  assert start.steps[-1] in (13, 20)  # the save of step 20 may not have ended
+
+
+def test_stopped_runs_end_as_one_in_one_piece(chain):
+  starts, folder = chain
+  assert starts['whole'].code == starts['finished'].code == 0, starts['finished'].text
+  assert starts['whole'].steps[-1] == starts['finished'].steps[-1] == 40
+  mesh, found = sharding.make_mesh(8, 1), []
+  for name in ('whole', 'pieces'):
+    store = Checkpoints(folder / name, read_only=True)
+    fields = ('params', 'ema_params')
+    found.append({field: store.restore_named(40, field, mesh) for field in fields})
+    store.close()
+  for field, arrays in found[0].items():
+    assert arrays and set(arrays) == set(found[1][field])
+    for name, array in arrays.items():
+      np.testing.assert_array_equal(found[1][field][name], array, err_msg=f'{field}/{name}')
+
+
+def test_second_starts_compile_nothing(chain):
+  starts = chain[0]
+  assert starts['interrupted'].misses == 0  # the same start as `whole`
+  assert starts['finished'].misses == 0  # resumed, as `terminated` was

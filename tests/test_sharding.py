@@ -1,0 +1,76 @@
+"""The mesh, and where batches and states lie on it."""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+import numpy as np
+import pytest
+
+from hvae_tpu import sharding
+from hvae_tpu.errors import UserError
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'expected'), [((-1, 1), (8, 1)), ((-1, 2), (4, 2)), ((2, -1), (2, 4)), ((8, 1), (8, 1))]
+)
+def test_mesh(sizes, expected):
+  mesh = sharding.make_mesh(*sizes)
+  assert dict(mesh.shape) == dict(zip(('data', 'fsdp'), expected, strict=True))
+  assert list(mesh.devices.flat) == jax.devices()
+
+
+@pytest.mark.parametrize('sizes', [(-1, -1), (3, 1), (-1, 3), (0, 8), (-1, 0), (4, 1), (-2, -4)])
+def test_meshes_that_do_not_fit(sizes):
+  with pytest.raises(UserError) as caught:
+    sharding.make_mesh(*sizes)
+  message = str(caught.value)
+  assert f'config.mesh.data={sizes[0]} and config.mesh.fsdp={sizes[1]}' in message
+  assert '8 devices' in message and '[1, 2, 4, 8]' in message
+
+
+def test_batch_sizes():
+  mesh = sharding.make_mesh(4, 2)
+  sharding.check_batch_size(16, mesh)
+  with pytest.raises(UserError, match='config.train.batch_size=100 .* try 96 or 104'):
+    sharding.check_batch_size(100, mesh)
+  with pytest.raises(UserError, match='config.evals.batch_size=3 .* 8 devices; try 8'):
+    sharding.check_batch_size(3, mesh, 'evals.batch_size')
+  with pytest.raises(UserError, match='config.train.batch_size=0'):
+    sharding.check_batch_size(0, mesh)
+
+
+def test_batches_lie_over_both_axes():
+  mesh = sharding.make_mesh(4, 2)
+  rows = np.arange(16 * 3, dtype=np.uint8).reshape(16, 3)
+  placed = sharding.put({'image': rows}, mesh)['image']
+  np.testing.assert_array_equal(placed, rows)
+  shards = {shard.device: np.asarray(shard.data) for shard in placed.addressable_shards}
+  for i, device in enumerate(mesh.devices.flat):
+    np.testing.assert_array_equal(shards[device], rows[2 * i : 2 * i + 2])
+
+
+@pytest.mark.parametrize(
+  ('path', 'shape', 'spec'),
+  [
+    (('dense', 'kernel'), (256, 512), (None, 'fsdp')),
+    (('dense', 'kernel'), (512, 256), ('fsdp', None)),
+    (('dense', 'kernel'), (512, 3 * 171), ('fsdp', None)),  # the largest that divides
+    (('dense', 'bias'), (512,), ()),  # small
+    (('dense', 'kernel'), (511, 513), ()),  # nothing divides
+    # A stacked run is never split along its stack, although that is the largest axis.
+    (('dec_00_8x512', 'kernel'), (512, 16, 64), (None, None, 'fsdp')),
+    (('dec_00_8x512', 'c1', 'kernel'), (512, 16, 64), (None, None, 'fsdp')),
+    (('dec_00_8x512', 'kernel'), (512, 129), ()),
+    (('dec_00_8x4', 'kernel'), (512, 16, 64), ('fsdp', None, None)),  # of another run
+  ],
+  ids=str,
+)
+def test_state_is_split_by_one_rule(path, shape, spec):
+  mesh = sharding.make_mesh(4, 2)
+  tree = jax.ShapeDtypeStruct(shape, jnp.float32)
+  for name in reversed(path):
+    tree = {name: tree}
+  (placement,) = jax.tree.leaves(sharding.state_shardings(tree, mesh))
+  assert placement.spec == PartitionSpec(*spec)
+  (whole,) = jax.tree.leaves(sharding.state_shardings(tree, sharding.make_mesh(8, 1)))
+  assert whole.spec == PartitionSpec()
