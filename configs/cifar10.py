@@ -28,6 +28,7 @@ DIFFERENCES = {
         enc_blocks='32x11,32d2,16x6,16d2,8x6,8d2,4x3,4d4,1x3',
         dec_blocks='1x1,4m1,4x2,8m4,8x5,16m8,16x10,32m16,32x21',
       ),
+      eval=dict(published_bpd=2.87),
       train=dict(
         batch_size=32,  # the release: 16 per GPU on 2
         num_steps=1_100_000,  # the release stopped its seeds between 650k and 1.05M

@@ -34,6 +34,7 @@ DIFFERENCES = {
         '256x2,512m256,1024m512',
       ),
       optimizer=dict(learning_rate=7e-5, clip_norm=360.0),
+      eval=dict(published_bpd=2.42),
       train=dict(
         batch_size=32,  # the release: 1 per GPU on 32
         num_steps=1_700_000,

@@ -31,6 +31,7 @@ DIFFERENCES = {
         dec_blocks='1x2,4m1,4x3,8m4,8x4,16m8,16x9,32m16,32x21,64m32,64x13,128m64,128x7,256m128',
       ),
       optimizer=dict(learning_rate=1.5e-4, clip_norm=130.0),
+      eval=dict(published_bpd=0.61),
       train=dict(
         batch_size=32,  # the release: 1 per GPU on 32
         num_steps=1_700_000,

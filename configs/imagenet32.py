@@ -29,6 +29,7 @@ DIFFERENCES = {
         dec_blocks='1x2,4m1,4x4,8m4,8x9,16m8,16x19,32m16,32x40',
       ),
       optimizer=dict(learning_rate=1.5e-4),
+      eval=dict(published_bpd=3.8),
       train=dict(
         batch_size=256,  # the release: 8 per GPU on 32
         num_steps=1_700_000,

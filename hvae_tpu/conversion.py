@@ -171,9 +171,10 @@ def _card(
     return found.meta.get('card', {'name': config.data.name, 'fields': fields})
   for key in config.data.fields:
     if card['fields'].get(key) != fields.get(key):
+      there, here = (known.get(key, {}) for known in (card['fields'], fields))
       raise UserError(
-        f'data set {config.data.name} has {key} {card["fields"].get(key)}, the weights take '
-        f'{fields.get(key)}; use the --config of the weights'
+        f'data set {config.data.name} has {key} {there.get("dtype")} {there.get("shape")}, the '
+        f'weights take {here.get("dtype")} {here.get("shape")}; use the --config of the weights'
       )
   return card
 

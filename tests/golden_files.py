@@ -70,7 +70,7 @@ class Golden:
     others = [golden for _, golden in find(self.path.parent.name)]
     for folder in (self.path.parent, *(other.path.parent for other in others)):
       if (folder / name).is_file():
-        return _read(folder / name)
+        return read(folder / name)
     raise FileNotFoundError(f'{self.path} needs {name}, which no folder of golden files has')
 
 
@@ -97,16 +97,14 @@ def find(system: str) -> tuple[tuple[str, Golden], ...]:
   found = []
   for path in paths:
     place = '/'.join(path.parts[-4:-2])
-    found.append(
-      (path.name if names.count(path.name) == 1 else f'{path.name}@{place}', _read(path))
-    )
+    found.append((path.name if names.count(path.name) == 1 else f'{path.name}@{place}', read(path)))
   return tuple(found)
 
 
 _READ: dict[tuple[str, str], Golden] = {}
 
 
-def _read(path: Path) -> Golden:
+def read(path: Path) -> Golden:
   data = path.read_bytes()
   return _READ.setdefault((path.name, hashlib.sha256(data).hexdigest()), Golden(path, data))
 

@@ -157,6 +157,10 @@ HOSTILE = {
   'list of huge length': (torch_zip.archive(b'\x8e' + b'\xff' * 8, {}), 'its pickle is damaged'),
   'unhashable key': (torch_zip.archive(b'}]Ns', {}), 'expected a string'),
   'no end': (torch_zip.archive(b'}', {})[:-1], 'not a sound'),
+  'huge pickle': (
+    zipped({'a/data.pkl': b'}' * 2**24}, zipfile.ZIP_STORED),
+    'data.pkl has 16,777,216 bytes, more than',
+  ),
   'two pickles': (zipped({'a/data.pkl': b'', 'b/data.pkl': b''}), '2 files data.pkl'),
   'big-endian': (zipped({'a/data.pkl': b'.', 'a/byteorder': b'big'}), 'big-endian machine'),
   'truncated zip': (SOUND[:-40], 'is not a sound'),

@@ -58,6 +58,7 @@ def base() -> ml_collections.ConfigDict:
   config.eval = dict(
     names=('elbo',),  # keys of `evals` to run with --mode=eval
     split='test',  # train, valid, test, or the name of a view
+    published_bpd=config_dict.placeholder(float),  # bits/dim on the test set, shown beside ours
   )
   config.sample = dict(
     seed=0,

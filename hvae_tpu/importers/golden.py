@@ -60,11 +60,12 @@ def difference(found: Any, expected: Any, tolerance: Tolerance) -> Difference:
   if not expected.size:
     return Difference(0.0, 0.0, '')
   size = np.abs(expected)
-  allowed = tolerance.rtol * size + tolerance.atol + tolerance.of_max * size.max()
   with np.errstate(divide='ignore', invalid='ignore'):
+    allowed = tolerance.rtol * size + tolerance.atol + tolerance.of_max * size.max()
     error = np.where(found == expected, 0.0, np.abs(found - expected))
     error = np.where(np.isnan(error), np.inf, error)
     share = np.where(error == 0, 0.0, error / allowed)
+    share = np.where(np.isnan(share), np.inf, share)  # not finite where it should be, or reversed
   worst = np.unravel_index(np.argmax(share), share.shape)
   text = ''
   if share[worst] > 1:

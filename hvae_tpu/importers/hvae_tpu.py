@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from hvae_tpu.errors import UserError
@@ -101,7 +102,7 @@ def write(
     temporary.rename(path)
   except FileExistsError as error:
     raise UserError(f'{path} exists and is not overwritten; give another --output') from error
-  except OSError as error:
+  except (OSError, SafetensorError) as error:
     raise UserError(f'{path} cannot be written ({error}); give another --output') from error
   finally:
     temporary.unlink(missing_ok=True)

@@ -18,7 +18,8 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
-MAX_PICKLE = 64 * 2**20  # bytes; 100,000 tensors need about 20 MB
+# A tensor needs about 250 bytes. A byte can make an object of 64, so this also bounds the memory.
+MAX_PICKLE = 8 * 2**20
 MAX_DIMS = 16
 
 
