@@ -38,11 +38,12 @@ class Recorder:
     self._model, self._mesh, self._say = model, mesh, say
     self._done = False
 
-  def __call__(self, step: int, state: TrainState) -> None:
+  def __call__(self, step: int, clock: int, state: TrainState) -> None:
     """Writes the bundle of the update after `step`.
 
     Args:
       step: updates tried before the bad one.
+      clock: what the schedules of that update went by.
       state: at the next log. Dropped updates leave the weights alone, so its weights are those of
         the bad update, unless good ones came between.
     """
@@ -54,7 +55,7 @@ class Recorder:
       return
     batch = batch_of(config, self._dataset, self._mesh, step)
     _, grads = jax.jit(gradient(self._model, config.seed))(
-      state.params, state.model_state, batch, step
+      state.params, state.model_state, batch, step, clock
     )
     indices = data.train_indices(
       self._dataset,
@@ -65,6 +66,7 @@ class Recorder:
     )
     bundle = {
       'step': step,
+      'clock': clock,
       'state_step': int(state.step),
       'seed': config.seed,
       'key': jax.random.key_data(step_key(config.seed, step)).tolist(),
@@ -86,11 +88,11 @@ class Recorder:
 
 
 def gradient(model: Any, seed: int) -> Callable:
-  """(params, model_state, batch, step) -> (loss and its extras, gradients), as training has it."""
+  """(params, model_state, batch, step, clock) -> (loss and extras, gradients), as in training."""
 
-  def function(params, model_state, batch, step):
+  def function(params, model_state, batch, step, clock):
     return jax.value_and_grad(model.loss, has_aux=True)(
-      params, model_state, batch, rng=step_key(seed, step), step=step, train=True
+      params, model_state, batch, rng=step_key(seed, step), step=clock, train=True
     )
 
   return function

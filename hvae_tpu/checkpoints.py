@@ -7,12 +7,14 @@ only when it is complete. `meta` also holds a checksum of every array, compared 
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import itertools
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 import numpy as np
 import orbax.checkpoint as ocp
@@ -69,7 +71,10 @@ class Checkpoints:
       raise UserError(f'config.train.keep_latest={keep_latest} must be at least 1')
     self.directory = Path(workdir).absolute() / 'checkpoints'
     if not read_only:
-      self.directory.mkdir(parents=True, exist_ok=True)
+      try:
+        self.directory.mkdir(parents=True, exist_ok=True)
+      except OSError as error:
+        raise UserError(f'{self.directory} cannot be made: {error}') from error
     # A rule of Orbax that knows only the best would delete the newest.
     rules = [policies.LatestN(keep_latest)]
     if keep_every:
@@ -179,20 +184,30 @@ class Checkpoints:
       DamagedCheckpoint: all of them are.
     """
     for step in sorted(steps, reverse=True):
+      state, problem = None, None
       try:
-        return step, restore(step)
+        state = restore(step)
       except DamagedCheckpoint as error:
-        say(str(error))
-        if step == min(steps):
-          raise
-        say('using the one before')
+        problem = error
+      if not _anywhere(problem is not None):
+        return step, state
+      problem = problem or DamagedCheckpoint(
+        f'checkpoint {self.directory / str(step)} is damaged for another process'
+      )
+      if step == min(steps):
+        raise problem
+      say(f'{problem}; using the one before')
 
   def set_aside(self, step: int) -> Path:
-    """Renames a checkpoint to `<workdir>/damaged-checkpoint-<step>`: nothing is deleted, and its
-    step can be saved again. Returns the new path."""
-    target = self.directory.parent / f'damaged-checkpoint-{step}'
+    """Renames a checkpoint to `<workdir>/damaged-checkpoint-<step>-<n>`: nothing is deleted, and
+    its step can be saved again. Returns the new path."""
+    workdir = self.directory.parent
+    targets = (workdir / f'damaged-checkpoint-{step}-{i}' for i in itertools.count(1))
+    target = next(path for path in targets if not path.exists())
+    _anywhere(False)  # nobody looks for a free name once it is taken
     if jax.process_index() == 0:
       (self.directory / str(step)).rename(target)
+    _anywhere(False)  # nobody reads the folder before
     self._manager.reload()
     return target
 
@@ -213,8 +228,7 @@ class Checkpoints:
       state = self._manager.restore(step, args=ocp.args.Composite(state=arguments))['state']
       jax.block_until_ready(state)
     except Exception as error:  # Orbax and TensorStore raise many types for damaged files
-      reason = str(error).strip().splitlines()[0][:200]
-      raise DamagedCheckpoint(f'checkpoint {path} is damaged: {reason}') from error
+      raise _damage(path, error) from error
     if wrong := checksums.differing(_by_name(state), expected):
       raise DamagedCheckpoint(
         f'checkpoint {path} is damaged: {", ".join(wrong[:3])}'
@@ -228,10 +242,7 @@ class Checkpoints:
     try:
       tree = self._manager.item_metadata(step)['state'].tree
     except Exception as error:  # as above
-      reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-      raise DamagedCheckpoint(
-        f'checkpoint {self.directory / str(step)} is damaged: {reason}'
-      ) from error
+      raise _damage(self.directory / str(step), error) from error
     return {
       name: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype)
       for name, leaf in _by_name(tree).items()
@@ -275,6 +286,28 @@ class Checkpoints:
 
   def close(self) -> None:
     self._manager.close()
+
+
+# What a machine or a file system may answer although the files are as they were.
+NOT_DAMAGE = ('RESOURCE_EXHAUSTED', 'PERMISSION_DENIED', 'UNAVAILABLE', 'DEADLINE_EXCEEDED')
+
+
+def _damage(path: Path, error: Exception) -> UserError:
+  """The error to raise for one that came out of reading a checkpoint."""
+  reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+  passing = isinstance(error, PermissionError | MemoryError) or any(
+    code in str(error) for code in NOT_DAMAGE
+  )
+  if passing:
+    return UserError(f'checkpoint {path} could not be read: {reason}; nothing was changed')
+  return DamagedCheckpoint(f'checkpoint {path} is damaged: {reason}')
+
+
+def _anywhere(flag: bool) -> bool:
+  """Whether it is so on any process; also waits for all."""
+  if jax.process_count() == 1:
+    return flag
+  return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def path_name(path: tuple) -> str:

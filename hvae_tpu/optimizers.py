@@ -53,9 +53,9 @@ def create(section: Any) -> tuple[optax.GradientTransformation, Callable[[Array]
   for key in ('learning_rate', 'warmup_steps', 'clip_norm', 'weight_decay'):
     if section[key] < 0:
       raise UserError(f'config.optimizer.{key}={section[key]} must not be negative')
-  chain = OPTIMIZERS[section.name](section)
-  if section.clip_norm:
-    chain = optax.chain(optax.clip_by_global_norm(section.clip_norm), chain)
+  # Without a threshold too, so that the state has one structure.
+  clip = optax.clip_by_global_norm(section.clip_norm) if section.clip_norm else optax.identity()
+  chain = optax.chain(clip, OPTIMIZERS[section.name](section))
   factor = SCHEDULES[section.schedule](section)
   return chain, lambda step: section.learning_rate * factor(jnp.asarray(step))
 

@@ -22,12 +22,14 @@ class Run:
   """What `open_run` found.
 
   Attributes:
+    workdir: of the run.
     model: built for inference on the mesh's devices.
     state: `step`, `params` and `ema_params` (each None if not asked for), `model_state`.
     config: of the run as stored, or the one given.
     meta: of the checkpoint: `config`, `card`, `metrics`.
   """
 
+  workdir: Path
   model: Any
   state: TrainState
   config: ml_collections.ConfigDict
@@ -87,16 +89,16 @@ def open_run(
     meta = store.meta(step)
   finally:
     store.close()
-  return Run(model, state, config, mesh, meta)
+  return Run(workdir, model, state, config, mesh, meta)
 
 
 def check_model(
   source: str | Path, stored: dict[str, Any], config: ml_collections.ConfigDict
 ) -> None:
   """Raises UserError if the config is of another model than the `stored` one of `source`."""
-  old = workdir_lib.flatten(stored['model'])
-  new = workdir_lib.flatten(workdir_lib.to_json(config)['model'])
-  changeable = models.changeable_fields(stored['model']['name'])
+  old = models.with_defaults(stored.get('model', {}))
+  new = workdir_lib.to_json(config)['model']
+  changeable = models.changeable_fields(config.model.name)
   keys = sorted(k for k in old | new if old.get(k) != new.get(k) and k not in changeable)
   if keys:
     raise UserError(
@@ -117,13 +119,13 @@ def restore_weights(
   batch = batch_spec(store.meta(step)['card'], fields, 1)
   params, model_state = jax.eval_shape(model.init, jax.random.key(0), batch)
   has_average = any(name.startswith('ema_params/') for name in store.shapes(step))
-  fields = {'model_state': model_state} if jax.tree.leaves(model_state) else {}
+  parts = {'model_state': model_state} if jax.tree.leaves(model_state) else {}
   for name in weights:
-    fields['ema_params' if name == 'ema' and has_average else 'params'] = params
+    parts['ema_params' if name == 'ema' and has_average else 'params'] = params
   abstract = jax.tree.map(
     lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place),
-    fields,
-    sharding.state_shardings(fields, mesh),
+    parts,
+    sharding.state_shardings(parts, mesh),
   )
   found = store.restore_part(step, abstract)
   return TrainState(

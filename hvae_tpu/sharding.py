@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -67,6 +68,17 @@ def put(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   """This process's rows of a global batch -> global arrays, split over the devices."""
   sharding = batch_sharding(mesh)
   return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def to_host(tree: Any) -> Any:
+  """Arrays, wherever their parts lie, as NumPy arrays on every process."""
+
+  def fetch(leaf):
+    if getattr(leaf, 'is_fully_addressable', True):
+      return leaf
+    return multihost_utils.process_allgather(leaf, tiled=True)
+
+  return jax.device_get(jax.tree.map(fetch, tree))
 
 
 def state_shardings(shapes: Any, mesh: Mesh) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hvae_tpu import optimizers
+from hvae_tpu import optimizers, sharding
 from hvae_tpu.errors import UserError
 from hvae_tpu.interruption import Interrupted, Interruption
 from hvae_tpu.progress import Progress
@@ -62,13 +62,13 @@ def make_train_step(
 
   def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
     rng = step_key(seed, state.step)
-    time = state.step - (state.dropped if clock == 'applied' else 0)
+    now = state.step - (state.dropped if clock == 'applied' else 0)
     objective = jax.value_and_grad(model.loss, has_aux=True)
     (loss, (model_state, metrics)), grads = objective(
-      state.params, state.model_state, batch, rng=rng, step=time, train=True
+      state.params, state.model_state, batch, rng=rng, step=now, train=True
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    rate = learning_rate(time)
+    rate = learning_rate(now)
     params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
     new = state.replace(
       params=params,
@@ -93,6 +93,7 @@ def make_train_step(
       **means,
       'grad_norm': norm,
       'learning_rate': rate,
+      'clock': now,
       'dropped': kept.dropped,
       'dropped_in_row': kept.dropped_in_row,
     }
@@ -114,7 +115,8 @@ def lower_step(step: Step, state: TrainState, batch: dict[str, Array]) -> Any:
   Both may be abstract (`ShapeDtypeStruct` with shardings), also on devices that are not there.
   """
   placements = jax.tree.map(lambda leaf: leaf.sharding, state)
-  jitted = jax.jit(step, donate_argnums=0, out_shardings=(placements, None))
+  everywhere = sharding.replicated(jax.tree.leaves(placements)[0].mesh)
+  jitted = jax.jit(step, donate_argnums=0, out_shardings=(placements, everywhere))
   return jitted.lower(state, batch)
 
 
@@ -129,13 +131,14 @@ def summarize(window: list[dict[str, Array]]) -> dict[str, np.ndarray]:
   learning rate as they are now; and the largest gradient norm.
   """
   stacked = {k: np.stack([m[k] for m in window]) for k in window[0]}
-  latest = ('dropped', 'dropped_in_row', 'learning_rate')
+  latest = ('dropped', 'dropped_in_row', 'learning_rate', 'clock')
   summary = {}
   for name, values in stacked.items():
     finite = np.isfinite(values)
     mean = np.where(finite, values, 0).sum(0) / np.where(finite.any(0), finite.sum(0), np.nan)
     summary[name] = values[-1] if name in latest else mean
-  summary['grad_norm_max'] = stacked['grad_norm'].max()
+  norms = stacked['grad_norm']
+  summary['grad_norm_max'] = norms[np.isfinite(norms)].max(initial=0.0)
   return summary
 
 
@@ -161,7 +164,7 @@ def loop(
   start: int,
   evaluations: list[tuple[str, int, Callable[[TrainState], dict[str, Any]]]],
   save: Callable[[int, TrainState, dict[str, Any]], None],
-  diagnose: Callable[[int, TrainState], None],
+  diagnose: Callable[[int, int, TrainState], None],
   writer: Any,
   progress: Progress,
   interruption: Interruption,
@@ -176,24 +179,26 @@ def loop(
     evaluations: (name, every how many steps, `run(state)`); also run after the last step.
     save: starts saving step, state and the newest results; called when due, at the end and when
       interrupted.
-    diagnose: told the first step whose loss is not finite, and the state at the log after it.
+    diagnose: told the first step whose loss is not finite, its clock, and the state at the log
+      after it.
     writer: `writing.Writer`.
 
   Raises:
     UserError: `train.max_dropped_in_row` updates in a row were dropped; the state is saved.
   """
-  window, results, stuck = [], {}, ''
+  window, stuck = [], ''
   for done in range(start + 1, train.num_steps + 1):
     progress.waiting()
     batch = next(batches)
     progress.arrived()
     state, metrics = train_step(state, batch)
     window.append(metrics)
+    results = {}
     last = done == train.num_steps
     if due(done, train.log_every) or last:
       steps = jax.device_get(window)
       if bad := [i for i, m in enumerate(steps) if not np.isfinite(m['loss'])]:
-        diagnose(done - len(steps) + bad[0], state)
+        diagnose(done - len(steps) + bad[0], int(steps[bad[0]]['clock']), state)
       window = summarize(steps)
       rates = progress.rates(done)
       progress.line(done, {name: window[name] for name in train.progress}, rates)
@@ -211,6 +216,9 @@ def loop(
             results |= {f'{name}/{key}': value for key, value in found.items()}
       except Interrupted:
         pass
+      except Exception:
+        save(done, state, results)
+        raise
       if due(done, train.save_every) or last or stuck or interruption.requested:
         save(done, state, results)
     if stuck:

@@ -1,8 +1,10 @@
-"""What a run leaves in its work directory besides checkpoints, and whether it may be resumed.
+"""What a run leaves in its work directory, and whether it may be resumed.
 
-config.json     config of the latest start
-checkpoints/    see checkpoints.py
-<mode>/         what a mode wrote: logs and pictures of `train`, results of `eval`, ...
+* `config.json`: config of the latest start
+* `checkpoints/`: see checkpoints.py
+* `<mode>/`: what a mode wrote: logs of `train`, results of `eval`, pictures of `sample`
+* `nonfinite-<step>/`: see bundles.py
+* `damaged-checkpoint-<step>-<n>/`: set aside by a resume
 """
 
 from collections.abc import Callable, Iterable
@@ -35,11 +37,14 @@ def _with_tuples(value: Any) -> Any:
 
 
 def store_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
-  """Writes config.json, whole or not at all."""
-  workdir.mkdir(parents=True, exist_ok=True)
+  """Writes config.json, whole or not at all. Raises UserError if the directory does not allow."""
   temporary = workdir / f'.{CONFIG}.{os.getpid()}'
-  temporary.write_text(json.dumps(to_json(config), indent=2) + '\n')
-  temporary.replace(workdir / CONFIG)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(json.dumps(to_json(config), indent=2) + '\n')
+    temporary.replace(workdir / CONFIG)
+  except OSError as error:
+    raise UserError(f'--workdir={workdir} cannot be written: {error}') from error
 
 
 def stored_config(workdir: Path) -> dict[str, Any] | None:

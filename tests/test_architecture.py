@@ -13,14 +13,15 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'configs': {'configs'},
   'data_prep': {'data_prep'},
   'data_prep.bench': {'data_prep', 'hvae_tpu.data'},
-  'hvae_tpu': {'hvae_tpu.runs', 'hvae_tpu.state', 'hvae_tpu.checkpoints', 'hvae_tpu.models'},
+  'hvae_tpu': {'hvae_tpu.runs', 'hvae_tpu.state', 'hvae_tpu.checkpoints', 'hvae_tpu.models'}
+  | {'hvae_tpu.evals'},
   'hvae_tpu.errors': set(),
   'hvae_tpu.main': {'hvae_tpu.modes', 'hvae_tpu.commands', 'hvae_tpu.distributed'},
   'hvae_tpu.commands': set(),
   'hvae_tpu.distributed': set(),
   'hvae_tpu.modes': {'hvae_tpu'},
   'hvae_tpu.train': {'hvae_tpu.optimizers', 'hvae_tpu.interruption', 'hvae_tpu.progress'}
-  | {'hvae_tpu.state'},
+  | {'hvae_tpu.sharding', 'hvae_tpu.state'},
   'hvae_tpu.state': {'hvae_tpu.sharding', 'hvae_tpu.optimizers'},
   'hvae_tpu.runs': {'hvae_tpu.checkpoints', 'hvae_tpu.data', 'hvae_tpu.models'}
   | {'hvae_tpu.sharding', 'hvae_tpu.workdir', 'hvae_tpu.state'},
@@ -38,7 +39,7 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu.layers': {'hvae_tpu.distributions'},
   'hvae_tpu.models': {'hvae_tpu.models', 'hvae_tpu.layers', 'hvae_tpu.distributions'},
   'hvae_tpu.evals': {'hvae_tpu.evals', 'hvae_tpu.distributions', 'hvae_tpu.state'}
-  | {'hvae_tpu.writing'},
+  | {'hvae_tpu.sharding', 'hvae_tpu.writing'},
   'hvae_tpu.nonfinite': {'hvae_tpu.checkpoints'},
   'hvae_tpu.bundles': {'hvae_tpu.data', 'hvae_tpu.nonfinite', 'hvae_tpu.runs', 'hvae_tpu.workdir'}
   | {'hvae_tpu.checkpoints', 'hvae_tpu.state', 'hvae_tpu.train'},

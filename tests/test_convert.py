@@ -198,8 +198,8 @@ def test_bits_per_dim_and_what_modes_show(exported, tmp_path, debug_config, monk
   assert evaluate.run(debug_config, tmp_path / 'run', 'latest') == 0
   text = capsys.readouterr().out
   assert 'weights imported from hvae_tpu: demo.safetensors (safetensors file)' in text
-  results = json.loads((tmp_path / 'run' / 'eval' / 'test-3.json').read_text())
-  np.testing.assert_allclose(found['bpd'], results['elbo/bpd'], rtol=1e-6)
+  results = json.loads((tmp_path / 'run' / 'eval' / 'test-3-ema.json').read_text())
+  np.testing.assert_allclose(found['bpd'], results['results']['elbo/bpd'], rtol=1e-6)
   monkeypatch.setattr(pictures, 'make', lambda *args, **options: lambda *args: {})
   assert sample.run(debug_config, tmp_path / 'run', 'latest') == 0
   assert 'weights imported from hvae_tpu' in capsys.readouterr().out

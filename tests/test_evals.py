@@ -55,7 +55,7 @@ def batches(*columns, masks=None):
 def test_averages_count_every_example_once():
   """Batches of 4 and of 1 real example and 3 of padding, which is not finite."""
   read = batches([1, 2, 3, 4], [10, 255, 255, 255], masks=[[True] * 4, [True] + [False] * 3])
-  found = elbo.make(Reporter(), read)(jnp.float32(1), {}, RNG)
+  found = elbo.make(Reporter(), read)(jnp.float32(1), {}, 0, RNG)
   assert found['num_examples'] == 5 and found['neg_elbo'] == 4
   np.testing.assert_array_equal(found['kl_per_level'], [4, 8])
   assert set(found) == {'neg_elbo', 'kl_per_level', 'num_examples'}
@@ -66,7 +66,7 @@ def test_bernoulli_baseline():
   views = {'train': batches([255, 255, 255, 0]), None: batches([255, 0, 0], masks=[[1, 1, 0]])}
   run = bernoulli_baseline.make(Reporter(), lambda role=None: views[role]())
   expected = -4 * (np.log(4 / 6) + np.log(2 / 6)) / 2  # four pixels, two examples
-  assert run(None, {}, RNG)['nll'] == pytest.approx(expected, rel=1e-6)
+  assert run(None, {}, 0, RNG)['nll'] == pytest.approx(expected, rel=1e-6)
 
 
 def test_pictures():
@@ -78,7 +78,7 @@ def test_pictures():
     temperature_per_level=(0.0, 0.0, 0.9),
     num_partial=2,
   )
-  found = draw(None, {}, RNG)
+  found = draw(None, {}, 0, RNG)
   rows = lambda name: found[name].reshape(-1, 2, 6, 1)[:, 0, ::2, 0].tolist()
   samples = [[100] * 3, [50] * 3, [30] * 3]
   assert rows('samples') == samples
@@ -90,6 +90,11 @@ def test_pictures():
 def test_one_temperature_per_level():
   with pytest.raises(UserError, match='temperature_per_level has 2 numbers; the model has 3'):
     pictures.make(Reporter(), batches([1]), temperature_per_level=(1.0, 1.0))
+
+
+def test_a_row_has_no_more_pictures_than_a_batch():
+  with pytest.raises(UserError, match=r'9 images a row \(num\) are more than .*batch_size=8'):
+    pictures.check({'num': 9}, batch_size=8)
 
 
 def section(weights: str) -> ml_collections.ConfigDict:
@@ -105,7 +110,9 @@ def section(weights: str) -> ml_collections.ConfigDict:
   ],
 )
 def test_weights(weights, expected):
-  state = types.SimpleNamespace(params=jnp.float32(1), ema_params=jnp.float32(10), model_state={})
+  state = types.SimpleNamespace(
+    step=0, params=jnp.float32(1), ema_params=jnp.float32(10), model_state={}
+  )
   run = evals.create('elbo', section(weights), Reporter(), batches([1, 3]), seed=0)
   found = run(state)
   assert {k: v for k, v in found.items() if k.startswith('neg_elbo')} == expected

@@ -64,7 +64,7 @@ def test_life_of_a_run(command, workdir):
 
   code, out, err = command(*TINY, where, '--mode=eval')
   assert code == 0, err
-  results = json.loads((workdir / 'eval' / 'test-4.json').read_text())
+  results = json.loads((workdir / 'eval' / 'test-4-ema.json').read_text())['results']
   assert results['elbo/num_examples'] == 250
   assert 0 < results['elbo/neg_elbo'] < 1000 and results['bernoulli_baseline/nll'] > 0
 
@@ -109,6 +109,14 @@ def test_life_of_a_run(command, workdir):
       [f'--config={DEBUG}', '--config.train.batch_size=8000'],
       ['4500 examples', 'train.batch_size=8000'],
     ),
+    ([f'--config={DEBUG}', '--config.model.dtype=auto'], ["config.model.dtype='auto'", 'bfloat16']),
+    ([f'--config={DEBUG}', '--config.model.width=3'], ['bottleneck_multiple=0.25', 'channel']),
+    ([f'--config={DEBUG}', '--config.model.num_mixtures=0'], ['config.model.num_mixtures=0']),
+    ([f'--config={DEBUG}', '--config.model.target_crop=16'], ['config.model.target_crop=16']),
+    ([f'--config={DEBUG}', '--config.model.image_channels=2'], ['[32, 32, 1]', '[32, 32, 2]']),
+    ([f'--config={DEBUG}', '--config.evals.pictures.num=9'], ['9 images', 'batch_size=8']),
+    ([f'--config={DEBUG}', '--config.train.log_every=0'], ['config.train.log_every=0']),
+    ([f'--config={DEBUG}', '--checkpoint=best'], ['--checkpoint=best', 'init_from']),
     (['--config=configs/cifar10.py:vdvae,debug'], ['python -m data_prep.build cifar10']),
     ([f'--config={DEBUG}', '--mode=eval'], ['config.json', 'no run']),
   ],
@@ -120,6 +128,7 @@ def test_mistakes_are_told_in_a_sentence(command, tmp_path, arguments, parts):
   assert err.startswith('error: ') and err.count('\n') == 1, err
   for part in parts:
     assert part in err
+  assert not (tmp_path / 'run' / 'config.json').exists()  # the corrected command must be welcome
 
 
 def test_mistakes_leave_no_traceback():

@@ -20,7 +20,8 @@ FLAGS = (
   '--config.train.save_every=3',
   '--config.evals.batch_size=16',
   '--config.evals.elbo.every=3',
-  '--config.evals.pictures.every=0',
+  '--config.evals.pictures.every=3',
+  '--config.evals.pictures.num=8',  # as many as devices: the pictures too are spread over them
 )
 
 

@@ -1,8 +1,9 @@
 """Evaluations: numbers and pictures of a trained state, by the name that configs use.
 
-An evaluation is a module with `make(model, batches, **options) -> run`, and `run(params,
-model_state, rng) -> dict` of numbers and uint8 pictures. `batches(role)` iterates once over the
-view of that role ('train', 'valid', 'test'; None: the evaluated one) as global arrays with `mask`.
+An evaluation is a module with `NEEDS`, the methods of a model that it asks for, `make(model,
+batches, **options) -> run`, and `run(params, model_state, step, rng) -> dict` of numbers and uint8
+pictures. `batches(role)` iterates once over the view of that role ('train', 'valid', 'test'; None:
+the evaluated one) as global arrays with `mask`. A module may `check(options, batch_size)` first.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,6 +17,12 @@ from hvae_tpu.evals import bernoulli_baseline, elbo, pictures
 
 EVALS = {'elbo': elbo, 'pictures': pictures, 'bernoulli_baseline': bernoulli_baseline}
 WEIGHTS = {'ema': ('ema',), 'raw': ('raw',), 'both': ('ema', 'raw')}
+
+
+def check_weights(weights: str, key: str = 'config.evals.weights') -> None:
+  """Raises UserError for a name that is not in `WEIGHTS`."""
+  if weights not in WEIGHTS:
+    raise UserError(f'{key}={weights!r} must be one of {", ".join(WEIGHTS)}')
 
 
 def create(
@@ -38,12 +45,13 @@ def create(
   """
   if name not in EVALS:
     raise UserError(f'evaluation {name!r} must be one of {", ".join(EVALS)}')
-  if section.weights not in WEIGHTS:
-    raise UserError(f'config.evals.weights={section.weights!r} must be one of {", ".join(WEIGHTS)}')
+  check_weights(section.weights)
   for method in EVALS[name].NEEDS:
     if not hasattr(model, method):
       raise UserError(f'evaluation {name!r} needs {method}(), which {type(model).__name__} lacks')
   options = {k: v for k, v in section[name].items() if k != 'every'}
+  if hasattr(EVALS[name], 'check'):
+    EVALS[name].check(options, section.batch_size)
   evaluate = EVALS[name].make(model, batches, **options)
   rng = jax.random.fold_in(jax.random.key(seed), 2)
 
@@ -52,7 +60,7 @@ def create(
     for weights in WEIGHTS[section.weights]:
       suffix = '_raw' if weights == 'raw' and section.weights == 'both' else ''
       params = state_lib.eval_params(state, weights)
-      found = evaluate(params, state.model_state, rng)
+      found = evaluate(params, state.model_state, state.step, rng)
       results |= {key + suffix: value for key, value in found.items()}
     return results
 

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 from jax import Array
 import numpy as np
+
+from hvae_tpu import sharding
 
 NEEDS = ()
 
@@ -14,11 +15,11 @@ def make(model: Any, batches: Callable[..., Iterator]) -> Callable[..., dict[str
   """Negative log-likelihood of the factorised Bernoulli fitted to the training view.
 
   Returns:
-    `run(params, model_state, rng)`: `nll`, nats per example of the evaluated view. The pixels'
-    probabilities are their means over the training view, with one count of each value added.
+    `run(params, model_state, step, rng)`: `nll`, nats per example of the evaluated view. A pixel's
+    probability is its mean over the training view, with one count of each value added.
   """
 
-  def run(params: Any, model_state: Any, rng: Array) -> dict[str, float]:
+  def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, float]:
     ones, count = _sums(batches('train'))
     p = (ones + 1) / (count + 2)
     ones, count = _sums(batches())
@@ -33,6 +34,7 @@ def _sums(batches: Iterator) -> tuple[np.ndarray, int]:
   total, count = 0, 0
   for batch in batches:
     sums = (batch['image'] / 255 * batch['mask'][:, None, None, None]).sum(0)
-    total = total + jax.device_get(sums).astype(np.float64)
-    count += int(batch['mask'].sum())
+    sums, size = sharding.to_host((sums, batch['mask'].sum()))
+    total = total + sums.astype(np.float64)
+    count += int(size)
   return total, count

@@ -8,10 +8,19 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu import writing
+from hvae_tpu import sharding, writing
 from hvae_tpu.errors import UserError
 
 NEEDS = ('sample', 'encode', 'decode', 'level_names')
+
+
+def check(options: dict[str, Any], batch_size: int) -> None:
+  """Raises UserError if one evaluation batch has fewer images than a row."""
+  if options['num'] > batch_size:
+    raise UserError(
+      f'{options["num"]} images a row (num) are more than config.evals.batch_size={batch_size}; '
+      f'lower the one or raise the other'
+    )
 
 
 def make(
@@ -32,7 +41,7 @@ def make(
       `partial_temperature`; i at equal distances between none and all.
 
   Returns:
-    `run(params, model_state, rng)`: uint8 pictures [rows * H, num * W, C]:
+    `run(params, model_state, step, rng)`: uint8 pictures [rows * H, num * W, C]:
     `samples`, a row per temperature; `reconstructions`, originals and full reconstructions;
     `partial`, the grid of the VDVAE release: originals, a row per i, the rows of samples.
 
@@ -61,14 +70,14 @@ def make(
   def decode(params, model_state, latents, rng, given):
     return model.decode(params, model_state, latents, rng, partial_temperature, given)
 
-  def run(params: Any, model_state: Any, rng: Array) -> dict[str, np.ndarray]:
+  def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, np.ndarray]:
     sample_rng, encode_rng, decode_rng = jax.random.split(rng, 3)
     # The same noise at every temperature shows what the temperature does.
     samples = [sample(params, model_state, sample_rng, t) for t in rows]
     latents, originals = encode(params, model_state, next(iter(batches())), encode_rng)
     kept = [jnp.arange(levels) < i for i in (*points, levels)]
     partial = [decode(params, model_state, latents, decode_rng, given) for given in kept]
-    grid = lambda rows: writing.grid(np.stack(jax.device_get(rows)))
+    grid = lambda rows: writing.grid(np.stack(sharding.to_host(rows)))
     return {
       'samples': grid(samples),
       'reconstructions': grid([originals, partial[-1]]),

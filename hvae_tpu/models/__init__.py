@@ -41,9 +41,15 @@ def create(section: dict[str, Any], platform: str, differentiated: bool = True) 
     raise UserError(f'config.model has {", ".join(unknown)}, which {name} does not know')
   auto = AUTO_TRAINING if differentiated else AUTO_INFERENCE
   for key, value in fields.items():
-    if value == 'auto':
-      fields[key] = auto[key][platform]
+    if value == 'auto' and key in auto:
+      fields[key] = auto[key].get(platform, auto[key]['gpu'])
   return MODELS[name](**fields)
+
+
+def with_defaults(section: dict[str, Any]) -> dict[str, Any]:
+  """A stored `config.model`, completed by the fields that its model has gained since."""
+  fields = dataclasses.fields(MODELS[section['name']]) if section.get('name') in MODELS else ()
+  return {field.name: field.default for field in fields} | section
 
 
 def changeable_fields(name: str) -> set[str]:

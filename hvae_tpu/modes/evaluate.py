@@ -13,18 +13,20 @@ from hvae_tpu.importers import verdict
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
-  """Writes `<workdir>/eval/<view>-<step>.json` and pictures beside it. Returns the exit code.
+  """Writes `<run>/eval/<view>-<step>-<weights>.json` and pictures beside it. Returns the exit code.
 
   Raises:
     UserError: no such checkpoint, view or evaluation.
   """
-  weights = evals.WEIGHTS.get(config.evals.weights, ('ema',))
-  opened = runs.open_run(workdir, checkpoint, config, weights)
+  weights = config.evals.weights
+  evals.check_weights(weights)
+  opened = runs.open_run(workdir, checkpoint, config, evals.WEIGHTS[weights])
   dataset = data.open_dataset(config.data.name, config.data.root)
   batches = runs.eval_batches(dataset, config, opened.mesh, config.eval.split)
   view = runs.view_of(config, config.eval.split)
   step = opened.state.step
-  print(f'{view} of {config.data.name}, {dataset.size(view):,} examples, step {step:,}')
+  size = dataset.size(view)
+  print(f'{view} of {config.data.name}, {size:,} examples, step {step:,}, {weights} weights')
   for line in verdict.describe(opened.meta.get('import')):
     print(line)
   numbers, pictures = {}, {}
@@ -34,25 +36,26 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       is_picture = getattr(value, 'dtype', None) == np.uint8
       (pictures if is_picture else numbers)[f'{name}/{key}'] = value
   if jax.process_index() == 0:
-    stem = f'{view.replace("/", "-")}-{step}'
-    _store(workdir / 'eval', stem, numbers, pictures)
-    print(_summary(numbers))
-    print(f'stored in {workdir / "eval"}')
+    plain = {name: np.asarray(value).tolist() for name, value in numbers.items()}
+    about = {'run': str(opened.workdir), 'step': step, 'view': view, 'weights': weights}
+    stem = f'{view.replace("/", "-")}-{step}-{weights}'
+    _store(opened.workdir / 'eval', stem, about | {'results': plain}, pictures)
+    print(_summary(numbers, config.eval.published_bpd))
+    print(f'stored in {opened.workdir / "eval"}')
   return 0
 
 
-def _store(directory: Path, stem: str, numbers: dict, pictures: dict) -> None:
+def _store(directory: Path, stem: str, record: dict, pictures: dict) -> None:
   directory.mkdir(parents=True, exist_ok=True)
-  plain = {name: np.asarray(value).tolist() for name, value in numbers.items()}
   temporary = directory / f'.{stem}.json'
-  temporary.write_text(json.dumps(plain, indent=2) + '\n')
+  temporary.write_text(json.dumps(record, indent=2) + '\n')
   temporary.replace(directory / f'{stem}.json')
   for name, picture in pictures.items():
     writing.save_png(directory / f'{stem}-{name.replace("/", "-")}.png', picture)
 
 
-def _summary(numbers: dict) -> str:
-  """Every single number on a line, with its unit."""
+def _summary(numbers: dict, published_bpd: float | None) -> str:
+  """Every single number on a line, with its unit; then what to compare it with."""
   lines = []
   for name, value in numbers.items():
     if not np.ndim(value):
@@ -60,6 +63,8 @@ def _summary(numbers: dict) -> str:
   baseline, nats = numbers.get('bernoulli_baseline/nll'), numbers.get('elbo/neg_elbo')
   if baseline and nats and math.isfinite(nats):
     lines.append(f'  the model needs {nats / baseline:.3f} of the nats of the factorised baseline')
+  if published_bpd is not None:
+    lines.append(f'  published: {published_bpd:g} bits/dim')
   return '\n'.join(lines)
 
 

@@ -40,6 +40,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       state.model_state,
       batch,
       bundle['step'],
+      bundle['clock'],
     )
   if place is None:
     print(

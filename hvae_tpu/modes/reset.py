@@ -8,8 +8,9 @@ import ml_collections
 from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.errors import UserError
 
-# What the program writes into a work directory; see workdir.py.
-OURS = (workdir_lib.CONFIG, 'checkpoints', 'train', 'eval', 'sample')
+# What the program writes into a work directory, as patterns; see workdir.py. The config goes last:
+# after an interruption the rest can still be reset.
+OURS = ('sample', 'eval', 'train', 'nonfinite-*', 'damaged-checkpoint-*', 'checkpoints')
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
@@ -23,15 +24,16 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'{workdir} has no {workdir_lib.CONFIG}, so it is not a work directory of this program; '
       f'nothing is deleted; correct --workdir'
     )
-  # The config goes last: after an interruption the rest can still be reset.
-  present = [workdir / name for name in reversed(OURS) if (workdir / name).exists()]
+  patterns = (*OURS, workdir_lib.CONFIG)
+  present = [path for pattern in patterns for path in sorted(workdir.glob(pattern))]
   for path in present:
     print(f'{"deleting" if config.reset.yes else "would delete"} {path} ({_size(path)})')
   if not config.reset.yes:
     print('nothing was deleted; add --config.reset.yes=true to delete')
     return 0
   for path in present:
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # Of a link only the link is ours.
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
   left = sorted(p.name for p in workdir.iterdir())
   if left:
     print(f'kept what is not ours: {", ".join(left)}')

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from hvae_tpu import data, runs, writing
+from hvae_tpu import data, evals, runs, writing
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import pictures
 from hvae_tpu.importers import verdict
@@ -13,33 +13,30 @@ from hvae_tpu.state import eval_params
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
-  """Writes `<workdir>/sample/<picture>-<step>.png` by `config.sample`. Returns the exit code.
+  """Writes `<run>/sample/<picture>-<step>.png` by `config.sample`. Returns the exit code.
 
   Raises:
     UserError: no such checkpoint or view, or a temperature list of another length.
   """
   options = config.sample.to_dict()
   seed, split = options.pop('seed'), options.pop('split')
-  weights = 'raw' if config.evals.weights == 'raw' else 'ema'
+  evals.check_weights(config.evals.weights)
+  weights = evals.WEIGHTS[config.evals.weights][0]
   opened = runs.open_run(workdir, checkpoint, config, (weights,))
   for method in pictures.NEEDS:
     if not hasattr(opened.model, method):
       raise UserError(f'--mode=sample needs {method}(), which {config.model.name} lacks')
   dataset = data.open_dataset(config.data.name, config.data.root)
-  if options['num'] > config.evals.batch_size:
-    raise UserError(
-      f'config.sample.num={options["num"]} images a row are more than '
-      f'config.evals.batch_size={config.evals.batch_size}; lower the one or raise the other'
-    )
+  pictures.check(options, config.evals.batch_size)
   batches = runs.eval_batches(dataset, config, opened.mesh, split)
   draw = pictures.make(opened.model, batches, **options)
   params = eval_params(opened.state, weights)
-  found = draw(params, opened.state.model_state, jax.random.key(seed))
+  found = draw(params, opened.state.model_state, opened.state.step, jax.random.key(seed))
   if jax.process_index() == 0:
     for line in verdict.describe(opened.meta.get('import')):
       print(line)
     for name, picture in found.items():
-      path = workdir / 'sample' / f'{name}-{opened.state.step}.png'
+      path = opened.workdir / 'sample' / f'{name}-{opened.state.step}.png'
       path.parent.mkdir(parents=True, exist_ok=True)
       writing.save_png(path, picture)
       print(f'wrote {path}')

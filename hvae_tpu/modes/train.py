@@ -8,6 +8,7 @@ from typing import Any
 
 from clu import parameter_overview
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 import ml_collections
 
@@ -32,6 +33,14 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   say = print if first else lambda *_: None
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
   sharding.check_batch_size(config.train.batch_size, mesh)
+  if checkpoint != 'latest':
+    raise UserError(
+      f'--checkpoint={checkpoint} is not for --mode=train, which resumes the latest; start another '
+      f'--workdir with --config.train.init_from=DIR'
+    )
+  for key in ('num_steps', 'log_every'):
+    if config.train[key] < 1:
+      raise UserError(f'config.train.{key}={config.train[key]} must be at least 1')
   model = models.create(config.model.to_dict(), runs.platform(mesh))
   tx, learning_rate = optimizers.create(config.optimizer)
   train_step = train_lib.make_train_step(
@@ -44,14 +53,10 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   dataset = _open_dataset(config.data)
   interruption = Interruption()
   evaluations = _evaluations(config, mesh, dataset, interruption)
-  stored = workdir_lib.stored_config(workdir)
-  if stored is not None:
-    changeable = models.changeable_fields(config.model.name)
-    workdir_lib.check_resumable(workdir, stored, config, changeable, say)
-
   checkpoints = Checkpoints(
     workdir, **{k: config.train[k] for k in ('keep_latest', 'keep_every', 'best_metric')}
   )
+  _check_resumable(config, workdir, checkpoints, say)
   if checkpoints.steps and checkpoints.steps[-1] >= config.train.num_steps:
     say(
       f'{workdir} is finished: step {checkpoints.steps[-1]:,} of config.train.num_steps='
@@ -59,10 +64,9 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     )
     return 0
   batch = runs.batch_spec(dataset.card, config.data.fields, config.train.batch_size)
-  abstract = abstract_state(model, tx, batch, mesh, config.train.ema_decay is not None)
-  start, state = _resume(checkpoints, abstract, say)
-  if first:
-    workdir_lib.store_config(workdir, config)
+  ema = config.train.ema_decay is not None
+  abstract = lambda ema: abstract_state(model, tx, batch, mesh, ema)
+  start, state = _resume(checkpoints, abstract, ema, say)
   _describe(config, mesh, dataset, workdir, start, say)
 
   batches = runs.train_batches(dataset, config, mesh, start)
@@ -70,13 +74,15 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   with interruption:
     try:
       batch = next(batches)
+      if first:
+        workdir_lib.store_config(workdir, config)
       if state is None:
         state = _fresh(config, model, tx, batch, mesh, say)
       if first:
         _record(state, config, writer, workdir, start)
       state = train_lib.loop(
         state,
-        _compile(train_step, state, batch, say),
+        _compile(train_step, state, batch, config.train, say),
         itertools.chain([batch], batches),
         config.train,
         start=start,
@@ -131,17 +137,43 @@ def _evaluations(
   ]
 
 
+def _check_resumable(
+  config: ml_collections.ConfigDict,
+  workdir: Path,
+  checkpoints: Checkpoints,
+  say: Callable[[str], None],
+) -> None:
+  """Raises UserError if the directory has checkpoints of another run; tells what changes."""
+  stored = workdir_lib.stored_config(workdir)
+  if stored is not None and checkpoints.steps:
+    stored['model'] = models.with_defaults(stored.get('model', {}))
+    changeable = models.changeable_fields(config.model.name)
+    workdir_lib.check_resumable(workdir, stored, config, changeable, say)
+
+
 def _resume(
-  checkpoints: Checkpoints, abstract: TrainState, say: Callable[[str], None]
+  checkpoints: Checkpoints,
+  abstract: Callable[[bool], TrainState],
+  ema: bool,
+  say: Callable[[str], None],
 ) -> tuple[int, TrainState | None]:
-  """The newest state that is not damaged, and its step; (0, None) where there is none."""
+  """The newest state that is not damaged, and its step; (0, None) where there is none.
+
+  An average of the parameters that was not kept so far starts from them.
+  """
   steps = checkpoints.steps
   if not steps:
     return 0, None
   began = time.perf_counter()
-  start, state = checkpoints.restore_newest(
-    steps, lambda step: checkpoints.restore(step, abstract), say
-  )
+
+  def restore(step: int) -> TrainState:
+    stored_ema = any(name.startswith('ema_params/') for name in checkpoints.shapes(step))
+    state = checkpoints.restore(step, abstract(stored_ema))
+    if ema and not stored_ema:
+      return state.replace(ema_params=jax.tree.map(jnp.copy, state.params))
+    return state if ema else state.replace(ema_params=None)
+
+  start, state = checkpoints.restore_newest(steps, restore, say)
   for step in steps:
     if step > start:
       say(f'moved the damaged one to {checkpoints.set_aside(step)}')
@@ -167,10 +199,19 @@ def _fresh(
   return state
 
 
-def _compile(train_step: train_lib.Step, state: TrainState, batch: Any, say: Callable) -> Any:
+def _compile(
+  train_step: train_lib.Step, state: TrainState, batch: Any, train: Any, say: Callable
+) -> Any:
   say('compiling the train step ...')
   began = time.perf_counter()
-  compiled = train_lib.lower_step(train_step, state, batch).compile()
+  lowered = train_lib.lower_step(train_step, state, batch)
+  metrics = lowered.out_info[1]
+  if unknown := sorted(set(train.progress) - set(metrics)):
+    raise UserError(
+      f'config.train.progress names {", ".join(unknown)}, which is no metric of this model; '
+      f'it has {", ".join(sorted(metrics))}'
+    )
+  compiled = lowered.compile()
   say(f'compiled in {time.perf_counter() - began:.1f} s')
   return compiled
 

@@ -71,7 +71,7 @@ def _picture_rows(level_names: tuple[str, ...], num_partial: int) -> tuple[list,
   """Of the picture grid: how many levels each row keeps, and the temperatures of its samples."""
   batches = lambda: iter([{'image': np.zeros((1, 1, 1, 1), np.uint8)}])
   run = pictures.make(Labels(level_names), batches, num=1, num_partial=num_partial)
-  rows = run({}, {}, jax.random.key(0))['partial'].ravel().tolist()
+  rows = run({}, {}, 0, jax.random.key(0))['partial'].ravel().tolist()
   return rows[1 : 1 + num_partial], [row / 100 for row in rows[1 + num_partial :]]
 
 

@@ -62,10 +62,31 @@ class VDVAE:
         f'model.likelihood={self.likelihood} chains three colours; '
         f'model.image_channels={self.image_channels} must be 3 (or the likelihood bernoulli)'
       )
+    errors += [] if errors else self._number_problems()
     if self.unroll != 'full' and not (self.unroll.isdigit() and int(self.unroll) > 0):
       errors.append(f"model.unroll={self.unroll!r} must be 'auto', 'full' or a number of blocks")
     if errors:
       raise UserError('; '.join('config.' + error for error in errors))
+
+  def _number_problems(self) -> list[str]:
+    errors = [
+      f'model.{name}={getattr(self, name)} must be at least 1'
+      for name in ('image_size', 'image_channels', 'width', 'zdim', 'num_mixtures')
+      if getattr(self, name) < 1
+    ]
+    if self.input_std <= 0:
+      errors.append(f'model.input_std={self.input_std} must be positive')
+    if not 0 <= 2 * self.target_crop < self.image_size:
+      errors.append(
+        f'model.target_crop={self.target_crop} leaves nothing of model.image_size={self.image_size}'
+      )
+    widths = [self.width_at(run.res) for run in (*self.encoder_runs, *self.decoder_runs)]
+    if not errors and min(widths) * self.bottleneck_multiple < 1:
+      errors.append(
+        f'model.bottleneck_multiple={self.bottleneck_multiple} of the width {min(widths)} is less '
+        f'than one channel'
+      )
+    return errors
 
   # What the network reads.
 
@@ -135,6 +156,12 @@ class VDVAE:
     return distributions.dmol_log_prob(mixture, target, half_bin=half_bin, upper_edge=upper_edge)
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
+    expected = (self.image_size, self.image_size, self.image_channels)
+    if (found := batch['image'].shape[1:]) != expected:
+      raise UserError(
+        f'the data has images {list(found)}, but config.model.image_size and image_channels ask '
+        f'for {list(expected)}; correct them, or config.data.name'
+      )
     # A loop compiles faster than its copies, and makes the same parameters.
     net = Net(dataclasses.replace(self, unroll='1', remat='none'))
     params_rng, sample_rng = jax.random.split(rng)

@@ -142,7 +142,7 @@ def _normal(features: Array) -> distributions.Normal:
 
 
 def _block_fields(config, run: layout.Run, options: Options, num_blocks: int) -> dict[str, Any]:
-  """What blocks of a run have in common; see section 2 of the VDVAE paper's appendix for widths."""
+  """What the blocks of a run have in common, and the name of the run."""
   width = config.width_at(run.res)
   deep = (1 / num_blocks) ** 0.5
   return dict(
