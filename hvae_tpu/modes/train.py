@@ -74,11 +74,10 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   with interruption:
     try:
       batch = next(batches)
-      if first:
-        workdir_lib.store_config(workdir, config)
       if state is None:
         state = _fresh(config, model, tx, batch, mesh, say)
       if first:
+        workdir_lib.store_config(workdir, config)
         _record(state, config, writer, workdir, start)
       state = train_lib.loop(
         state,
