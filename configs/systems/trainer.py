@@ -37,6 +37,8 @@ def base() -> ml_collections.ConfigDict:
     keep_latest=2,
     keep_every=0,  # also keep steps that are multiples of this
     best_metric='elbo/bpd',  # smallest value is --checkpoint=best
+    profile_at=0,  # trace the program from this step since the start on, into train/; 0: never
+    profile_steps=5,
     init_from='',  # work directory of a run whose weights to start from
     allow_config_change=False,  # resume although the model, data or seed differ
   )

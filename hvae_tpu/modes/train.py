@@ -18,6 +18,7 @@ from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.checkpoints import Checkpoints
 from hvae_tpu.errors import UserError
 from hvae_tpu.interruption import Interruption
+from hvae_tpu.profiling import Profiled
 from hvae_tpu.progress import Progress
 from hvae_tpu.state import TrainState, abstract_state, create_state
 from hvae_tpu.writing import Writer
@@ -81,7 +82,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
         _record(state, config, writer, workdir, start)
       state = train_lib.loop(
         state,
-        _compile(train_step, state, batch, config.train, say),
+        _compile(train_step, state, batch, config.train, workdir / 'train', say),
         itertools.chain([batch], batches),
         config.train,
         start=start,
@@ -199,8 +200,13 @@ def _fresh(
 
 
 def _compile(
-  train_step: train_lib.Step, state: TrainState, batch: Any, train: Any, say: Callable
-) -> Any:
+  train_step: train_lib.Step,
+  state: TrainState,
+  batch: Any,
+  train: Any,
+  logs: Path,
+  say: Callable[[str], None],
+) -> train_lib.Step:
   say('compiling the train step ...')
   began = time.perf_counter()
   lowered = train_lib.lower_step(train_step, state, batch)
@@ -212,6 +218,8 @@ def _compile(
     )
   compiled = lowered.compile()
   say(f'compiled in {time.perf_counter() - began:.1f} s')
+  if train.profile_at and jax.process_index() == 0:
+    return Profiled(compiled, logs, train.profile_at, train.profile_steps)
   return compiled
 
 
