@@ -239,24 +239,26 @@ class Checkpoints:
 
   def shapes(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:
     """What is stored: path of every array, '/'-joined -> shape and dtype."""
-    try:
-      tree = self._manager.item_metadata(step)['state'].tree
-    except Exception as error:  # as above
-      raise _damage(self.directory / str(step), error) from error
     return {
       name: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype)
-      for name, leaf in _by_name(tree).items()
+      for name, leaf in _by_name(self._metadata(step)).items()
     }
+
+  def _metadata(self, step: int) -> dict[str, Any]:
+    """The state as Orbax describes it: fields to trees of leaves with `shape` and `dtype`."""
+    try:
+      return self._manager.item_metadata(step)['state'].tree
+    except Exception as error:  # as above
+      raise _damage(self.directory / str(step), error) from error
 
   def restore_named(self, step: int, field: str, mesh: Mesh) -> dict[str, np.ndarray]:
     """One field of the state as it was stored: path inside the field -> array, replicated."""
-    prefix = field + '/'
-    stored = {n[len(prefix) :]: s for n, s in self.shapes(step).items() if n.startswith(prefix)}
+    stored = self._metadata(step).get(field)
     place = sharding.replicated(mesh)
-    abstract = nest(
-      {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place) for n, s in stored.items()}
+    abstract = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype, sharding=place), stored
     )
-    if not abstract:
+    if not jax.tree.leaves(abstract):
       return {}
     restored = self.restore_part(step, {field: abstract})[field]
     return {name: np.asarray(leaf) for name, leaf in _by_name(restored).items()}
@@ -319,15 +321,3 @@ def path_name(path: tuple) -> str:
 
 def _by_name(tree: Any) -> dict[str, Any]:
   return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def nest(flat: dict[str, Any]) -> dict[str, Any]:
-  """{'a/b': x} -> {'a': {'b': x}}."""
-  tree = {}
-  for name, leaf in flat.items():
-    *parents, last = name.split('/')
-    node = tree
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[last] = leaf
-  return tree

@@ -86,7 +86,7 @@ def drill(kills: int, seed: int, folder: pathlib.Path) -> int:
       f'kill {i + 1}: {how.name}{" during a save" if during_save else ""}, code {code}', flush=True
     )
   steps = [int(p.name) for p in (pieces / 'checkpoints').iterdir() if p.name.isdigit()]
-  end = max(steps) + 10
+  end = max(steps, default=0) + 10
   assert start(pieces, end).wait(300) == 0
   assert start(folder / 'whole', end).wait(600) == 0
   found, expected = final_state(pieces), final_state(folder / 'whole')
