@@ -34,7 +34,7 @@ DIFFERENCES = {
         num_steps=1_100_000,  # the release stopped its seeds between 650k and 1.05M
         precision='highest',  # the release is float32; on a TPU less costs about 1% of the ELBO
         # The release has 400. Once typical gradients exceed the threshold, every further update is
-        # dropped (openai/vdvae issue 25); vdvae-jax raised it to 1000 to reach the published value.
+        # dropped, which its users met; vdvae-jax raised it to 1000 to reach the published value.
         drop_above=1000.0,
       ),
     ),

@@ -13,7 +13,7 @@ from hvae_tpu.checkpoints import path_name
 from hvae_tpu.importers import hvae_tpu as exchange
 from hvae_tpu.importers import openai_vdvae
 from tests import golden_files, torch_archives
-from tests.vdvae_checks import common
+from tests.vdvae_checks import networks
 
 PORT = {'likelihood': 'dmol_exact', 'gelu_approximate': True}
 
@@ -40,7 +40,7 @@ def write(path: Path, tensors: dict[str, np.ndarray]) -> Path:
 def golden_config(name: str) -> tuple[Any, golden_files.Golden]:
   golden = golden_files.read(golden_files.COMMITTED / 'vdvae' / name)
   config = ffhq256.get_config('vdvae,debug')
-  config.model.update(common.model_fields(golden.config))
+  config.model.update(networks.model_fields(golden.config))
   return config, golden
 
 

@@ -14,7 +14,7 @@ from hvae_tpu.importers.golden import Tolerance, noise
 from hvae_tpu.models.vdvae import VDVAE, layout
 from tests import golden_files
 from tests.golden_files import Golden, compare, in_turn
-from tests.vdvae_checks import common
+from tests.vdvae_checks import networks
 from tests.vdvae_checks.release import Cases
 
 # Values reach 160 nats per dimension, and lose digits to cancellation just above the threshold
@@ -44,7 +44,7 @@ def _check_log_prob(golden: Golden) -> None:
   compare(
     {'x_target': model.scale_target(golden['input/image_uint8'])},
     {'x_target': target},
-    lambda _: common.PREPROCESSING,
+    lambda _: networks.PREPROCESSING,
   )
   dims = target[0].size
 
@@ -136,9 +136,9 @@ def preprocess_cases(golden: Golden) -> Cases:
 
 
 def _check_preprocess(golden: Golden, dataset: str) -> None:
-  model, level = VDVAE(**common.scaling(dataset)), golden['input/level']
+  model, level = VDVAE(**networks.scaling(dataset)), golden['input/level']
   found = {'x': model.scale_input(level), 'x_target': model.scale_target(level)}
-  compare(found, golden.under(f'output/{dataset}'), lambda _: common.PREPROCESSING)
+  compare(found, golden.under(f'output/{dataset}'), lambda _: networks.PREPROCESSING)
 
 
 # Seeds of the legacy NumPy generator. CIFAR-10 takes its validation set from the front of the

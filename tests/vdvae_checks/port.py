@@ -17,7 +17,7 @@ from hvae_tpu.importers.vdvae_golden import LOG_PROB, PORT
 from hvae_tpu.models.vdvae import VDVAE
 from tests import golden_files
 from tests.golden_files import Golden, compare, in_turn
-from tests.vdvae_checks import common
+from tests.vdvae_checks import networks
 from tests.vdvae_checks.release import Cases, given_levels, parse_variant
 
 SAMPLES = Tolerance(1e-5, 2e-5)  # before clipping they reach 1e7
@@ -31,7 +31,7 @@ class Port(VDVAE):
 
 
 def port_model(config: Mapping[str, Any]) -> VDVAE:
-  fields = common.model_fields(config)
+  fields = networks.model_fields(config)
   # There, a plain item of `dec_blocks` mixes in resolution 1.
   items = fields['dec_blocks'].split(',')
   fields['dec_blocks'] = ','.join(f'{r}m1' if r.strip().isdigit() else r for r in items)
@@ -62,7 +62,9 @@ def forward_cases(golden: Golden) -> Cases:
 def _check_inputs(golden: Golden) -> None:
   model, image = port_model(golden.config), golden['input/image_uint8']
   found = {'x': model.scale_input(image), 'x_target': model.scale_target(image)}
-  compare(found, {name: golden[f'input/{name}'] for name in found}, lambda _: common.PREPROCESSING)
+  compare(
+    found, {name: golden[f'input/{name}'] for name in found}, lambda _: networks.PREPROCESSING
+  )
 
 
 @functools.cache
@@ -139,7 +141,7 @@ def _check_log_prob(golden: Golden) -> None:
   compare(
     {'x_target': model.scale_target(golden['input/image_uint8'])},
     {'x_target': target},
-    lambda _: common.PREPROCESSING,
+    lambda _: networks.PREPROCESSING,
   )
 
   def total(logits):

@@ -10,7 +10,7 @@ import numpy as np
 
 from hvae_tpu.evals import pictures
 from tests.golden_files import Golden
-from tests.vdvae_checks import common
+from tests.vdvae_checks import networks
 from tests.vdvae_checks.release import Cases
 
 
@@ -22,8 +22,8 @@ def config_cases(golden: Golden) -> Cases:
 def _check_config(golden: Golden, preset: str) -> None:
   expected = golden.under(preset)
   hparams = expected.pop('hparams')
-  model = common.release_model(hparams)
-  entries = common.release_entries(model)
+  model = networks.release_model(hparams)
+  entries = networks.release_entries(model)
   sizes = {entry.key: math.prod(entry.shape) for entry in entries}
   sides = [int(name.removeprefix('res').split('/')[0]) for name in model.level_names]
   points, temperatures = _picture_rows(model.level_names, hparams['num_variables_visualize'])
@@ -85,6 +85,6 @@ def shape_cases(golden: Golden) -> Cases:
 def _check_shapes(golden: Golden, preset: str) -> None:
   """Every key and shape, in the order of the state dict."""
   hparams = golden.beside('configs.json')[f'{preset}/hparams']
-  entries = common.release_entries(common.release_model(hparams))
+  entries = networks.release_entries(networks.release_model(hparams))
   found = [(entry.key, list(entry.shape)) for entry in entries]
   assert found == list(json.loads(str(golden[f'shapes/{preset}'])).items())

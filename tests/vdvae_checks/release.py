@@ -16,14 +16,14 @@ from hvae_tpu.importers.golden import constant, noise
 from hvae_tpu.models.vdvae import VDVAE
 from tests import golden_files
 from tests.golden_files import Golden, compare
-from tests.vdvae_checks import common
+from tests.vdvae_checks import networks
 
 Cases = dict[str, Callable[[], None]]
 
 
 def read_params(golden: Golden, model: VDVAE) -> Any:
   tensors = openai_vdvae.rename(golden.under('param'))
-  return tables.import_params(common.release_entries(model), tensors, golden.path.name)
+  return tables.import_params(networks.release_entries(model), tensors, golden.path.name)
 
 
 def forward_cases(golden: Golden) -> Cases:
@@ -46,7 +46,7 @@ def _run(golden: Golden, eps: float) -> tuple[dict[str, Any], Any]:
 
 @functools.cache
 def _compiled(golden: Golden) -> Callable[[float], tuple[dict[str, Any], Any]]:
-  model = common.release_model(golden.config)
+  model = networks.release_model(golden.config)
   params, image = read_params(golden, model), golden['input/image_uint8']
 
   def run(params, image, eps):
@@ -64,9 +64,9 @@ def _eps(name: str) -> float:
 
 
 def _check_inputs(golden: Golden) -> None:
-  model, image = common.release_model(golden.config), golden['input/image_uint8']
+  model, image = networks.release_model(golden.config), golden['input/image_uint8']
   found = {'x': model.scale_input(image), 'x_target': model.scale_target(image)}
-  tolerances = dict.fromkeys(found, common.PREPROCESSING)
+  tolerances = dict.fromkeys(found, networks.PREPROCESSING)
   given = golden.under('input')
   for name in given:
     if name.startswith('posterior_mean_latent/'):
@@ -90,10 +90,10 @@ def _check_pass(golden: Golden, name: str) -> None:
 def _check_gradient(golden: Golden, name: str) -> None:
   """`grad` is that of the pass with eps 0; arrays that a file leaves out have none."""
   eps = 0.0 if name == 'grad' else _eps(name.removeprefix('grad_'))
-  entries = common.release_entries(common.release_model(golden.config))
+  entries = networks.release_entries(networks.release_model(golden.config))
   found = tables.export_params(entries, _run(golden, eps)[1])
   zeros = {key: np.zeros_like(value) for key, value in found.items()}
-  compare(found, zeros | golden.under(name), lambda _: common.GRADIENT)
+  compare(found, zeros | golden.under(name), lambda _: networks.GRADIENT)
 
 
 def sample_cases(golden: Golden) -> Cases:
@@ -128,7 +128,7 @@ def given_levels(which: str, count: int) -> np.ndarray:
 def _check_sample(golden: Golden, name: str) -> None:
   expected = golden.under(f'output/{name}')
   mode, which, eps, t = parse_variant(name)
-  count = len(common.release_model(golden.config).level_names)
+  count = len(networks.release_model(golden.config).level_names)
   temperatures = np.ones(count, np.float32)
   if t == 'list':
     temperatures = golden['input/t_list']
@@ -149,7 +149,7 @@ def _check_sample(golden: Golden, name: str) -> None:
 @functools.cache
 def _samplers(golden: Golden, num: int) -> tuple[Callable, Callable]:
   """`sample(eps, temperatures)` and `decode(eps, temperatures, z, given)`, compiled."""
-  model = common.release_model(golden.config)
+  model = networks.release_model(golden.config)
   params = read_params(golden.beside(golden.config['params_in']), model)
   rng = jax.random.key(0)
 

@@ -18,14 +18,14 @@ from hvae_tpu.models.vdvae import VDVAE
 from hvae_tpu.state import TrainState
 from tests import golden_files
 from tests.golden_files import EXACT, Golden, compare
-from tests.vdvae_checks import common, port, release
+from tests.vdvae_checks import networks, port, release
 from tests.vdvae_checks.release import Cases
 
 TRAJECTORY = Tolerance(1e-4, 0)
 LEARNING_RATE = Tolerance(1e-6, 0)
 COUNTS = ('skipped', 'batch_index', 'step_after')
 # Moments are averages of clipped gradients, and of their squares.
-MOMENTS = {'m': common.GRADIENT, 'v': Tolerance(2e-3, 0, of_max=2e-3)}
+MOMENTS = {'m': networks.GRADIENT, 'v': Tolerance(2e-3, 0, of_max=2e-3)}
 FINAL = {'param': Tolerance(0, 5e-5), 'ema': Tolerance(0, 1e-5)}
 PORT_FINAL = Tolerance(0, 1e-5)
 
@@ -76,7 +76,7 @@ def _skipped(metrics: list[dict[str, Any]]) -> np.ndarray:
 @functools.cache
 def _run_release(golden: Golden) -> tuple[dict[str, Any], TrainState, list[Entry]]:
   config = golden.config
-  model = common.release_model(config)
+  model = networks.release_model(config)
   order = golden['output/traj/batch_index']
   assert len(order) == config['steps']
   params, images = release.read_params(golden, model), _images(golden, order)
@@ -94,7 +94,7 @@ def _run_release(golden: Golden) -> tuple[dict[str, Any], TrainState, list[Entry
     # What the reference logs is the rate of the step that follows.
     'lr_logged': np.append(rates[1:], _optimizer(config)[1](len(rates))),
   }
-  return found, steps[-1][1], common.release_entries(model)
+  return found, steps[-1][1], networks.release_entries(model)
 
 
 def _tolerance(key: str) -> Tolerance:
