@@ -74,7 +74,7 @@ class Checkpoints:
       try:
         self.directory.mkdir(parents=True, exist_ok=True)
       except OSError as error:
-        raise UserError(f'{self.directory} cannot be made: {error}') from error
+        raise UserError(f'{workdir} cannot be written ({error}); give another --workdir') from error
     # A rule of Orbax that knows only the best would delete the newest.
     rules = [policies.LatestN(keep_latest)]
     if keep_every:
