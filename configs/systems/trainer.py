@@ -55,6 +55,8 @@ def base() -> ml_collections.ConfigDict:
       num_partial=6,  # rows of reconstructions from the first levels only
       partial_temperature=0.1,  # of the levels that are drawn there
     ),
+    ssim=dict(every=0),
+    pruned=dict(every=0, share=0.03, max_batches=0),  # variates kept; training batches to rank them
     bernoulli_baseline=dict(every=0),
   )
   config.eval = dict(

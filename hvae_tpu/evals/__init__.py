@@ -13,9 +13,15 @@ import jax
 
 from hvae_tpu import state as state_lib
 from hvae_tpu.errors import UserError
-from hvae_tpu.evals import bernoulli_baseline, elbo, pictures
+from hvae_tpu.evals import bernoulli_baseline, elbo, pictures, pruned, ssim
 
-EVALS = {'elbo': elbo, 'pictures': pictures, 'bernoulli_baseline': bernoulli_baseline}
+EVALS = {
+  'elbo': elbo,
+  'pictures': pictures,
+  'ssim': ssim,
+  'pruned': pruned,
+  'bernoulli_baseline': bernoulli_baseline,
+}
 WEIGHTS = {'ema': ('ema',), 'raw': ('raw',), 'both': ('ema', 'raw')}
 
 

@@ -15,7 +15,7 @@ from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
 from hvae_tpu.models.protocol import Batch, Metrics, Params, State, setting
 from hvae_tpu.models.vdvae import layout
-from hvae_tpu.models.vdvae.network import Level, Net, Options
+from hvae_tpu.models.vdvae.network import Net, Options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +57,9 @@ class VDVAE:
       image_size=self.image_size,
       no_bias_above=self.no_bias_above,
     )
-    if self.likelihood != 'bernoulli' and self.image_channels != 3:
-      errors.append(
-        f'model.likelihood={self.likelihood} chains three colours; '
-        f'model.image_channels={self.image_channels} must be 3 (or the likelihood bernoulli)'
-      )
+    errors += protocol.likelihood_problems(self)
     errors += [] if errors else self._number_problems()
-    if self.unroll != 'full' and not (self.unroll.isdigit() and int(self.unroll) > 0):
-      errors.append(f"model.unroll={self.unroll!r} must be 'auto', 'full' or a number of blocks")
+    errors += protocol.unroll_problems(self)
     if errors:
       raise UserError('; '.join('config.' + error for error in errors))
 
@@ -76,10 +71,6 @@ class VDVAE:
     ]
     if self.input_std <= 0:
       errors.append(f'model.input_std={self.input_std} must be positive')
-    if not 0 <= 2 * self.target_crop < self.image_size:
-      errors.append(
-        f'model.target_crop={self.target_crop} leaves nothing of model.image_size={self.image_size}'
-      )
     widths = [self.width_at(run.res) for run in (*self.encoder_runs, *self.decoder_runs)]
     if not errors and min(widths) * self.bottleneck_multiple < 1:
       errors.append(
@@ -137,8 +128,7 @@ class VDVAE:
     """uint8 -> [-1, 1] (`num_bits` levels), or [0, 1] for the Bernoulli likelihood."""
     if self.likelihood == 'bernoulli':
       return image.astype(jnp.float32) / 255
-    bin_width = 2 ** (8 - self.num_bits)
-    return ((image // bin_width * bin_width).astype(jnp.float32) - 127.5) / 127.5
+    return distributions.scale_pixels(image, self.num_bits)
 
   def log_likelihood(self, out: Array, target: Array) -> Array:
     """Log-probability of the target given the network's output, per pixel [B, H, W], nats."""
@@ -156,12 +146,7 @@ class VDVAE:
     return distributions.dmol_log_prob(mixture, target, half_bin=half_bin, upper_edge=upper_edge)
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
-    expected = (self.image_size, self.image_size, self.image_channels)
-    if (found := batch['image'].shape[1:]) != expected:
-      raise UserError(
-        f'the data has images {list(found)}, but config.model.image_size and image_channels ask '
-        f'for {list(expected)}; correct them, or config.data.name'
-      )
+    protocol.check_images(self, batch)
     # A loop compiles faster than its copies, and makes the same parameters.
     net = Net(dataclasses.replace(self, unroll='1', remat='none'))
     params_rng, sample_rng = jax.random.split(rng)
@@ -178,7 +163,7 @@ class VDVAE:
     log_prob = self.log_likelihood(out, self.scale_target(image))
     crop = slice(self.target_crop, self.image_size - self.target_crop)
     nll = -log_prob[:, crop, crop].sum((1, 2))
-    metrics = distributions.elbo_metrics(nll, _kl(levels), self.num_dims)
+    metrics = distributions.elbo_metrics(nll, distributions.kl_of_runs(levels), self.num_dims)
     kl_weight = self.kl_weight if train else 1.0
     return (nll + kl_weight * metrics['kl']).mean() / self.num_dims, (state, metrics)
 
@@ -193,7 +178,7 @@ class VDVAE:
     )
 
   def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
-    return _kl(self._infer(params, batch['image'], rng)[1])
+    return distributions.kl_of_runs(self._infer(params, batch['image'], rng)[1])
 
   def decode(
     self,
@@ -232,7 +217,9 @@ class VDVAE:
     bin_width = 2 ** (8 - self.num_bits)
     return image // bin_width * bin_width if self.sample_snap else image
 
-  def _infer(self, params: Params, image: Array, rng: Array) -> tuple[Array, list[Level]]:
+  def _infer(
+    self, params: Params, image: Array, rng: Array
+  ) -> tuple[Array, list[distributions.Level]]:
     x = self.scale_input(image)
     return Net(self).apply({'params': params}, x, len(x), rngs={'sample': rng})
 
@@ -246,8 +233,3 @@ class VDVAE:
       {'params': params}, None, num, z, given, temperature, rngs={'sample': latent_rng}
     )
     return self.pictures(out, pixel_rng)
-
-
-def _kl(levels: list[Level]) -> Array:
-  """Stacked levels of every run -> [B, L, V]."""
-  return jnp.concatenate([level.kl for level in levels]).swapaxes(0, 1)

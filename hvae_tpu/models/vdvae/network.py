@@ -4,7 +4,6 @@ Shapes are [B, H, W, C]. Blocks and the residual stream between them compute in 
 and all that enters a distribution, a divergence or a likelihood are float32.
 """
 
-import itertools
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -12,6 +11,7 @@ from jax import Array
 import jax.numpy as jnp
 
 from hvae_tpu import distributions, layers
+from hvae_tpu.distributions import Level
 from hvae_tpu.models.vdvae import layout
 
 
@@ -29,18 +29,6 @@ class Options(NamedTuple):
     if scale == 0:
       return nn.initializers.zeros_init()
     return nn.initializers.variance_scaling(scale, 'fan_in', 'truncated_normal')
-
-
-class Level(NamedTuple):
-  """What one block of the hierarchy reports.
-
-  Attributes:
-    group: mean, standard deviation and z of the distribution drawn from, [B, h, w, zdim].
-    kl: [B, zdim], KL of that distribution from the prior, summed over space, nats.
-  """
-
-  group: distributions.Group
-  kl: Array
 
 
 class Block(nn.Module):
@@ -219,18 +207,9 @@ class Decoder(nn.Module):
     return maps[c.image_size], levels
 
   def _noise(self, num: int) -> list[Array]:
-    """Standard normal draws of all blocks: per run [count, B, h * w * zdim].
-
-    One call for the whole hierarchy: each costs compilation. Flat per block: a minor axis of `zdim`
-    would be padded to 128 on a TPU.
-    """
+    """Standard normal draws of all blocks: per run [count, B, h * w * zdim]."""
     sizes = [(run.count, run.res**2 * self.config.zdim) for run in self.config.decoder_runs]
-    draws = distributions.normal(self.make_rng('sample'), (num, sum(n * d for n, d in sizes)))
-    ends = itertools.accumulate(n * d for n, d in sizes)
-    return [
-      draws[:, end - n * d : end].reshape(num, n, d).swapaxes(0, 1)
-      for (n, d), end in zip(sizes, ends, strict=True)
-    ]
+    return layers.noise_of_runs(self.make_rng('sample'), num, sizes)
 
   def _start_maps(self, num: int) -> dict[int, Array]:
     """The learned maps that the coarse resolutions start from (`bias_xs` of the release)."""
