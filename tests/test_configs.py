@@ -47,7 +47,7 @@ def test_builds(name, argument, debug):
   assert config.is_locked and argument.split(',')[0] in FILES[name].__doc__
   for platform in ('cpu', 'tpu', 'gpu'):
     models.create(config.model.to_dict(), platform)
-  optimizers.create(config.optimizer)
+  optimizers.create(config.optimizer, config.train.num_steps)
   with pytest.raises(AttributeError):
     config.train.batchsize = 1
 

@@ -2,9 +2,9 @@
 
 import ml_collections
 
-from configs.systems import vdvae
+from configs.systems import efficient_vdvae, vdvae
 
-SYSTEMS = {'vdvae': vdvae}
+SYSTEMS = {'vdvae': vdvae, 'efficient_vdvae': efficient_vdvae}
 
 
 def build(
