@@ -13,7 +13,12 @@ from absl import flags
 
 from hvae_tpu import commands
 
-FROM = flags.DEFINE_string('from', '', 'Format of the source: openai_vdvae, vdvae_jax or hvae_tpu.')
+FROM = flags.DEFINE_string(
+  'from',
+  '',
+  'Format of the source: openai_vdvae, vdvae_jax, efficient_vdvae_jax, efficient_vdvae_torch or '
+  'hvae_tpu.',
+)
 SOURCE = flags.DEFINE_string('source', '', 'File of weights to read.')
 EMA = flags.DEFINE_string('ema', '', 'File of their moving average; by default the same weights.')
 STEP = flags.DEFINE_integer('step', 0, 'Updates that the source was trained for.', lower_bound=0)

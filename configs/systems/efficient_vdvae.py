@@ -4,6 +4,8 @@ Source: Rayhane-mamah/Efficient-VDVAE, `hparams.cfg` of its JAX form. Fields of 
 names, but for `zdim` (`down_latent_variates`) and `beta_*` (`vae_beta_*`).
 """
 
+from typing import Any
+
 import ml_collections
 
 from configs.systems import trainer
@@ -100,6 +102,52 @@ def base() -> ml_collections.ConfigDict:
   config.train.progress = ('bpd', 'kl_bpd', 'grad_norm')
   config.evals.weights = 'both'  # the reference validates the raw ones, and publishes the average
   return config
+
+
+def lists(
+  levels: dict[int, int],
+  *,
+  widths: dict[int, int],
+  ratios: dict[int, float],
+  pointwise: tuple[int, ...] = (1,),
+  down: dict[int, tuple[int, ...]] | None = None,
+  up: dict[int, int] | None = None,
+) -> dict[str, Any]:
+  """The lists of a model whose levels are equal within a resolution: fields of `model`.
+
+  Args:
+    levels: side of the maps -> number of levels, from coarse to fine. The first level of a
+      resolution upsamples to it.
+    widths: side -> channels.
+    ratios: side -> bottleneck channels, as a part of those.
+    pointwise: sides with 1x1 kernels; the others have 3x3.
+    down: side -> further top-down blocks at the first level of that resolution, the second, ...
+    up: side -> bottom-up blocks without a skip, at the first (finest) level of that resolution.
+  """
+  sides, up, down = list(levels), up or {}, down or {}
+  coarser = dict(zip(sides, [sides[0], *sides], strict=False))
+  rate = {side: side // other for side, other in coarser.items()} | {sides[0]: sides[0]}
+  further = {side: (*down.get(side, ()), *[0] * n) for side, n in levels.items()}
+  # Every level as (side, number within the resolution, from coarse to fine).
+  places = [(side, i) for side, n in levels.items() for i in range(n)]
+  down_lists = dict(
+    down_strides=[1 if i else rate[side] for side, i in places],
+    down_n_blocks_per_res=[further[side][i] for side, i in places],
+    down_filters=[widths[side] for side, _ in places],
+    down_mid_filters_ratio=[ratios[side] for side, _ in places],
+    down_kernel_size=[1 if side in pointwise else 3 for side, _ in places],
+  )
+  up_lists = dict(
+    up_n_blocks_per_res=[up.get(side, 0) if i == levels[side] - 1 else 0 for side, i in places],
+    up_filters=[widths[side if i else coarser[side]] for side, i in places],
+    up_mid_filters_ratio=down_lists['down_mid_filters_ratio'],
+    up_kernel_size=down_lists['down_kernel_size'],
+  )
+  return dict(
+    input_conv_filters=widths[sides[-1]],
+    **{name: tuple(values) for name, values in down_lists.items()},
+    **{name: tuple(reversed(values)) for name, values in up_lists.items()},
+  )
 
 
 def debug(config: ml_collections.ConfigDict) -> dict:

@@ -50,7 +50,8 @@ def create(section: dict[str, Any], platform: str, differentiated: bool = True) 
 def with_defaults(section: dict[str, Any]) -> dict[str, Any]:
   """A stored `config.model`, completed by the fields that its model has gained since."""
   fields = dataclasses.fields(MODELS[section['name']]) if section.get('name') in MODELS else ()
-  return {field.name: field.default for field in fields} | section
+  stored = lambda value: list(value) if isinstance(value, tuple) else value  # as JSON has it
+  return {field.name: stored(field.default) for field in fields} | section
 
 
 def changeable_fields(name: str) -> set[str]:
