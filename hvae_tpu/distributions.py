@@ -103,6 +103,11 @@ class Normal(NamedTuple):
     """The draw that standard normal `noise` of the same shape stands for."""
     return self.mean + self.std * noise
 
+  def log_prob(self, x: Array) -> Array:
+    """Log-density of x per element, nats."""
+    distance = (x - self.mean) / self.std
+    return -0.5 * jnp.square(distance) - 0.5 * math.log(2 * math.pi) - self.logstd
+
   def kl(self, prior: 'Normal') -> Array:
     """KL(self || prior) per element, nats (VDVAE, appendix; analytic)."""
     spread = jnp.square(self.std) + jnp.square(self.mean - prior.mean)
@@ -261,22 +266,31 @@ def dmol_sample(
   min_log_scale: float = -7.0,
   smoothing: float = 1.0,
   temperature: float = 1.0,
+  scale_temperature: float | None = None,
   highest: float = 1.0,
 ) -> Array:
   """One draw, clipped to [-1, highest] after each colour, [B, H, W, 3]; `scales` are log-scales.
 
-  `temperature` divides the component's log-weights and multiplies the scales; for the others see
-  `dmol_log_prob`.
+  `temperature` divides the component's log-weights; `scale_temperature` (None: the same) multiplies
+  the scales; for the others see `dmol_log_prob`.
   """
+  scale_temperature = temperature if scale_temperature is None else scale_temperature
   component_rng, logistic_rng = jax.random.split(rng)
   *pixels, num_mixtures = (*mixture.logits.shape[1:], len(mixture.logits))
   u = uniform(component_rng, (*pixels, num_mixtures), 1e-5, 1 - 1e-5)
   noise = -jnp.log(-jnp.log(jnp.moveaxis(u, -1, 0)))
   chosen = mixture.component(jnp.argmax(mixture.logits / temperature + noise, axis=0))
   u = jnp.moveaxis(uniform(logistic_rng, (*pixels, 3), 1e-5, 1 - 1e-5), -1, 0)
-  scale = jnp.exp(smoothing * jnp.maximum(chosen.scales, min_log_scale)) * temperature
+  scale = jnp.exp(smoothing * jnp.maximum(chosen.scales, min_log_scale)) * scale_temperature
   x = chosen.means + scale * (jnp.log(u) - jnp.log(1 - u))
   return _chain_colours(x, chosen.coeffs, clip=lambda v: jnp.clip(v, -1.0, highest))
+
+
+def dmol_mean(mixture: LogisticMixture) -> Array:
+  """The chain of the mean parameters of all components, clipped to [-1, 1], [B, H, W, 3]."""
+  weights = jax.nn.softmax(mixture.logits, axis=0)
+  means, coeffs = (weights * mixture.means).sum(1), (weights * mixture.coeffs).sum(1)
+  return _chain_colours(means, coeffs, clip=lambda v: jnp.clip(v, -1.0, 1.0))
 
 
 def dmol_exact_sample(rng: Array, mixture: LogisticMixture) -> Array:
