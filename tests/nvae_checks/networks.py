@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 import functools
 from typing import Any
 
-import jax.numpy as jnp
+from flax import traverse_util
 import numpy as np
 
 from configs.systems.nvae import MGP123
@@ -38,10 +38,10 @@ def form_of(golden: Golden) -> Any:
 def model_of(config: Mapping[str, Any], **changes: Any) -> NVAE:
   """Our model of a reference config.
 
-  Loops are not unrolled: the runs are short, and a loop compiles faster than its copies.
+  Loops are unrolled: on a CPU, gradients of loops over convolutions take longer than to compile them.
   """
   fields = _seed_fields(config) if is_seed(config) else _official_fields(config)
-  return NVAE(**{**fields, 'unroll': '1', **changes})
+  return NVAE(**{**fields, 'unroll': 'full', **changes})
 
 
 def _official_fields(c: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,14 +151,18 @@ def singular(golden: Golden, params: Any, stored: Mapping[str, np.ndarray]) -> A
     path: rows[None] if None in rows else np.stack([rows[i] for i in sorted(rows)])
     for path, rows in found.items()
   }
-  tree: dict = {}
-  for path, value in flat.items():
-    at = tree
-    for part in path[:-1]:
-      at = at.setdefault(part, {})
-    at[path[-1]] = jnp.asarray(value)
   assert set(flat) == set(regularisers.matrices(params, 'left'))
-  return tree
+  return traverse_util.unflatten_dict(flat)
+
+
+def vectors_by_shape(golden: Golden, tree: Any) -> dict[str, np.ndarray]:
+  """The inverse of `singular`: shape -> vectors in the file's order."""
+  flat, places = traverse_util.flatten_dict(tree), kernel_places(golden)
+  row = lambda path, index: flat[path] if index is None else flat[path][index]
+  return {
+    shape: np.stack([row(*places[name]) for name in names])
+    for shape, names in golden.config['_sr_layers'].items()
+  }
 
 
 def statistics(golden: Golden, state: Any, names: list[str]) -> np.ndarray:

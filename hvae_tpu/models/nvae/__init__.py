@@ -12,6 +12,7 @@ from flax import linen as nn
 import jax
 from jax import Array
 import jax.numpy as jnp
+import numpy as np
 
 from hvae_tpu import distributions, layers
 from hvae_tpu.errors import UserError
@@ -197,7 +198,12 @@ class NVAE:
 
   def scale(self, image: Array) -> Array:
     """uint8 -> [0, 1], on the 2**num_bits levels that keep the upper bits."""
-    return (image >> (8 - self.num_bits)).astype(jnp.float32) / (2**self.num_bits - 1)
+    # Compilers divide by multiplying with the rounded reciprocal, which is off by one ulp: enough to
+    # decide whether a difference of two sigmoids is zero. The first product is exact here.
+    inverse = 1 / (2**self.num_bits - 1)
+    upper = np.ldexp(np.round(np.ldexp(inverse, 16)), -16)
+    x = (image >> (8 - self.num_bits)).astype(jnp.float32)
+    return x * np.float32(upper) + x * np.float32(inverse - upper)
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     protocol.check_images(self, batch)
@@ -223,11 +229,17 @@ class NVAE:
     metrics = self._metrics(out, target, levels)
     if not train:
       return metrics['neg_elbo'].mean(), (state, metrics)
+    return self.objective(params, state, metrics, penalty_rng, step)
+
+  def objective(
+    self, params: Params, state: State, metrics: Metrics, rng: Array, step: Array
+  ) -> tuple[Array, tuple[State, Metrics]]:
+    """What training minimises, from the metrics of a pass; returns what `loss` does."""
     kl, beta = metrics['kl_per_level'], objective.beta(self, step)
     alpha = objective.alphas(self._groups, self.kl_balance)
     weights = jnp.where(beta < 1, objective.balance(kl, alpha), 1.0)
     balanced = beta * (weights * kl).sum(-1)
-    penalty, vectors, norms = self._penalty(params, state, penalty_rng, step, beta)
+    penalty, vectors, norms = self._penalty(params, state, rng, step, beta)
     metrics = {
       **metrics,
       **norms,

@@ -1,0 +1,20 @@
+"""NVAE against stored results of its two reference implementations.
+
+Files are found by `golden_files.find`; what is checked in a file follows from its keys, and every
+size and option from its `config`, so files with other settings are checked just the same.
+"""
+
+import pytest
+
+from tests import golden_files
+from tests.nvae_checks import forward
+
+# Patterns that each match a key of every file of a kind -> the cases of such a file.
+KINDS = {
+  ('param/*', 'output/train_eps*/recon_nats'): forward.forward_cases,
+}
+
+
+@pytest.mark.parametrize('check', golden_files.checks('nvae', KINDS))
+def test_golden(check):
+  check()
