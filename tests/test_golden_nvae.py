@@ -7,11 +7,14 @@ size and option from its `config`, so files with other settings are checked just
 import pytest
 
 from tests import golden_files
-from tests.nvae_checks import forward
+from tests.nvae_checks import forward, heads, pieces, trajectory
 
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
 KINDS = {
-  ('param/*', 'output/train_eps*/recon_nats'): forward.forward_cases,
+  ('param/*', 'output/train_eps*/recon_nats'): forward.model_cases,
+  ('input/dmol_logits', 'output/normal_kl/kl'): heads.official_cases,
+  ('input/mixture_params', 'output/kl_scheduler/multiplier'): heads.seed_cases,
+  ('output/ar_mask_official/*', 'output/adamax/params'): pieces.piece_cases,
 }
 
 

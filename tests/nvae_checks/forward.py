@@ -15,7 +15,7 @@ from hvae_tpu.importers.golden import Tolerance, constant, noise
 from hvae_tpu.models.nvae import NVAE, objective
 from tests import golden_files
 from tests.golden_files import EXACT, Golden, compare
-from tests.nvae_checks import computed, networks
+from tests.nvae_checks import computed, networks, trajectory
 from tests.nvae_checks.networks import ACTIVATION, BUFFERS, KL, SCHEDULE, SPECTRAL, SUM, Cases
 
 RNG = jax.random.key(0)
@@ -37,7 +37,8 @@ TOLERANCES = {
 MOSTLY = ('elementwise_log_prob', 'elementwise_log_p')
 
 
-def forward_cases(golden: Golden) -> Cases:
+def model_cases(golden: Golden) -> Cases:
+  """Everything that a file of a whole model has."""
   cases: Cases = {'inputs': functools.partial(_check_inputs, golden)}
   cases |= _cases_under(golden, 'output', '')
   cases['grad'] = functools.partial(_check_gradient, golden)
@@ -45,7 +46,7 @@ def forward_cases(golden: Golden) -> Cases:
     cases |= {
       f'{name}_{case}': check for case, check in _cases_under(golden, f'variant/{name}', name).items()
     }
-  return cases
+  return cases | trajectory.trajectory_cases(golden)
 
 
 def _cases_under(golden: Golden, prefix: str, variant: str) -> Cases:
