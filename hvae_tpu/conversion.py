@@ -1,6 +1,6 @@
 """Imports foreign weights as a work directory, and exports a run's weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 import shutil
 import time
@@ -199,12 +199,12 @@ def _state(
   abstract = abstract_state(model, tx, batch, mesh, average)
   place = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
 
-  def take(field: str) -> Any:
+  def take(field: str, part: Any = None) -> Any:
     file = next((s['file'] for s in sources if s['role'] == field), sources[0]['file'])
     table = entries['params' if field == 'ema_params' else field]
     tree = tables.import_params(table, found.fields.get(field, {}), file)
     _refuse_not_finite(tree, field, file)
-    return jax.device_put(tree, place(getattr(abstract, field)))
+    return jax.device_put(tree, place(getattr(abstract, field) if part is None else part))
 
   params = take('params')
   ema_params = take('ema_params') if 'ema_params' in found.fields else params
@@ -215,9 +215,29 @@ def _state(
     dropped_in_row=zero(abstract.dropped_in_row),
     params=params,
     ema_params=ema_params if average else None,
-    model_state=take('model_state') if 'model_state' in entries else abstract.model_state,
+    model_state=_model_state(model, batch, abstract.model_state, entries, take),
     opt_state=jax.jit(tx.init, out_shardings=place(abstract.opt_state))(params),
   )
+
+
+def _model_state(
+  model: Any,
+  batch: Any,
+  abstract: Any,
+  entries: Mapping[str, list[tables.Entry]],
+  take: Callable[[str], Any],
+) -> Any:
+  """The source's part of the model's state; what it lacks is fresh."""
+  if 'model_state' not in entries:
+    return abstract
+  taken = {entry.path[0] for entry in entries['model_state']}
+  if set(taken) == set(abstract):
+    return take('model_state', abstract)
+  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), batch)
+  part = lambda tree: {name: value for name, value in tree.items() if name not in taken}
+  place = jax.tree.map(lambda leaf: leaf.sharding, part(abstract))
+  fresh = jax.jit(lambda rng: part(model.init(rng, zeros)[1]), out_shardings=place)
+  return {**take('model_state', {k: abstract[k] for k in taken}), **fresh(jax.random.key(0))}
 
 
 def _refuse_not_finite(tree: Any, field: str, file: str) -> None:
@@ -234,7 +254,7 @@ def _exported(
   """(as exported, as in the source) for every tensor of the source."""
   for field, tensors in fields.items():
     table = entries['params' if field == 'ema_params' else field]
-    back = tables.export_params(table, jax.device_get(getattr(state, field)))
+    back = tables.export_params(table, jax.device_get(tables.part(table, getattr(state, field))))
     yield from ((back[key], tensor) for key, tensor in tensors.items())
 
 

@@ -125,9 +125,7 @@ def save_convolutions(primitive, *_, **__) -> bool:
 REMAT = ('none', 'blocks', 'convs')
 
 
-def remat_block(
-  block: type[nn.Module], remat: str, prevent_cse: bool = True
-) -> type[nn.Module]:
+def remat_block(block: type[nn.Module], remat: str, prevent_cse: bool = True) -> type[nn.Module]:
   """A block that computes inner values again for the backward pass, by `remat` of `REMAT`."""
   if remat == 'none':
     return block

@@ -7,7 +7,7 @@ size and option from its `config`, so files with other settings are checked just
 import pytest
 
 from tests import golden_files
-from tests.nvae_checks import forward, heads, pieces, trajectory
+from tests.nvae_checks import forward, heads, pieces
 
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
 KINDS = {

@@ -111,6 +111,71 @@ def base() -> ml_collections.ConfigDict:
   return config
 
 
+def schedule(
+  examples: int,
+  batch_size: int,
+  epochs: int,
+  warmup_epochs: int,
+  norm: float,
+  norm_init: float = 0.0,
+  learning_rate: float = 1e-2,
+) -> dict[str, Any]:
+  """The sections that follow from the length of a training.
+
+  Args:
+    examples: of the training view; the rest of an epoch that fills no batch is not counted.
+    batch_size: global.
+    epochs: of the training.
+    warmup_epochs: of the learning rate.
+    norm, norm_init: weight of the regularisers, and what it is annealed from (0: not).
+  """
+  per_epoch = examples // batch_size
+  total = epochs * per_epoch
+  return dict(
+    model=dict(
+      # Portions 0.3 and 1e-4 of the run.
+      kl_anneal_steps=0.3 * total,
+      kl_const_steps=1e-4 * total,
+      weight_decay_norm=norm,
+      weight_decay_norm_init=norm_init,
+      steps_per_epoch=per_epoch,
+    ),
+    optimizer=dict(
+      learning_rate=learning_rate,
+      warmup_steps=warmup_epochs * per_epoch,
+      cosine_start=warmup_epochs,
+      steps_per_epoch=per_epoch,
+    ),
+    train=dict(batch_size=batch_size, num_steps=total),
+  )
+
+
+def merged(*differences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+  """Differences of a data set, section by section; a later one wins."""
+  found: dict[str, dict[str, Any]] = {}
+  for difference in differences:
+    for section, fields in difference.items():
+      found[section] = {**found.get(section, {}), **fields}
+  return found
+
+
+# What all published runs share.
+VIEWS = dict(train_split='nvae/train', valid_split='nvae/test', test_split='nvae/test')
+IWAE = dict(names=('elbo', 'iwae'))
+FACES_256 = dict(
+  num_channels_enc=30,
+  num_channels_dec=30,
+  num_latent_scales=5,
+  num_groups_per_scale=16,
+  group_divider=2,
+  min_groups_per_scale=4,
+  num_cells_enc=2,
+  num_cells_dec=2,
+  num_flows=2,
+  num_bits=5,
+)
+
+
 def debug(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """A network of the same form that trains for seconds on a CPU."""
   scales = 2 if config.model.num_latent_scales > 1 else 1
@@ -119,7 +184,7 @@ def debug(config: ml_collections.ConfigDict) -> dict[str, Any]:
     model=dict(
       num_channels_enc=4,
       num_channels_dec=4,
-      channel_multiplier=1 if halvings > 2 else 2,
+      channel_multiplier=1 if config.model.image_size > 32 else 2,
       num_process_blocks=halvings,
       num_preprocess_cells=1,
       num_postprocess_cells=1,
@@ -134,8 +199,16 @@ def debug(config: ml_collections.ConfigDict) -> dict[str, Any]:
       kl_const_steps=1.0,
       kl_warmup_epochs=2,
     ),
-    optimizer=dict(warmup_steps=2, cosine_start=5, cosine_epochs=0),
-    train=dict(batch_size=8, num_steps=20, log_every=5, save_every=10, precision='default'),
+    optimizer=dict(warmup_steps=2, cosine_start=2, cosine_epochs=0, steps_per_epoch=2),
+    train=dict(
+      batch_size=8,
+      num_steps=20,
+      num_epochs=None,
+      log_every=5,
+      save_every=10,
+      save_epochs=None,
+      precision='default',
+    ),
     evals=dict(batch_size=8, elbo=dict(every=20), pictures=dict(every=20, num=4)),
     sample=dict(num=4),
   )

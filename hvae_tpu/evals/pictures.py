@@ -31,6 +31,8 @@ def make(
   temperature_per_level: tuple[float, ...] = (),
   num_partial: int = 6,
   partial_temperature: float = 0.1,
+  refresh_iterations: int = 0,
+  refresh_num: int = 16,
 ) -> Callable[..., dict[str, np.ndarray]]:
   """Pictures of `num` images a row.
 
@@ -39,6 +41,8 @@ def make(
     temperature_per_level: if not empty, one more row, sampled at these, one per level.
     num_partial: rows of reconstructions from the first i latents only, the others being drawn at
       `partial_temperature`; i at equal distances between none and all.
+    refresh_iterations: if not 0, samples are drawn after batch statistics were renewed with so many
+      batches of `refresh_num` samples at their temperature (models with `refresh`).
 
   Returns:
     `run(params, model_state, step, rng)`: uint8 pictures [rows * H, num * W, C]:
@@ -46,8 +50,14 @@ def make(
     `partial`, the grid of the VDVAE release: originals, a row per i, the rows of samples.
 
   Raises:
-    UserError: a temperature per level is given for another number of levels.
+    UserError: a temperature per level is given for another number of levels, or statistics are to
+      be renewed of a model that has none.
   """
+  if refresh_iterations and not hasattr(model, 'refresh'):
+    raise UserError(
+      f'refresh_iterations={refresh_iterations} needs refresh(), which {type(model).__name__} lacks; '
+      f'set it to 0'
+    )
   levels = len(model.level_names)
   if temperature_per_level and len(temperature_per_level) != levels:
     raise UserError(
@@ -59,7 +69,14 @@ def make(
     rows.append(np.array(temperature_per_level, np.float32))
   points = np.floor(np.linspace(0, 1, num_partial + 2) * levels).astype(int)[1:-1]
 
-  sample = jax.jit(lambda p, s, rng, t: model.sample(p, s, rng, num, t))
+  @jax.jit
+  def sample(params, model_state, rng, temperature):
+    if refresh_iterations:
+      key = jax.random.fold_in(rng, 1)
+      model_state = model.refresh(
+        params, model_state, key, temperature, refresh_iterations, refresh_num
+      )
+    return model.sample(params, model_state, rng, num, temperature)
 
   @jax.jit
   def encode(params, model_state, batch, rng):

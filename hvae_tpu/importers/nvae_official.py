@@ -135,9 +135,7 @@ class _Towers:
     self.dec = {what: place for place, what in enumerate(dec)}
 
 
-def _cell(
-  has_se: bool, form: Names, place: Place, ops: tuple[str, ...], stride: int
-) -> list[Row]:
+def _cell(has_se: bool, form: Names, place: Place, ops: tuple[str, ...], stride: int) -> list[Row]:
   rows = squeeze_excite(place.inner('se', '.se'), '.se.0', '.se.2') if has_se else []
   if stride == 2:
     for i in range(1, 5):

@@ -76,7 +76,9 @@ class Names(NamedTuple):
 
   def conv(self, place: Place, norm: bool = True, bias: bool = True) -> list[Row]:
     path, index, key = place
-    rows = [Row((*path, 'kernel'), index, f'{key}.{self.kernel if norm else "weight"}', tables.CONV)]
+    rows = [
+      Row((*path, 'kernel'), index, f'{key}.{self.kernel if norm else "weight"}', tables.CONV)
+    ]
     if norm:
       rows.append(Row((*path, self.gain[0]), index, f'{key}.{self.gain[1]}', GAIN))
     if bias:
@@ -110,9 +112,11 @@ def example(model: NVAE) -> Batch:
 
 def entries(model: NVAE, names: Names) -> dict[str, list[Entry]]:
   """Field of the train state -> one entry per array, in order of execution."""
-  rows = [row for kind, place, detail in modules(model, names) for row in _rows(
-    names, model, kind, place, detail
-  )]
+  rows = [
+    row
+    for kind, place, detail in modules(model, names)
+    for row in _rows(names, model, kind, place, detail)
+  ]
   rows.append(Row(('top_down', 'prior_ftr0'), None, names.prior, names.prior_layout))
   is_statistic = lambda row: row.key.rpartition('.')[2] in STATISTICS.values()
   params, state = jax.eval_shape(model.init, jax.random.key(0), example(model))
@@ -132,9 +136,7 @@ def _rows(names: Names, model: NVAE, kind: str, place: Place, detail: Any) -> li
     return [
       row
       for name, key in names.flow_convs.items()
-      for row in names.conv(
-        place.inner(name, key), weights, bias=model.flow_bias or name == 'mean'
-      )
+      for row in names.conv(place.inner(name, key), weights, bias=model.flow_bias or name == 'mean')
     ]
   return names.conv(place)
 
@@ -168,9 +170,7 @@ def modules(model: NVAE, names: Names) -> Iterator[Module]:
   yield 'conv', Place((*down, 'image_conditional'), None, names.image), None
 
 
-def _top_down(
-  model: NVAE, names: Names, arch: cells.Architecture, down: Path
-) -> Iterator[Module]:
+def _top_down(model: NVAE, names: Names, arch: cells.Architecture, down: Path) -> Iterator[Module]:
   first = (*down, 'first')
   combiner = names.stem_decoder if model.single else names.dec_combiner(0)
   yield 'conv', Place((*first, 'enc_top'), None, names.enc_top), None
@@ -193,9 +193,7 @@ def _top_down(
       group += 1
 
 
-def _flow(
-  model: NVAE, names: Names, path: Path, index: int | None, group: int
-) -> Iterator[Module]:
+def _flow(model: NVAE, names: Names, path: Path, index: int | None, group: int) -> Iterator[Module]:
   for n in range(model.num_flows):
     for order in flows.ORDERS:
       place = (*path, 'latent', 'flow', f'pair{n}_{order}')

@@ -14,15 +14,16 @@ from hvae_tpu.importers import nvae_table
 from hvae_tpu.importers.golden import constant, noise
 from hvae_tpu.models.nvae import NVAE, cells, convs, flows, regularisers
 from hvae_tpu.models.nvae.network import Net
-from tests.nvae_checks import networks
 from tests.golden_files import Golden
+from tests.nvae_checks import networks
 
 RNG = jax.random.key(0)
 watched = functools.partial(
   golden_lib.watched,
   Net,
-  lambda module, name: name == '__call__'
-  and isinstance(module, (cells.Cell, flows.FlowCell, convs.Conv)),
+  lambda module, name: (
+    name == '__call__' and isinstance(module, (cells.Cell, flows.FlowCell, convs.Conv))
+  ),
 )
 SUFFIXES = ('', '.conv', '.model', '.1', '.model.1')  # of a module's convolution
 SOWN = {'enc_combiner': 'combined', 'enc_top': 'top'}  # what a whole module returns

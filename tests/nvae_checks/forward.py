@@ -44,7 +44,8 @@ def model_cases(golden: Golden) -> Cases:
   cases['grad'] = functools.partial(_check_gradient, golden)
   for name in golden.config.get('_variants', {}):
     cases |= {
-      f'{name}_{case}': check for case, check in _cases_under(golden, f'variant/{name}', name).items()
+      f'{name}_{case}': check
+      for case, check in _cases_under(golden, f'variant/{name}', name).items()
     }
   return cases | trajectory.trajectory_cases(golden)
 
@@ -262,8 +263,6 @@ def _check_encode(golden: Golden, variant: str, name: str) -> None:
 
 def _check_interpolation(golden: Golden, variant: str, name: str) -> None:
   alpha = float(name.removeprefix('interpolate_alpha'))
-  mixed = tuple(
-    np.stack([(1 - alpha) * z[0] + alpha * z[1]] * len(z)) for z in _encoded(golden)
-  )
+  mixed = tuple(np.stack([(1 - alpha) * z[0] + alpha * z[1]] * len(z)) for z in _encoded(golden))
   found = _generator(golden, variant)(_weights(golden)[1], 0.0, 1.0, mixed)
   compare(found, _stored(golden, variant, name), _tolerance)

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvae_tpu import distributions, layers
+from hvae_tpu.distributions import Level
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
 from hvae_tpu.models.nvae import cells, convs, flows, heads, layout, objective, regularisers
-from hvae_tpu.models.nvae.network import LatentForm, Level, Net
+from hvae_tpu.models.nvae.network import LatentForm, Net
 from hvae_tpu.models.protocol import Batch, Metrics, Params, State, setting
 
 
@@ -198,8 +199,8 @@ class NVAE:
 
   def scale(self, image: Array) -> Array:
     """uint8 -> [0, 1], on the 2**num_bits levels that keep the upper bits."""
-    # Compilers divide by multiplying with the rounded reciprocal, which is off by one ulp: enough to
-    # decide whether a difference of two sigmoids is zero. The first product is exact here.
+    # Compilers divide by multiplying with the rounded reciprocal, which is off by one ulp: enough
+    # to decide whether a difference of two sigmoids is zero. The first product is exact here.
     inverse = 1 / (2**self.num_bits - 1)
     upper = np.ldexp(np.round(np.ldexp(inverse, 16)), -16)
     x = (image >> (8 - self.num_bits)).astype(jnp.float32)
@@ -287,12 +288,8 @@ class NVAE:
 
   def encode(self, params: Params, state: State, batch: Batch, rng: Array) -> distributions.Latents:
     flow_encodes = self.flow_in_encode or self.fixed_flows
-    _, levels, _ = self._infer(
-      params, state, self.scale(batch['image']), rng, False, flow_encodes
-    )
-    return tuple(
-      group for level in levels for group in layers.unstack(level.group, len(level.kl))
-    )
+    _, levels, _ = self._infer(params, state, self.scale(batch['image']), rng, False, flow_encodes)
+    return tuple(group for level in levels for group in layers.unstack(level.group, len(level.kl)))
 
   def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
     _, levels, _ = self._infer(params, state, self.scale(batch['image']), rng, False)
@@ -301,8 +298,7 @@ class NVAE:
   def log_weights(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
     target = self.scale(batch['image'])
     out, levels, _ = self._infer(params, state, target, rng, False)
-    ratio = sum((level.log_p - level.log_q).sum(0) for level in levels)
-    return ratio - self._nll(out, target)
+    return distributions.log_ratio_of_runs(levels) - self._nll(out, target)
 
   def decode(
     self,

@@ -93,9 +93,7 @@ class Head(NamedTuple):
       mixture = distributions.mixture_by_colour(out, self.num_mixtures)
       # Differs from VDVAE: a low temperature widens the logistics, as the reference has it.
       t = self.temperature
-      return _unit(
-        distributions.dmol_sample(rng, mixture, temperature=t, scale_temperature=1 / t)
-      )
+      return _unit(distributions.dmol_sample(rng, mixture, temperature=t, scale_temperature=1 / t))
     if self.name in PLAIN:
       dist = plain(out)
       x = dist.sample(distributions.normal(rng, dist.mean.shape))

@@ -12,28 +12,13 @@ from jax import Array
 import jax.numpy as jnp
 
 from hvae_tpu import distributions, layers
-from hvae_tpu.distributions import Group, Normal
+from hvae_tpu.distributions import Group, Level, Normal
 from hvae_tpu.models.nvae.cells import ARCHITECTURES, UP, Cell, Form
 from hvae_tpu.models.nvae.convs import Conv
 from hvae_tpu.models.nvae.flows import Flow, FlowForm
 
 CLAMP = 5.0
 MIN_STD = 0.01  # added to every deviation: that of a standard normal prior is 1.01
-
-
-class Level(NamedTuple):
-  """What one group reports.
-
-  Attributes:
-    group: of its latent variables; `z` is behind the flow.
-    kl: [B, zdim], summed over space, nats: analytic, or log q(z) - log p(z) of the draw.
-    log_q, log_p: [B], densities of the draw before and behind the flow.
-  """
-
-  group: Group
-  kl: Array
-  log_q: Array
-  log_p: Array
 
 
 class LatentForm(NamedTuple):
@@ -130,7 +115,8 @@ class Latent(nn.Module):
     if f.pairs and (f.flow_encodes if posterior is not None else f.flow_samples):
       drawn = Flow(f.pairs, f.flow, name='flow')(drawn)
     z = drawn if z is None else jnp.where(given, z, drawn)
-    log_q, log_p = dist.log_prob(before), p.log_prob(z)
+    # A flow that also generates is a layer of the decoder; the latent variables are before it.
+    log_q, log_p = dist.log_prob(before), p.log_prob(before if f.flow_samples else z)
     kl = dist.kl(p) if f.analytic_kl else log_q - log_p
     self.sow('intermediates', 'prior', p)
     group = Group(dist.mean, dist.std, z)
@@ -243,9 +229,7 @@ class TopDown(nn.Module):
         continue
       mine, done = slice(done, done + run.count), done + run.count
       stack = c.stack(DecGroup, run.count, in_axes=(0,) * 5)
-      s, level = stack(
-        arch.dec, c.num_cells_dec, run.enc_width, form, self.latent, name=run.name
-      )(
+      s, level = stack(arch.dec, c.num_cells_dec, run.enc_width, form, self.latent, name=run.name)(
         s,
         part(seen, slice(-run.count, None)),
         noise[len(levels)],

@@ -18,7 +18,9 @@ def beta(c: Any, step: Array) -> Array:
   """
   if c.kl_schedule == 'epochs':
     epoch = jnp.asarray(step) // c.steps_per_epoch
-    return jnp.minimum(epoch / max(c.kl_warmup_epochs, 1), 1.0) if c.kl_warmup_epochs else jnp.ones(())
+    return (
+      jnp.minimum(epoch / max(c.kl_warmup_epochs, 1), 1.0) if c.kl_warmup_epochs else jnp.ones(())
+    )
   ramp = (jnp.asarray(step, jnp.float32) - c.kl_const_steps) / (c.kl_anneal_steps or 1e-6)
   return jnp.clip(ramp, min(c.kl_min, 1.0), 1.0)
 

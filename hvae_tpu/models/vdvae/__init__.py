@@ -160,14 +160,22 @@ class VDVAE:
     """Nats per dimension. No schedule: `step` is not used."""
     image = batch['image']
     out, levels = self._infer(params, image, rng)
-    log_prob = self.log_likelihood(out, self.scale_target(image))
-    crop = slice(self.target_crop, self.image_size - self.target_crop)
-    nll = -log_prob[:, crop, crop].sum((1, 2))
+    nll = self._nll(out, image)
     metrics = distributions.elbo_metrics(nll, distributions.kl_of_runs(levels), self.num_dims)
     kl_weight = self.kl_weight if train else 1.0
     return (nll + kl_weight * metrics['kl']).mean() / self.num_dims, (state, metrics)
 
+  def _nll(self, out: Array, image: Array) -> Array:
+    """Negative log-likelihood of uint8 images, [B], nats."""
+    crop = slice(self.target_crop, self.image_size - self.target_crop)
+    log_prob = self.log_likelihood(out, self.scale_target(image))
+    return -log_prob[:, crop, crop].sum((1, 2))
+
   # Inference and generation.
+
+  def log_weights(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
+    out, levels = self._infer(params, batch['image'], rng)
+    return distributions.log_ratio_of_runs(levels) - self._nll(out, batch['image'])
 
   def encode(self, params: Params, state: State, batch: Batch, rng: Array) -> distributions.Latents:
     _, levels = self._infer(params, batch['image'], rng)
