@@ -17,8 +17,8 @@ class System(NamedTuple):
 
   Attributes:
     model: tiny; single-channel or colour pictures of its `image_size`.
-    decoded: (model, params, state, images, rng, pixel_rng) -> pictures of the inference pass itself,
-      uint8, with the noise of `encode(rng)` and of `decode(pixel_rng)`.
+    decoded: (model, params, state, images, rng, pixel_rng) -> pictures of the inference pass
+      itself, uint8, with the noise of `encode(rng)` and of `decode(pixel_rng)`.
   """
 
   model: Any
@@ -80,9 +80,7 @@ SYSTEMS = {
       num_channels_dec=4,
       num_preprocess_cells=1,
       num_postprocess_cells=1,
-      num_latent_scales=2,
-      num_groups_per_scale=2,
-      num_flows=1,
+      num_groups_per_scale=3,
       zdim=2,
       num_mixtures=2,
       weight_decay_norm=1e-2,

@@ -55,8 +55,8 @@ def make(
   """
   if refresh_iterations and not hasattr(model, 'refresh'):
     raise UserError(
-      f'refresh_iterations={refresh_iterations} needs refresh(), which {type(model).__name__} lacks; '
-      f'set it to 0'
+      f'refresh_iterations={refresh_iterations} needs refresh(), which {type(model).__name__} '
+      f'lacks; set it to 0'
     )
   levels = len(model.level_names)
   if temperature_per_level and len(temperature_per_level) != levels:

@@ -223,14 +223,13 @@ class NVAE:
     self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array, train: bool
   ) -> tuple[Array, tuple[State, Metrics]]:
     """Nats per example; in training with a weighted KL and penalties on the parameters."""
-    sample_rng, penalty_rng = jax.random.split(rng)
     target = self.scale(batch['image'])
-    out, levels, stats = self._infer(params, state, target, sample_rng, train)
+    out, levels, stats = self._infer(params, state, target, rng, train)
     state = {**state, 'batch_stats': stats}
     metrics = self._metrics(out, target, levels)
     if not train:
       return metrics['neg_elbo'].mean(), (state, metrics)
-    return self.objective(params, state, metrics, penalty_rng, step)
+    return self.objective(params, state, metrics, jax.random.fold_in(rng, 1), step)
 
   def objective(
     self, params: Params, state: State, metrics: Metrics, rng: Array, step: Array
