@@ -19,7 +19,7 @@ from hvae_tpu.errors import UserError
 from hvae_tpu.importers import FORMATS, containers, golden, tables, trees
 from hvae_tpu.importers import hvae_tpu as exchange
 from hvae_tpu.importers import verdict as verdict_lib
-from hvae_tpu.state import TrainState, abstract_state
+from hvae_tpu.state import TrainState, abstract_state, fresh_model_state
 
 SECTIONS = ('seed', 'data', 'mesh', 'model', 'optimizer', 'train', 'evals')  # of a config
 Fields = dict[str, dict[str, np.ndarray]]  # of the train state -> arrays by the source's names
@@ -220,24 +220,14 @@ def _state(
   )
 
 
-def _model_state(
-  model: Any,
-  batch: Any,
-  abstract: Any,
-  entries: Mapping[str, list[tables.Entry]],
-  take: Callable[[str], Any],
-) -> Any:
+def _model_state(model: Any, batch: Any, abstract: Any, entries: Any, take: Callable) -> Any:
   """The source's part of the model's state; what it lacks is fresh."""
   if 'model_state' not in entries:
     return abstract
-  taken = {entry.path[0] for entry in entries['model_state']}
-  if set(taken) == set(abstract):
-    return take('model_state', abstract)
-  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), batch)
-  part = lambda tree: {name: value for name, value in tree.items() if name not in taken}
-  place = jax.tree.map(lambda leaf: leaf.sharding, part(abstract))
-  fresh = jax.jit(lambda rng: part(model.init(rng, zeros)[1]), out_shardings=place)
-  return {**take('model_state', {k: abstract[k] for k in taken}), **fresh(jax.random.key(0))}
+  known = {entry.path[0] for entry in entries['model_state']}
+  taken = take('model_state', {name: abstract[name] for name in known})
+  rest = {name: part for name, part in abstract.items() if name not in known}
+  return {**taken, **fresh_model_state(model, batch, rest)}
 
 
 def _refuse_not_finite(tree: Any, field: str, file: str) -> None:

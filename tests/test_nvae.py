@@ -150,8 +150,8 @@ def test_flows_are_autoregressive(side):
 def test_singular_values_are_found():
   params, _, _ = initial(SMALL)
   vectors = regularisers.first_vectors(params, RNG)
-  run = functools.partial(regularisers.spectral, side='left')
-  total, _ = golden_files.quick_jit(run)(params, vectors, iterations=jnp.int32(200))
+  run = functools.partial(regularisers.spectral, side='left', iterations=200)
+  total, _ = golden_files.quick_jit(run)(params, vectors)
   weights = regularisers.matrices(params, 'left').values()
   expected = sum(np.linalg.svd(np.asarray(w), compute_uv=False)[..., 0].sum() for w in weights)
   assert total == pytest.approx(expected, rel=2e-3)

@@ -87,23 +87,9 @@ class NVAE:
   def __post_init__(self):
     protocol.check_choices(self)
     errors = layout.problems(self) + protocol.likelihood_problems(self)
-    errors += self._likelihood_problems() + protocol.unroll_problems(self)
-    if self.steps_per_epoch < 1:
-      errors.append(f'model.steps_per_epoch={self.steps_per_epoch} must be at least 1')
-    if self.output_temperature <= 0:
-      errors.append(f'model.output_temperature={self.output_temperature} must be positive')
-    if self.weight_decay_norm_init and self.weight_decay_norm <= 0:
-      errors.append(
-        f'model.weight_decay_norm_init={self.weight_decay_norm_init} is annealed to '
-        f'model.weight_decay_norm={self.weight_decay_norm}, which must be positive'
-      )
+    errors += objective.problems(self) + protocol.unroll_problems(self)
     if errors:
       raise UserError('; '.join('config.' + error for error in errors))
-
-  def _likelihood_problems(self) -> list[str]:
-    if self.num_bits != 8 and self.likelihood in ('bernoulli', 'logistic_mixture'):
-      return [f'model.num_bits={self.num_bits} must be 8 for model.likelihood={self.likelihood}']
-    return []
 
   # What the network reads.
 
@@ -214,7 +200,8 @@ class NVAE:
     params_rng, sample_rng, vectors_rng = jax.random.split(rng, 3)
     x = self._input(self.scale(batch['image']))
     variables = net.init({'params': params_rng, 'sample': sample_rng}, x, len(x))
-    state = {'batch_stats': variables['batch_stats']}
+    # The architecture res_elu has no batch normalisation.
+    state = {'batch_stats': variables.get('batch_stats', {})}
     if self.regulariser == 'spectral':
       state['singular'] = regularisers.first_vectors(variables['params'], vectors_rng)
     return variables['params'], state
@@ -403,4 +390,4 @@ class NVAE:
     (out, levels), moved = net.apply(
       variables, *args, rngs={'sample': rng}, mutable=['batch_stats']
     )
-    return out, levels, moved['batch_stats']
+    return out, levels, moved.get('batch_stats', {})

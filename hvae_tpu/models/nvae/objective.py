@@ -64,3 +64,20 @@ def norm_weight(c: Any, weight: Array) -> Array:
     return jnp.float32(c.weight_decay_norm)
   low, high = np.log(c.weight_decay_norm), np.log(c.weight_decay_norm_init)
   return jnp.exp((1 - weight) * high + weight * low)
+
+
+def problems(c: Any) -> list[str]:
+  """What is wrong with the numbers of the objective, one sentence each, by config field."""
+  errors = []
+  if c.num_bits != 8 and c.likelihood in ('bernoulli', 'logistic_mixture'):
+    errors.append(f'model.num_bits={c.num_bits} must be 8 for model.likelihood={c.likelihood}')
+  if c.steps_per_epoch < 1:
+    errors.append(f'model.steps_per_epoch={c.steps_per_epoch} must be at least 1')
+  if c.output_temperature <= 0:
+    errors.append(f'model.output_temperature={c.output_temperature} must be positive')
+  if c.weight_decay_norm_init and c.weight_decay_norm <= 0:
+    errors.append(
+      f'model.weight_decay_norm_init={c.weight_decay_norm_init} is annealed to '
+      f'model.weight_decay_norm={c.weight_decay_norm}, which must be positive'
+    )
+  return errors

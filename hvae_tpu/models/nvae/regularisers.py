@@ -121,4 +121,5 @@ def power_penalty(weight: Array, start: Array) -> Array:
 def batch_norm_scales(params: Any) -> Array:
   """Sum over all batch normalisations of the largest absolute scale, []."""
   flat = traverse_util.flatten_dict(params)
-  return sum(jnp.abs(leaf).max(-1).sum() for path, leaf in flat.items() if path[-1] == 'scale')
+  scales = (jnp.abs(leaf).max(-1).sum() for path, leaf in flat.items() if path[-1] == 'scale')
+  return sum(scales, start=jnp.zeros(()))
