@@ -1,10 +1,29 @@
 """The data sets that can be built: name -> module, imported only when it is asked for.
 
-A builder module has a docstring whose first line describes the set, and one function,
-`load() -> data_prep.contents.Contents`.
+A builder module has a docstring whose first line describes the set, `ABOUT`, a
+`data_prep.request.About`, and one function, `load(request) -> data_prep.contents.Contents`, where
+`request` is a `data_prep.request.Request`. A module that builds several sets of one kind (sizes)
+has `ABOUT` as a mapping from the name of the set.
 """
 
 BUILDERS = {
+  'mnist': 'data_prep.builders.mnist',
+  'binarized_mnist': 'data_prep.builders.binarized_mnist',
+  'cifar10': 'data_prep.builders.cifar10',
+  'imagenet32': 'data_prep.builders.imagenet',
+  'imagenet64': 'data_prep.builders.imagenet',
+  'imagenet32_box': 'data_prep.builders.imagenet_box',
+  'imagenet64_box': 'data_prep.builders.imagenet_box',
+  'celeba64': 'data_prep.builders.celeba64',
+  'celebahq256': 'data_prep.builders.celebahq',
+  'celebahq1024': 'data_prep.builders.celebahq',
+  'ffhq256': 'data_prep.builders.ffhq',
+  'ffhq1024': 'data_prep.builders.ffhq',
+  'image_folder': 'data_prep.builders.image_folder',
   'demo_mnist': 'data_prep.builders.demo_mnist',
-  'demo_natural32': 'data_prep.builders.demo_natural32',
+  'demo_natural32': 'data_prep.builders.demo_natural',
+  'demo_natural64': 'data_prep.builders.demo_natural',
+  'demo_photos32': 'data_prep.builders.demo_photos',
+  'demo_photos64': 'data_prep.builders.demo_photos',
+  'demo_photos256': 'data_prep.builders.demo_photos',
 }
