@@ -13,6 +13,10 @@ from configs import systems
 DATA = dict(
   data=dict(
     name='cifar10',
+    require=dict(
+      variant='cifar-10',
+      split_sha256='41bfb7d6515495aa7dccb33e7508d8ef7b23d9d8c44d3073385d8198657c5a66',
+    ),
     train_split='vdvae/train',
     valid_split='vdvae/valid',
     test_split='vdvae/test',

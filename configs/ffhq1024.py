@@ -13,6 +13,10 @@ from configs import systems
 DATA = dict(
   data=dict(
     name='ffhq1024',
+    require=dict(
+      variant='ffhq',
+      split_sha256='e769b377a15382d24413caaa9dab4e78907e03b205c4f441bc19f03492c0a96f',
+    ),
     train_split='vdvae/train',
     valid_split='vdvae/valid',
     test_split='vdvae/test',

@@ -13,6 +13,10 @@ from configs import systems
 DATA = dict(
   data=dict(
     name='ffhq256',
+    require=dict(
+      variant='ffhq',
+      split_sha256='89b3c0a62ccc7a8af939365b7bfac032c0f06e1306e7543460c3ae23671cbe0d',
+    ),
     train_split='vdvae/train',
     valid_split='vdvae/valid',
     test_split='vdvae/test',

@@ -2,12 +2,13 @@
 
 Three ways over the same examples, in one process: a loop over a NumPy array in memory (the ceiling:
 nothing that shuffles and batches can be faster), raw reads of the records in random order, and the
-whole input pipeline as training uses it, for each number of worker processes. Each is the median of
-five rounds after one that is not counted.
+whole input pipeline as training uses it, for each number of worker processes and with the records
+in memory. Each is the median of five rounds after one that is not counted.
 """
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+import functools
 import itertools
 import pathlib
 import statistics
@@ -34,8 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   try:
     dataset = data.open_dataset(options.name, options.out or build.default_root())
     view = options.view or next(iter(dataset.card['views']))
-    transforms = tuple(name for name in options.transforms.split(',') if name)
-    _bench(dataset, view, options.batch, options.workers, options.epochs, transforms)
+    _bench(dataset, view, options)
   except UserError as error:
     print(f'data_prep.bench: {error}', file=sys.stderr)
     return 2
@@ -51,22 +51,16 @@ def _parser() -> argparse.ArgumentParser:
   add('--batch', metavar='N', type=int, default=128, help='examples in a batch (128)')
   add('--workers', metavar='N,N', type=_numbers, default=(0,), help='worker processes to try (0)')
   add('--epochs', metavar='N', type=int, default=10, help='passes over the view a round (10)')
+  add('--seq_len', metavar='N', type=int, default=0, help='frames of an example of a video (all)')
   add('--transforms', metavar='T,T', default='', help='as in config.data.train_transforms')
   return parser
 
 
-def _bench(
-  dataset: data.Dataset,
-  view: str,
-  batch: int,
-  workers: Sequence[int],
-  epochs: int,
-  transforms: Sequence[str],
-) -> None:
-  count = dataset.size(view)
+def _bench(dataset: data.Dataset, view: str, options: argparse.Namespace) -> None:
+  count, batch = dataset.size(view), options.batch
   if batch > count:
     raise UserError(f'--batch={batch} is larger than the view {view!r} with {count} examples')
-  batches = max(1, count * epochs // batch)
+  batches = max(1, count * options.epochs // batch)
   size = sum(
     int(np.prod(field['shape'], dtype=np.int64)) * np.dtype(field['dtype']).itemsize
     for field in dataset.card['fields'].values()
@@ -80,15 +74,22 @@ def _bench(
     print(f'NumPy loop: left out, as {count * size / 1e9:.1f} GB are more than it may hold')
   raw = _measure(lambda: _read_raw(dataset, view, batch), batches, batch)
   _print('raw reads', raw, size, ceiling)
-  for number in workers:
-    rate = _measure(
-      lambda number=number: data.train_batches(
-        dataset, view, batch_size=batch, seed=0, transforms=transforms, num_workers=number
-      ),
-      batches,
-      batch,
+  for number in options.workers:
+    pipeline = functools.partial(
+      data.train_batches,
+      dataset,
+      view,
+      batch_size=batch,
+      seed=0,
+      seq_len=options.seq_len,
+      transforms=tuple(name for name in options.transforms.split(',') if name),
+      num_workers=number,
     )
+    rate = _measure(pipeline, batches, batch)
     _print(f'pipeline, {number} workers', rate, size, ceiling)
+    if not number:
+      rate = _measure(functools.partial(pipeline, cache_bytes=_MAX_IN_MEMORY), batches, batch)
+      _print('pipeline, in memory', rate, size, ceiling)
 
 
 def _measure(make: Callable[[], Iterator[object]], batches: int, batch: int) -> float:

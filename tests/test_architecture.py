@@ -34,7 +34,7 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu.sharding': set(),
   'hvae_tpu.checkpoints': {'hvae_tpu.sharding', 'hvae_tpu.checksums'},
   'hvae_tpu.checksums': set(),
-  'hvae_tpu.data': set(),
+  'hvae_tpu.data': {'hvae_tpu.data'},
   'hvae_tpu.writing': set(),
   'hvae_tpu.distributions': set(),
   'hvae_tpu.layers': {'hvae_tpu.distributions'},
