@@ -44,6 +44,7 @@ RAW = [  # what data_prep reads the published sets with
   'h5py >= 3.10, < 4',  # the h5 files of EfficientMORL
   'av >= 14, < 19',  # frames of MP4 videos
   'tensorflow-datasets >= 4.9.7, < 5',  # lets it download and prepare a set of its catalogue
+  'importlib_resources >= 6, < 8',  # tensorflow-datasets imports it without asking for it
 ]
 
 setup(

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from data_prep import card as data_card
 from data_prep import records
-from data_prep.builders import BUILDERS
+from data_prep.builders import ALIASES, BUILDERS
 from data_prep.errors import DataPrepError
 from data_prep.request import SOURCES, About, Request
 
@@ -33,7 +33,7 @@ def build(
   """Builds a data set unless it is there already, and prints its check list.
 
   Args:
-    name: a key of `BUILDERS`.
+    name: a key of `BUILDERS` or `ALIASES`.
     root: the folder of all data sets, by default `$HVAE_DATA`, else `data`; the set gets the
       folder `<root>/<called>`.
     limit: keep only the first records of each split.
@@ -50,9 +50,10 @@ def build(
   Raises:
     DataPrepError: no such data set, a missing package or raw file, or a failed write.
   """
+  name = ALIASES.get(name, name)
   root, called = pathlib.Path(root or default_root()), called or name
   about = about_of(name)
-  _check(name, about, source, raw, called)
+  _check(name, about, source, raw, called, variant)
   request = Request(
     name=name,
     downloads=root / 'downloads',
@@ -138,21 +139,29 @@ def _print_list() -> None:
   for name in BUILDERS:
     about, first = about_of(name), _module(name).__doc__.splitlines()[0]
     publishable = 'may be published' if about.samples_publishable else 'not to be published'
-    print(f'{name:<18}{first}')
+    print(f'{name:<21}{first}')
     for line in (
       f'records {about.records}; {about.splits}',
       f'built about {about.built}; sources: {", ".join(about.sources)}',
       f'licence: {about.licence}; samples {publishable}',
     ):
-      print(textwrap.fill(line, 98, initial_indent=' ' * 18, subsequent_indent=' ' * 20))
+      print(textwrap.fill(line, 98, initial_indent=' ' * 21, subsequent_indent=' ' * 23))
 
 
 def _check(
-  name: str, about: About, source: str, raw: Sequence[str | os.PathLike], called: str
+  name: str,
+  about: About,
+  source: str,
+  raw: Sequence[str | os.PathLike],
+  called: str,
+  variant: str | None,
 ) -> None:
   if about.embedded and (raw or source != 'auto'):
     raise DataPrepError(f'{name} has one source of its own; leave out --raw and --source')
-  if not called or called != pathlib.PurePath(called).name or called == 'downloads':
+  if about.embedded and variant not in (None, *about.variants):
+    choices = f'the variants {", ".join(about.variants)}' if about.variants else 'no variants'
+    raise DataPrepError(f'--variant={variant}: {name} has {choices}')
+  if called != pathlib.PurePath(called).name or called in ('..', 'downloads'):
     raise DataPrepError(f'--as={called} must be the name of a folder, without a path')
 
 

@@ -30,7 +30,7 @@ def problems(folder: pathlib.Path) -> Iterator[str]:
   intact = True
   for split, spec in found['splits'].items():
     for shard in spec['shards']:
-      for problem in _shard_problems(folder, shard, found['fields']):
+      for problem in _shard_problems(folder, shard):
         intact = False
         yield problem
     total = sum(shard['count'] for shard in spec['shards'])
@@ -71,6 +71,8 @@ def _read_card(folder: pathlib.Path) -> dict[str, Any]:
       raise DataPrepError(
         f'{path} is of format {found["format"]}, this version reads {card.FORMAT}'
       )
+    if missing := {'fields', 'splits', 'views'} - found.keys():
+      raise DataPrepError(f'{path} lacks {", ".join(sorted(missing))}; build again')
     return found
   except FileNotFoundError as error:
     raise DataPrepError(
@@ -81,9 +83,7 @@ def _read_card(folder: pathlib.Path) -> dict[str, Any]:
     raise DataPrepError(f'{path} cannot be read as a data card ({error!r}); build again') from error
 
 
-def _shard_problems(
-  folder: pathlib.Path, shard: Mapping[str, Any], fields: Mapping[str, Any]
-) -> Iterator[str]:
+def _shard_problems(folder: pathlib.Path, shard: Mapping[str, Any]) -> Iterator[str]:
   path = folder / shard['file']
   if not path.is_file():
     yield f'{path} is missing'
@@ -93,6 +93,7 @@ def _shard_problems(
     return
   if sources.sha256_file(path) != shard['sha256']:
     yield f'{path} does not have the sha256 that the card names'
+    return
   try:
     reader = array_record_module.ArrayRecordReader(str(path))
     count = reader.num_records()

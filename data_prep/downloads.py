@@ -1,9 +1,11 @@
 """Fetches published files: with progress, resumed where they stopped, and checked."""
 
 import contextlib
+import http.client
 import json
 import pathlib
 import shutil
+import ssl
 import time
 import urllib.error
 import urllib.parse
@@ -26,7 +28,8 @@ def fetch(file: RemoteFile, folder: pathlib.Path, unverified: bool = False) -> p
   """The file in `folder`, downloaded unless it is there already.
 
   It has the name `<name>.part` until it is whole and its bytes are checked; a later call goes on
-  where an earlier one stopped, if the server can do that and still has the same file.
+  where an earlier one stopped, if the server can do that and still has the same file. What turns
+  out to be a web page or to have other bytes is deleted.
 
   Args:
     file: what to fetch.
@@ -51,8 +54,7 @@ def fetch(file: RemoteFile, folder: pathlib.Path, unverified: bool = False) -> p
     folder.mkdir(parents=True, exist_ok=True)
     _check_space(file, part)
     _download(file, part)
-    recognise.refuse_page(part)
-    _check_bytes(file, part, unverified)
+    _check_content(file, part, unverified)
     part.rename(path)
   except DataPrepError:
     raise
@@ -65,13 +67,32 @@ def fetch(file: RemoteFile, folder: pathlib.Path, unverified: bool = False) -> p
 
 
 def _check_address(file: RemoteFile) -> None:
-  address = urllib.parse.urlsplit(file.url)
-  if address.scheme == 'https' or address.scheme == 'http' and address.hostname in _LOCAL:
+  if _is_safe(file.url):
     return
   raise DataPrepError(
     f'{file.url} is not https, so anyone on the way could change it; fetch it yourself and give '
     'it with --raw=PATH'
   )
+
+
+def _is_safe(url: str) -> bool:
+  address = urllib.parse.urlsplit(url)
+  return address.scheme == 'https' or address.scheme == 'http' and address.hostname in _LOCAL
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+  """Follows a server elsewhere, but never to where others could change the bytes."""
+
+  def redirect_request(self, req, fp, code, msg, headers, newurl):
+    if not _is_safe(newurl) or req.type == 'https' and not newurl.startswith('https:'):
+      raise DataPrepError(
+        f'{req.full_url} leads to {newurl}, which is not https; fetch the file yourself and give '
+        'it with --raw=PATH'
+      )
+    return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_opener = urllib.request.build_opener(_SafeRedirects)
 
 
 def _check_space(file: RemoteFile, part: pathlib.Path) -> None:
@@ -92,7 +113,7 @@ def _download(file: RemoteFile, part: pathlib.Path) -> None:
     try:
       if _receive(file, part):
         return
-      problem = f'the connection ended after {part.stat().st_size} bytes'
+      problem = 'the connection ended too early'
     except urllib.error.HTTPError as error:
       if error.code < 500 and error.code != 429:
         raise DataPrepError(
@@ -102,7 +123,7 @@ def _download(file: RemoteFile, part: pathlib.Path) -> None:
       problem = f'the server answered {error.code} {error.reason}'
     except urllib.error.URLError as error:
       problem = f'there is no connection ({error.reason})'
-    except (TimeoutError, ConnectionError) as error:
+    except (TimeoutError, ConnectionError, ssl.SSLError, http.client.HTTPException) as error:
       problem = f'the connection broke ({error})'
   raise DataPrepError(
     f'{file.url} could not be fetched in {_TRIES} tries: {problem}; run the same command again to '
@@ -120,7 +141,7 @@ def _receive(file: RemoteFile, part: pathlib.Path) -> bool:
     request.add_header('Range', f'bytes={have}-')
     request.add_header('If-Range', tag)
   try:
-    response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    response = _opener.open(request, timeout=_TIMEOUT)
   except urllib.error.HTTPError as error:
     if error.code == 416 and have:  # nothing is left, or the file has become shorter
       if error.headers.get('Content-Range') == f'bytes */{have}':
@@ -129,9 +150,12 @@ def _receive(file: RemoteFile, part: pathlib.Path) -> bool:
       return False
     raise
   with response:
-    if urllib.parse.urlsplit(response.url).scheme != urllib.parse.urlsplit(file.url).scheme:
-      raise DataPrepError(f'{file.url} leads to {response.url}, which is not https')
-    have = have if response.status == 206 else 0
+    if response.status != 206:
+      have = 0
+      part.unlink(missing_ok=True)  # before the tag changes: it speaks of the bytes in `part`
+    elif not response.headers.get('Content-Range', '').startswith(f'bytes {have}-'):
+      part.unlink()
+      return False
     _write_tag(part, response.headers.get('ETag') or response.headers.get('Last-Modified'))
     length = response.headers.get('Content-Length')
     total = have + int(length) if length is not None else None
@@ -149,6 +173,15 @@ def _copy(response, part: pathlib.Path, have: int, total: int | None, name: str)
     return output.tell()
 
 
+def _check_content(file: RemoteFile, part: pathlib.Path, unverified: bool) -> None:
+  try:
+    recognise.refuse_page(part)
+    _check_bytes(file, part, unverified)
+  except DataPrepError:
+    part.unlink()  # going on from wrong bytes would never end
+    raise
+
+
 def _check_bytes(file: RemoteFile, part: pathlib.Path, unverified: bool) -> None:
   if file.sha256 is None:
     print(f'[warn] {file.name}: taken unverified, as nobody published a hash of it')
@@ -159,7 +192,6 @@ def _check_bytes(file: RemoteFile, part: pathlib.Path, unverified: bool) -> None
   if unverified or not file.enforced:
     print(f'[warn] {file.name}: sha256 is {found}, published is {file.sha256}')
     return
-  part.unlink()  # going on from wrong bytes would never end
   raise DataPrepError(
     f'{file.url} gave other bytes than published (sha256 {found}, expected {file.sha256}); they '
     'were deleted: run the command again, or fetch the file elsewhere and give it with --raw=PATH'

@@ -18,6 +18,10 @@ def locate(request: Request, about: About) -> tuple[pathlib.Path, ...]:
   Raises:
     DataPrepError: nothing there, or nothing allowed.
   """
+  if request.variant is not None and not about.variants:
+    raise DataPrepError(
+      f'--variant={request.variant}: {request.name} has only one variant; leave it out'
+    )
   if request.source == 'local' or request.raw:
     return _local(request, about)
   if request.source not in ('auto', *about.sources):
@@ -96,11 +100,12 @@ def _local(request: Request, about: About) -> tuple[pathlib.Path, ...]:
       + (f': {about.fetch}' if about.fetch else '')
     )
   for path in request.raw:
-    if not path.exists():
-      raise DataPrepError(f'--raw={path} does not exist; give the raw files of {request.name}')
+    if not path.is_file() and not path.is_dir():
+      what = 'is neither a file nor a folder' if path.exists() else 'does not exist'
+      raise DataPrepError(f'--raw={path} {what}; give the raw files of {request.name}')
     if path.is_file():
       recognise.refuse_page(path)
-  return request.raw
+  return tuple(pathlib.Path(os.path.abspath(path)) for path in request.raw)  # `.` has no name
 
 
 def _download(request: Request, about: About) -> tuple[pathlib.Path, ...]:

@@ -9,7 +9,7 @@ from data_prep.errors import DataPrepError
 
 
 def by_role(
-  paths: tuple[pathlib.Path, ...], roles: Mapping[str, str], optional: tuple[str, ...] = ()
+  paths: tuple[pathlib.Path, ...], roles: Mapping[str, str]
 ) -> dict[str, tuple[pathlib.Path, ...]]:
   """Deals the paths out to roles.
 
@@ -17,15 +17,14 @@ def by_role(
     paths: files and folders; a single folder that plays no role itself is taken for its contents.
     roles: name -> regular expression, searched in the name of the path and, if it is in none of
       them, in the name of the first file of an archive. The first role that fits counts.
-    optional: roles that may stay empty.
 
   Raises:
     DataPrepError: a role has no path.
   """
   found = _deal(paths, roles)
-  if len(paths) == 1 and paths[0].is_dir() and _missing(found, roles, optional):
+  if len(paths) == 1 and paths[0].is_dir() and _missing(found):
     found = _deal(tuple(sorted(paths[0].iterdir())), roles)
-  if missing := _missing(found, roles, optional):
+  if missing := _missing(found):
     raise DataPrepError(
       f'nothing for {" and ".join(missing)} (a name with {roles[missing[0]]!r}) is among: '
       f'{", ".join(map(str, paths))}; give every raw file or folder with --raw=PATH'
@@ -34,7 +33,9 @@ def by_role(
 
 
 def one(paths: tuple[pathlib.Path, ...], role: str) -> pathlib.Path:
-  """The only path of a role; DataPrepError if there are several."""
+  """The only path of a role; DataPrepError if there are several, or none."""
+  if not paths:
+    raise DataPrepError(f'none of the raw files is for {role}; give one with --raw=PATH')
   if len(paths) > 1:
     raise DataPrepError(
       f'several raw files are for {role}: {", ".join(map(str, paths))}; give only one of them'
@@ -73,10 +74,8 @@ def _deal(
   return found
 
 
-def _missing(
-  found: Mapping[str, list[pathlib.Path]], roles: Mapping[str, str], optional: tuple[str, ...]
-) -> list[str]:
-  return [role for role in roles if not found[role] and role not in optional]
+def _missing(found: Mapping[str, list[pathlib.Path]]) -> list[str]:
+  return [role for role, paths in found.items() if not paths]
 
 
 def _role_of(name: str, roles: Mapping[str, str]) -> str | None:

@@ -3,7 +3,8 @@
 Everything opens lazily and pickles small, so that worker processes can read side by side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import dataclasses
 import functools
 import io
@@ -12,7 +13,7 @@ from typing import Protocol
 import warnings
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from data_prep import archives, recognise, tfrecords
 from data_prep.errors import DataPrepError
@@ -33,6 +34,19 @@ class Pictures(Protocol):
 
   def read(self, index: int) -> np.ndarray:
     """One picture, uint8 [H, W, C]; DataPrepError if it is damaged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers(Sequence):
+  """'0', '1', ... as names, without holding them."""
+
+  count: int
+
+  def __len__(self) -> int:
+    return self.count
+
+  def __getitem__(self, index: int) -> str:
+    return str(range(self.count)[index])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +72,8 @@ class EncodedPictures:
 
   def format(self, index: int) -> str:
     """The file format of one picture by its content: `PNG`, `JPEG`, ..."""
-    with Image.open(io.BytesIO(self.archive.read(self.indices[index]))) as image:
+    origin = f'{self.archive.path}: {self.names[index]}'
+    with _opened(self.archive.read(self.indices[index]), origin) as image:
       return image.format
 
 
@@ -72,7 +87,7 @@ class NpyPictures:
 
   @property
   def names(self) -> Sequence[str]:
-    return _Numbers(self.count)
+    return Numbers(self.count)
 
   def read(self, index: int) -> np.ndarray:
     return np.array(_memory_map(self.path)[index])
@@ -87,7 +102,7 @@ class ArrayPictures:
 
   @property
   def names(self) -> Sequence[str]:
-    return _Numbers(len(self.images))
+    return Numbers(len(self.images))
 
   def read(self, index: int) -> np.ndarray:
     return self.images[index]
@@ -103,7 +118,7 @@ class RecordPictures:
 
   @functools.cached_property
   def names(self) -> Sequence[str]:
-    return _Numbers(sum(len(file.offsets) for file in self.files))
+    return Numbers(sum(len(file.offsets) for file in self.files))
 
   @functools.cached_property
   def _stops(self) -> np.ndarray:
@@ -116,22 +131,22 @@ class RecordPictures:
     payload = self.files[number].read(place)
     try:
       return tfrecords.parse_example(payload)
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
+    except ValueError as error:
       raise DataPrepError(
         f'{self.files[number].path}: record {place} is not a tf.Example ({error})'
       ) from error
 
   def read(self, index: int) -> np.ndarray:
     example, origin = self.example(index), f'{self.files[0].path.parent}: record {index}'
-    if 'image' in example:
+    if _is_one_string(example.get('image')):
       return decode(example['image'][0], origin, self.mode, convert=True)
-    if 'data' not in example or 'shape' not in example:
+    if not _is_one_string(example.get('data')) or 'shape' not in example:
       raise DataPrepError(
         f'{origin} must have the features image, or data and shape, but has: {", ".join(example)}'
       )
     pixels = np.frombuffer(example['data'][0], np.uint8)
     shape = tuple(int(size) for size in example['shape'])
-    if pixels.size != np.prod(shape):
+    if len(shape) != 3 or min(shape) < 1 or pixels.size != np.prod(shape):
       raise DataPrepError(f'{origin} has {pixels.size} bytes for the shape {list(shape)}')
     return pixels.reshape(shape)
 
@@ -148,33 +163,52 @@ def decode(data: bytes, origin: str, mode: str = 'RGB', convert: bool = False) -
   Raises:
     DataPrepError: not a picture, damaged, of another mode, or of more pixels than Pillow's limit.
   """
+  with _opened(data, origin) as image:
+    if image.mode != mode and not convert:
+      raise DataPrepError(f'{origin} must be an {mode} picture, but its mode is {image.mode}')
+    if image.mode[:1] in ('I', 'F'):  # Pillow would cut the values off at 255
+      raise DataPrepError(
+        f'{origin} has more than 8 bits for each pixel (mode {image.mode}); save it with 8 bits'
+      )
+    pixels = np.asarray(image.convert(mode))
+  return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def refuse_copies(found: Pictures, path: pathlib.Path, advice: str) -> None:
+  """Raises DataPrepError if pictures that were published as PNG files are of another format."""
+  if isinstance(found, EncodedPictures) and (kind := found.format(0)) != 'PNG':
+    raise DataPrepError(
+      f'{path} holds {kind} files: a re-compressed copy, whose likelihoods are not comparable; '
+      f'{advice}'
+    )
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, origin: str) -> Iterator[Image.Image]:
+  """A picture file, as Pillow sees it, with its errors turned into ours."""
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('error', Image.DecompressionBombWarning)
       with Image.open(io.BytesIO(data)) as image:
-        if image.mode != mode and not convert:
-          raise DataPrepError(f'{origin} must be an {mode} picture, but its mode is {image.mode}')
-        pixels = np.asarray(image.convert(mode))
+        yield image
+  except DataPrepError:
+    raise
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
     raise DataPrepError(
       f'{origin} has more pixels than the {Image.MAX_IMAGE_PIXELS} that are taken to be harmless; '
       'make it smaller or take it out'
     ) from error
-  except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-    found = 'a web page' if data[:64].lstrip().lower().startswith(b'<') else error
+  except Exception as error:  # damage shows as many types
+    found = 'it is a web page' if data[:64].lstrip().lower().startswith(b'<') else error
     raise DataPrepError(f'{origin} cannot be read as a picture: {found}') from error
-  return pixels.reshape(*pixels.shape[:2], -1)
 
 
-def open_pictures(
-  path: pathlib.Path, *, only: str = '', mode: str = 'RGB', convert: bool = False
-) -> Pictures:
+def open_pictures(path: pathlib.Path, *, mode: str = 'RGB', convert: bool = False) -> Pictures:
   """Opens a container of pictures, whatever it is called.
 
   Args:
     path: folder, zip or tar of picture files (taken in the order of their sorted names), npy,
-      npz of the ImageNet family (`data`, planar), TFRecord, or a folder or tar of TFRecords.
-    only: of a folder, zip or tar only what lies below a folder of this name.
+      TFRecord, or a folder or tar of TFRecords.
     mode, convert: see `decode`; for picture files.
 
   Raises:
@@ -191,14 +225,13 @@ def open_pictures(
       f'{path} must be a folder, zip, tar, npy or TFRecord of pictures, but its content is: {kind}'
     )
   archive = archives.open_archive(path)
-  names = [(i, name) for i, name in enumerate(archive.names) if only in ('', *name.split('/'))]
+  names = tuple(enumerate(archive.names))
   indices = tuple(i for i, name in names if name.lower().endswith(_SUFFIXES))
   if indices:
     return EncodedPictures(archive, indices, mode, convert)
-  records = [(i, name) for i, name in names if 'tfrecord' in name]
-  if records:
-    return open_records(archive, tuple(i for i, _ in records))
-  raise DataPrepError(f'{path} holds no pictures{f" below {only}/" if only else ""}')
+  if records := tuple(i for i, name in names if 'tfrecord' in name):
+    return open_records(archive, records)
+  raise DataPrepError(f'{path} holds no pictures')
 
 
 def open_records(archive: archives.Archive, indices: tuple[int, ...]) -> RecordPictures:
@@ -219,24 +252,6 @@ def open_records(archive: archives.Archive, indices: tuple[int, ...]) -> RecordP
   return RecordPictures(tuple(files), f'{archive.kind} of TFRecords')
 
 
-def read_planar_npz(data: bytes, origin: str, size: int) -> np.ndarray:
-  """The pictures of an npz of the ImageNet family: uint8 [N, size, size, 3].
-
-  Raises:
-    DataPrepError: no array `data` uint8 [N, 3 * size * size], or a damaged file.
-  """
-  try:
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-      planar = arrays['data']
-  except Exception as error:  # zip and header damage shows as many types
-    raise DataPrepError(f'{origin} has no readable array `data` ({error})') from error
-  if planar.dtype != np.uint8 or planar.ndim != 2 or planar.shape[1] != 3 * size**2:
-    raise DataPrepError(
-      f'{origin}: data must be uint8 [N, {3 * size**2}], but is {planar.dtype} {list(planar.shape)}'
-    )
-  return planar.reshape(-1, 3, size, size).transpose(0, 2, 3, 1)
-
-
 def _open_npy(path: pathlib.Path) -> NpyPictures:
   images = _memory_map(path)
   if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
@@ -247,22 +262,13 @@ def _open_npy(path: pathlib.Path) -> NpyPictures:
   return NpyPictures(path, len(images))
 
 
+def _is_one_string(value: tfrecords.Value | None) -> bool:
+  return isinstance(value, list) and len(value) == 1
+
+
 @functools.lru_cache(maxsize=4)
 def _memory_map(path: pathlib.Path) -> np.ndarray:
   try:
     return np.load(path, mmap_mode='r', allow_pickle=False)
   except (ValueError, OSError, EOFError) as error:
     raise DataPrepError(f'{path} is a damaged or cut off npy file ({error})') from error
-
-
-@dataclasses.dataclass(frozen=True)
-class _Numbers(Sequence):
-  """'0', '1', ... as names, without holding them."""
-
-  count: int
-
-  def __len__(self) -> int:
-    return self.count
-
-  def __getitem__(self, index: int) -> str:
-    return str(range(self.count)[index])

@@ -21,9 +21,7 @@ KERNELS = {
 }
 
 _SHARD = 2**28  # bytes of pixels in a shard, at most
-_COMPRESSED_FROM = (
-  256  # px; below, reading gains more from plain bytes than a disk from small files
-)
+_COMPRESSED_FROM = 256  # px; below, plain bytes gain more in reading than small files on disk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +78,9 @@ class Preparation:
     return np.asarray(picture).reshape(size, size, self.channels)
 
   def _wanted(self) -> str:
-    height, width = self.source or ('any height', 'any width')
-    return f'{height}x{width}x{self.channels} (height, width, channels)'
+    if self.source is None:
+      return f'of {self.channels} channels'
+    return f'{_times((*self.source, self.channels))} (height, width, channels)'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +152,7 @@ def picture_set(
       variant=variant,
       details=details or {},
     ),
-    checks=checks,
+    checks=(*checks, f'[ok] variant: {variant}'),
     records_per_shard=min(16384, _SHARD // int(np.prod(shape))),
     compression='zstd' if prepare.size >= _COMPRESSED_FROM else 'uncompressed',
   )

@@ -11,6 +11,8 @@ from data_prep import tfrecords
 from data_prep.errors import DataPrepError
 from data_prep.pictures import RecordPictures
 
+_TEMPLATE = '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'
+
 
 def open_split(folder: pathlib.Path, split: str, mode: str = 'RGB') -> RecordPictures:
   """The records of one split, in the order they were written, which is a shuffled one.
@@ -47,21 +49,21 @@ def _find_shards(folder: pathlib.Path, split: str) -> list[tuple[pathlib.Path, i
         'again with the default format'
       )
     counts = [int(count) for count in splits[split]['shardLengths']]
-    template = splits[split].get(
-      'filepathTemplate', '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'
-    )
+    template = splits[split].get('filepathTemplate') or _TEMPLATE
     name = info['name']
-  except (OSError, ValueError, KeyError, TypeError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise DataPrepError(f'{path} cannot be read ({error!r}); prepare the folder again') from error
   found = []
   for number, count in enumerate(counts):
-    of = f'{number:05d}-of-{len(counts):05d}'
+    place, of = f'{number:05d}', f'{len(counts):05d}'
     file = template
     for key, value in (
       ('DATASET', name),
       ('SPLIT', split),
       ('FILEFORMAT', 'tfrecord'),
-      ('SHARD_X_OF_Y', of),
+      ('SHARD_X_OF_Y', f'{place}-of-{of}'),
+      ('SHARD_INDEX', place),
+      ('NUM_SHARDS', of),
     ):
       file = file.replace('{' + key + '}', value)
     found.append((folder / file, count))

@@ -26,11 +26,7 @@ def container_of(path: pathlib.Path) -> str:
   """
   if path.is_dir():
     return _kind_of_folder(path)
-  try:
-    with open(path, 'rb') as file:
-      head = file.read(_HEAD)
-  except OSError as error:
-    raise DataPrepError(f'{path} cannot be read: {error.strerror}') from error
+  head = _head(path)
   if head[:2] == b'\x1f\x8b':
     try:
       with gzip.open(path) as file:
@@ -44,11 +40,19 @@ def container_of(path: pathlib.Path) -> str:
 
 def refuse_page(path: pathlib.Path) -> None:
   """Raises DataPrepError if a file is a web page, which is what a used-up quota gives."""
-  if container_of(path) == 'html':
+  if _kind_of_bytes(_head(path)) == 'html':
     raise DataPrepError(
       f'{path} is a web page, not data (its server asked for a login or its quota was used up); '
       'fetch the file in a browser and give it with --raw=PATH'
     )
+
+
+def _head(path: pathlib.Path) -> bytes:
+  try:
+    with open(path, 'rb') as file:
+      return file.read(_HEAD)
+  except OSError as error:
+    raise DataPrepError(f'{path} cannot be read: {error.strerror}') from error
 
 
 def _kind_of_folder(path: pathlib.Path) -> str:
@@ -79,7 +83,7 @@ def _kind_of_bytes(head: bytes) -> str:
   ):
     if head.startswith(magic):
       return kind
-  if head[:3] == b'\x00\x00\x08' and head[3:4] in b'\x01\x02\x03\x04':
+  if head[:3] == b'\x00\x00\x08' and head[3:4] in (b'\x01', b'\x02', b'\x03', b'\x04'):
     return 'idx'
   if head[257:262] == b'ustar' or _is_old_tar(head):
     return 'tar'

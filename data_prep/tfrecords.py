@@ -115,11 +115,13 @@ def parse_example(payload: bytes) -> dict[str, Value]:
       continue
     for _, entry in _fields(features):
       parts = dict(_fields(entry))
-      found[bytes(parts[1]).decode()] = _parse_feature(parts.get(2, b''))
+      if 1 not in parts:
+        raise ValueError('a feature has no name')
+      found[bytes(_message(parts[1])).decode()] = _parse_feature(parts.get(2, b''))
   return found
 
 
-def _parse_feature(feature: bytes | memoryview) -> Value:
+def _parse_feature(feature: bytes | memoryview | int) -> Value:
   for number, values in _fields(feature):
     if number == 1:
       return _parse_bytes(values)
@@ -130,21 +132,22 @@ def _parse_feature(feature: bytes | memoryview) -> Value:
   return np.zeros(0, np.float32)
 
 
-def _parse_bytes(values: memoryview) -> Value:
+def _parse_bytes(values: memoryview | int) -> Value:
+  values = _message(values)
   raw = np.frombuffer(values, np.uint8)
   if len(raw) % 3 == 0 and len(raw):
     rows = raw.reshape(-1, 3)  # tag 0x0a, length 1, the byte
     if (rows[:, 0] == 0x0A).all() and (rows[:, 1] == 1).all():
       return rows[:, 2].copy()
-  return [bytes(value) for number, value in _fields(values) if number == 1]
+  return [bytes(_message(value)) for number, value in _fields(values) if number == 1]
 
 
-def _parse_floats(values: memoryview) -> np.ndarray:
-  parts = [bytes(value) for number, value in _fields(values) if number == 1]
+def _parse_floats(values: memoryview | int) -> np.ndarray:
+  parts = [bytes(_message(value)) for number, value in _fields(values) if number == 1]
   return np.frombuffer(b''.join(parts), '<f4').astype(np.float32)
 
 
-def _parse_ints(values: memoryview) -> np.ndarray:
+def _parse_ints(values: memoryview | int) -> np.ndarray:
   found = []
   for _, value in _fields(values):
     if isinstance(value, int):
@@ -157,9 +160,16 @@ def _parse_ints(values: memoryview) -> np.ndarray:
   return np.array(found, np.uint64).astype(np.int64)
 
 
-def _fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview | int]]:
+def _message(value: bytes | memoryview | int) -> memoryview:
+  """The value of a field that must be text, bytes or a message inside the message."""
+  if isinstance(value, int):
+    raise ValueError('a field is a number where bytes must be')
+  return memoryview(value)
+
+
+def _fields(message: bytes | memoryview | int) -> Iterator[tuple[int, memoryview | int]]:
   """(number, value) of each field of a protocol buffer message."""
-  message = memoryview(message)
+  message = _message(message)
   position = 0
   while position < len(message):
     tag, position = _varint(message, position)
@@ -188,9 +198,9 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
     byte = message[position]
     position += 1
     value |= (byte & 0x7F) << shift
-    if byte < 0x80:
+    if byte < 0x80 and value < 2**64:
       return value, position
-  raise ValueError('a number is longer than ten bytes')
+  raise ValueError('a number is longer than 64 bits')
 
 
 def _read_length(

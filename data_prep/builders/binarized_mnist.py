@@ -71,14 +71,16 @@ def _read_amat(path: pathlib.Path) -> np.ndarray:
   """Lines of 784 times `0 ` or `1 `: uint8 [N, 28, 28, 1] of 0 and 255."""
   if recognise.container_of(path) != 'amat':
     raise DataPrepError(f'{path} must be text of 0 and 1, but is: {recognise.container_of(path)}')
-  characters = np.frombuffer(path.read_bytes(), np.uint8)
-  digits = characters[(characters == ord('0')) | (characters == ord('1'))]
-  lines = np.count_nonzero(characters == ord('\n'))
-  if not len(digits) or len(digits) % 784 or lines and lines * 784 != len(digits):
-    raise DataPrepError(
-      f'{path} must hold 784 digits in each line, but holds {len(digits)} in {lines} lines; '
-      'fetch it anew'
-    )
+  lines = path.read_bytes().translate(None, b' \t\r').rstrip(b'\n').split(b'\n')
+  for number, line in enumerate(lines, 1):
+    if len(line) != 784 or line.translate(None, b'01'):
+      found = line.translate(None, b'01')[:1]
+      raise DataPrepError(
+        f'{path} must hold 784 times 0 or 1 in each line, but line {number} '
+        + (f'has a {found.decode("latin1")!r}' if found else f'has {len(line)} digits')
+        + '; fetch it anew'
+      )
+  digits = np.frombuffer(b''.join(lines), np.uint8)
   return (digits.reshape(-1, 28, 28, 1) - ord('0')) * np.uint8(255)
 
 

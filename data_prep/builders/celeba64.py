@@ -38,6 +38,8 @@ _PUBLISHED = (
   ),
 )
 _PREPARED = {'train': 'train', 'valid': 'validation', 'test': 'test'}  # names of TFDS
+# Attributes and the like lie beside the pictures, as text.
+_ROLES = {'partition': r'partition', 'pictures': r'^(?!.*\.(txt|csv)$).*(img|celeba|jpg|\d)'}
 _PREPARE = Preparation(64, source=(218, 178), box=(15, 40, 163, 188))
 
 
@@ -55,7 +57,7 @@ def load(request: Request) -> Contents:
       for split, theirs in _PREPARED.items()
     }
   else:
-    dealt = parts.by_role(paths, {'partition': r'partition', 'pictures': r'img|celeba|jpg|\d'})
+    dealt = parts.by_role(paths, _ROLES)
     listed = parts.one(dealt['partition'], 'the partition')
     shown = parts.one(dealt['pictures'], 'the pictures')
     kind, splits = _read(shown, _read_partition(listed))
@@ -89,7 +91,7 @@ def _with_files(about: About) -> About:
 
 def _read_partition(path: pathlib.Path) -> dict[str, int]:
   """File name -> 0 (train), 1 (valid) or 2 (test)."""
-  found = {}
+  found, number = {}, 1
   try:
     for number, line in enumerate(path.read_text('ascii').splitlines(), 1):
       if not line.strip():

@@ -59,7 +59,14 @@ def load(request: Request) -> Contents:
     splits={'all': split},
     views={'all': View('all', 'all'), **made},
     files=files,
-    checks=(f'[ok] container: {found.kind}', *hash_lines, *counts),
+    checks=(
+      f'[ok] container: {found.kind}',
+      *hash_lines,
+      *counts,
+      '[note] split by shard, as NVAE does it'
+      if 'nvae/train' in made
+      else '[warn] split not recoverable from the original (unseeded); using RandomState(0)',
+    ),
   )
 
 
@@ -78,8 +85,10 @@ def _open(path: pathlib.Path, name: str) -> tuple[Pictures, np.ndarray | None, d
   kind = recognise.container_of(path)
   if kind == 'tfds':
     found = prepared.open_split(path, 'train')
-    names = [found.example(index)['image/filename'][0] for index in range(len(found.names))]
-    return found, np.argsort(names), make_views()
+    examples = [found.example(index) for index in range(len(found.names))]
+    if not all('image/filename' in example for example in examples):
+      raise DataPrepError(f'{path} has no feature image/filename, without which the order is lost')
+    return found, np.argsort([e['image/filename'][0] for e in examples]), make_views()
   if kind in ('folder', 'tar') and (records := _open_glow(path, name)):
     train = GLOW_COUNTS['train']
     return (
@@ -91,11 +100,7 @@ def _open(path: pathlib.Path, name: str) -> tuple[Pictures, np.ndarray | None, d
       },
     )
   found = pictures.open_pictures(path)
-  if isinstance(found, EncodedPictures) and found.format(0) == 'JPEG':
-    raise DataPrepError(
-      f'{path} holds JPEG files: a re-compressed copy, whose likelihoods are not comparable; '
-      f'{ABOUT[name].fetch}'
-    )
+  pictures.refuse_copies(found, path, ABOUT[name].fetch)
   if isinstance(found, EncodedPictures) and len(set(map(_stem, found.names))) < len(found.names):
     raise DataPrepError(f'{path} holds several pictures of one name; give one size only')
   return found, None, make_views()

@@ -116,8 +116,14 @@ def _read_pickle(data: bytes, origin: str) -> tuple[np.ndarray, np.ndarray]:
     or pixels.shape[1] != 3072
   ):
     raise DataPrepError(f"{origin} must hold b'data', uint8 [N, 3072]; fetch it anew")
-  if not isinstance(labels, list) or len(labels) != len(pixels):
-    raise DataPrepError(f"{origin} must hold b'labels', a list as long as b'data'; fetch it anew")
+  if (
+    not isinstance(labels, list)
+    or len(labels) != len(pixels)
+    or not all(isinstance(label, int) and 0 <= label <= 9 for label in labels)
+  ):
+    raise DataPrepError(
+      f"{origin} must hold b'labels', a number from 0 to 9 for each row of b'data'; fetch it anew"
+    )
   return _from_planes(pixels), np.array(labels, np.uint8)
 
 
@@ -126,6 +132,8 @@ def _read_binary(data: bytes, origin: str) -> tuple[np.ndarray, np.ndarray]:
   if not data or len(data) % 3073:
     raise DataPrepError(f'{origin} must hold rows of 3073 bytes, but holds {len(data)} bytes')
   rows = np.frombuffer(data, np.uint8).reshape(-1, 3073)
+  if rows[:, 0].max() > 9:
+    raise DataPrepError(f'{origin} has a label {rows[:, 0].max()}, but there are only 0 to 9')
   return _from_planes(rows[:, 1:]), rows[:, 0].copy()
 
 
@@ -140,9 +148,11 @@ def _read_prepared(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.nda
   try:
     numbers = [int(re.fullmatch(r'\w+_(\d+)', e['id'][0].decode())[1]) for e in examples]
     labels = np.array([example['label'][0] for example in examples], np.uint8)
-  except (KeyError, TypeError, IndexError) as error:
+  except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
     raise DataPrepError(
       f'{folder} has no features id and label, without which the order of the batches is lost'
     ) from error
   order = np.argsort(numbers)
+  if np.any(np.array(numbers)[order] != np.arange(len(order))):
+    raise DataPrepError(f'{folder}: the ids of {split} must be 0, 1, ... without holes or repeats')
   return np.stack([records.read(int(index)) for index in order]), labels[order]

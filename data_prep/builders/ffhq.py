@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from data_prep import locate, parts, pictures, recognise, views
+from data_prep import index_files, locate, parts, pictures, recognise, views
 from data_prep.contents import Contents, View
 from data_prep.errors import DataPrepError
 from data_prep.pictures import EncodedPictures, Pictures
@@ -17,6 +17,8 @@ from data_prep.preparation import Preparation, picture_set, split_of_pictures
 from data_prep.request import About, RemoteFile, Request
 
 COUNT = 70_000
+HELD_OUT = 7_000
+TRAIN_1024 = 65_000  # the first ones, in VDVAE's split at 1024 px
 _NPY = RemoteFile(
   'ffhq-256.npy',
   'https://openaipublic.blob.core.windows.net/very-deep-vaes-assets/vdvae-assets/ffhq-256.npy',
@@ -57,6 +59,7 @@ def load(request: Request) -> Contents:
   """Reads VDVAE's npy (256) or the PNGs of 1024 px in a folder, zip or tar.
 
   With `ffhq-dataset-v2.json` among the raw files, the MD5 of every picture's pixels is checked.
+  With a `train_test_ind.pt` of NVAE's scripts, the views of NVAE are those that it drew.
 
   Raises:
     DataPrepError: missing or damaged files, JPEG re-hosts, thumbnails, or other counts.
@@ -64,7 +67,8 @@ def load(request: Request) -> Contents:
   about, size = ABOUT[request.name], int(request.name.removeprefix('ffhq'))
   paths = locate.locate(request, about)
   metadata = [path for path in paths if recognise.container_of(path) == 'json']
-  path = parts.one(tuple(path for path in paths if path not in metadata), request.name)
+  drawn = [path for path in paths if index_files.is_index_file(path)]
+  path = parts.one(tuple(p for p in paths if p not in (*metadata, *drawn)), request.name)
   found = pictures.open_pictures(path)
   raw = _check_form(found, path, size)
   numbers = _numbers(found)
@@ -79,28 +83,39 @@ def load(request: Request) -> Contents:
     source=f'FFHQ from {found.kind}',
     variant='ffhq',
     splits={'all': split_of_pictures(found, prepare, order, md5)},
-    views=make_views(size),
+    views=make_views(size, drawn[0] if drawn else None),
     files=files,
     checks=(
       f'[ok] container: {found.kind}',
       *hash_lines,
       count,
-      f'[ok] pixel_md5 of {len(md5)} pictures compared while writing'
-      if md5
-      else '[note] pixels are not compared; add --raw=ffhq-dataset-v2.json to do so',
-      '[warn] split not recoverable from the original (unseeded) for efficient_vdvae and nvae; '
-      'using RandomState(0)',
+      _describe_md5(len(md5), raw),
+      '[warn] split not recoverable from the original (unseeded) for efficient_vdvae'
+      + ('' if drawn else ' and nvae')
+      + '; using RandomState(0)',
     ),
   )
 
 
-def make_views(size: int) -> dict[str, View]:
-  """VDVAE's split for this size, and one of ours for the papers that drew theirs unseeded."""
+def make_views(size: int, drawn: pathlib.Path | None = None) -> dict[str, View]:
+  """VDVAE's split for this size, and one of ours for the papers that drew theirs unseeded.
+
+  Args:
+    size: of the pictures, px.
+    drawn: the file in which NVAE's scripts saved theirs.
+
+  Raises:
+    DataPrepError: that file is damaged, or does not deal out 70,000 pictures.
+  """
   if size == 256:
-    train, valid = views.tail_of_permutation('all', COUNT, 5, 7000)
+    train, valid = views.tail_of_permutation('all', COUNT, 5, HELD_OUT)
   else:
-    train, valid = views.span('all', 0, 65_000), views.span('all', 65_000, COUNT)
-  our_train, our_valid = views.tail_of_permutation('all', COUNT, 0, 7000, _NOTE)
+    train, valid = views.span('all', 0, TRAIN_1024), views.span('all', TRAIN_1024, COUNT)
+  our_train, our_valid = views.tail_of_permutation('all', COUNT, 0, HELD_OUT, _NOTE)
+  nvae_train, nvae_test = our_train, our_valid
+  if drawn:
+    lists = index_files.read_split(drawn, COUNT, HELD_OUT)
+    nvae_train, nvae_test = (View('all', f'as drawn in {drawn.name}', one) for one in lists)
   return {
     'all': View('all', 'all'),
     'vdvae/train': train,
@@ -109,18 +124,14 @@ def make_views(size: int) -> dict[str, View]:
     'efficient_vdvae/train': our_train,
     'efficient_vdvae/valid': our_valid,
     'efficient_vdvae/test': our_valid,
-    'nvae/train': our_train,
-    'nvae/test': our_valid,
+    'nvae/train': nvae_train,
+    'nvae/test': nvae_test,
   }
 
 
 def _check_form(found: Pictures, path: pathlib.Path, size: int) -> int:
   """Height and width of the raw pictures."""
-  if isinstance(found, EncodedPictures) and found.format(0) != 'PNG':
-    raise DataPrepError(
-      f'{path} holds {found.format(0)} files: a re-compressed copy, whose likelihoods are not '
-      'comparable; get the PNG files of NVlabs/ffhq-dataset'
-    )
+  pictures.refuse_copies(found, path, 'get the PNG files of NVlabs/ffhq-dataset')
   raw = found.read(0).shape[0]
   if raw not in (size, 1024):
     raise DataPrepError(
@@ -142,6 +153,14 @@ def _numbers(found: Pictures) -> np.ndarray:
       + (f'has one called {odd[0]}' if odd else 'has several of one name')
     )
   return np.array([int(stem) for stem in stems])
+
+
+def _describe_md5(count: int, raw: int) -> str:
+  if count:
+    return f'[ok] pixel_md5 of {count} pictures compared while writing'
+  if raw != 1024:
+    return '[note] pixels are not compared: nobody published a hash of them'
+  return '[note] pixels are not compared; add --raw=ffhq-dataset-v2.json to do so'
 
 
 def _read_metadata(path: pathlib.Path, numbers: np.ndarray) -> tuple[str, ...]:

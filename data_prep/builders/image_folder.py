@@ -107,7 +107,8 @@ def _check(options: Mapping[str, int | float | str]) -> None:
     raise DataPrepError('--variant: channels must be 1 or 3, and size between 1 and 4096')
   if options['kernel'] not in KERNELS:
     raise DataPrepError(f'--variant: kernel must be one of {", ".join(KERNELS)}')
-  if min(options['valid'], options['test']) < 0 or options['valid'] + options['test'] >= 1:
+  shares = options['valid'], options['test']
+  if not (min(shares) >= 0 and sum(shares) < 1):  # also refuses NaN
     raise DataPrepError('--variant: valid and test must be shares that leave some for training')
   if not 0 <= options['seed'] < 2**32:
     raise DataPrepError('--variant: seed must lie between 0 and 2**32 - 1')

@@ -29,8 +29,8 @@ _HASHES = {  # (size, split) -> bytes, SHA-256
   (64, 'valid'): (477_255_680, 'eeac03ec4f585baf871d2b4cb9c974bfe345e74878a74e5820fe6eb1041629cd'),
 }
 COUNTS = {'train': 1_281_149, 'valid': 49_999}
-_GLOW_COUNTS = {'train': 1_281_147, 'valid': 50_000}
-_BOX_COUNTS = {'train': 1_281_167, 'valid': 50_000}
+GLOW_COUNTS = {'train': 1_281_147, 'valid': 50_000}
+BOX_COUNTS = {'train': 1_281_167, 'valid': 50_000}
 _VARIANT = 'van_den_oord'
 _PREPARED = {'train': 'train', 'valid': 'validation'}  # names of TFDS
 _ROLES = {'train': r'train', 'valid': r'val'}
@@ -84,7 +84,6 @@ def load(request: Request) -> Contents:
     files=files,
     checks=(
       f'[ok] container: {kind}',
-      f'[ok] variant: {_VARIANT}',
       *hash_lines,
       *_check_counts(opened, request),
       '[warn] the split of the original depends on the unsorted order of its files; here it is '
@@ -116,12 +115,12 @@ def _open(
   paths: tuple[pathlib.Path, ...], request: Request
 ) -> tuple[dict[str, Pictures], tuple[pathlib.Path, ...]]:
   """Split -> pictures, and the paths that were used."""
-  for path in paths:
-    if recognise.container_of(path) == 'npz' or _holds_npz(path):
-      raise DataPrepError(
-        f'{path} holds npz files: these are the box-filtered pictures, another data set; run: '
-        f'python -m data_prep.build {request.name}_box --raw={path}'
-      )
+  if any(map(_holds_npz, paths)):
+    raw = ' '.join(f'--raw={path}' for path in paths)
+    raise DataPrepError(
+      f'npz files are the box-filtered pictures, another data set; run: python -m data_prep.build '
+      f'{request.name}_box {raw}'
+    )
   if len(paths) == 1 and recognise.container_of(paths[0]) == 'tfds':
     if paths[0].parent.parent.name == 'imagenet_resized':
       raise DataPrepError(f'{paths[0]} is box-filtered: build {request.name}_box from it')
@@ -130,13 +129,18 @@ def _open(
     return records, paths
   dealt = parts.by_role(paths, _ROLES)
   used = {role: parts.one(found, role) for role, found in dealt.items()}
-  return {role: pictures.open_pictures(path) for role, path in used.items()}, tuple(used.values())
+  opened = {role: pictures.open_pictures(path) for role, path in used.items()}
+  for role, found in opened.items():
+    pictures.refuse_copies(found, used[role], ABOUT[request.name].fetch)
+  return opened, tuple(used.values())
 
 
 def _holds_npz(path: pathlib.Path) -> bool:
-  if recognise.container_of(path) not in ('folder', 'zip'):
-    return False
-  return any(name.endswith('.npz') for name in archives.open_archive(path).names)
+  kind = recognise.container_of(path)
+  if kind not in ('folder', 'zip'):
+    return kind == 'npz'
+  names = archives.open_archive(path).names
+  return any(name.endswith(('.npz', '_npz.zip')) for name in names)
 
 
 def _open_glow(path: pathlib.Path, name: str) -> dict[str, Pictures] | None:
@@ -160,13 +164,15 @@ def _open_glow(path: pathlib.Path, name: str) -> dict[str, Pictures] | None:
 
 def _check_counts(opened: Mapping[str, Pictures], request: Request) -> list[str]:
   counts = {split: len(found.names) for split, found in opened.items()}
-  if opened['train'].kind == 'npy' and counts != COUNTS and request.variant is None:
-    which = 'the box-filtered set' if counts == _BOX_COUNTS else 'neither known set'
+  glow = 'TFRecord' in opened['train'].kind
+  boxed = counts == BOX_COUNTS
+  unknown = opened['train'].kind == 'npy' and counts != COUNTS
+  if not glow and (boxed or unknown) and request.variant is None:
+    which = 'the box-filtered set' if boxed else 'neither known set'
     raise DataPrepError(
-      f'the npy files hold {counts["train"]:,} and {counts["valid"]:,} pictures, the numbers of '
+      f'the raw files hold {counts["train"]:,} and {counts["valid"]:,} pictures, the numbers of '
       f'{which}, while van den Oord has {COUNTS["train"]:,} and {COUNTS["valid"]:,}; add '
       f'--variant={_VARIANT} if they are his all the same'
     )
-  glow = 'TFRecord' in opened['train'].kind
-  wanted = _GLOW_COUNTS if glow else COUNTS
+  wanted = GLOW_COUNTS if glow else COUNTS
   return [parts.check_count(f'pictures in {s}', counts[s], wanted[s], glow) for s in counts]

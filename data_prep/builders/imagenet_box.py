@@ -4,14 +4,9 @@ The published bits/dim of other papers are on van den Oord's pictures, `imagenet
 `imagenet64`; likelihoods of the two must not be compared.
 """
 
-import pathlib
-
-import numpy as np
-
-from data_prep import archives, locate, parts, pictures, prepared, recognise, views
+from data_prep import locate, parts, planar, prepared, recognise, views
 from data_prep.contents import Contents
 from data_prep.errors import DataPrepError
-from data_prep.pictures import ArrayPictures, Pictures
 from data_prep.preparation import Preparation, picture_set, split_of_pictures
 from data_prep.request import About, RemoteFile, Request
 
@@ -80,6 +75,11 @@ def load(request: Request) -> Contents:
   """
   about = ABOUT[request.name]
   size = int(request.name.removeprefix('imagenet').removesuffix('_box'))
+  if request.variant not in (None, _VARIANT):
+    raise DataPrepError(
+      f'--variant={request.variant} does not exist for {request.name}; the only one is {_VARIANT} '
+      f"(van den Oord's pictures are the data set imagenet{size})"
+    )
   paths = locate.locate(request, about)
   kind = recognise.container_of(paths[0])
   if kind == 'tfds':
@@ -88,7 +88,7 @@ def load(request: Request) -> Contents:
     opened = {s: prepared.open_split(paths[0], theirs) for s, theirs in _PREPARED.items()}
   else:
     dealt = parts.by_role(paths, _ROLES)
-    opened = {role: _open(found, size) for role, found in dealt.items()}
+    opened = {role: planar.open_batches(found, size) for role, found in dealt.items()}
     paths = tuple(path for found in dealt.values() for path in found)
   files, hash_lines = locate.check_published(paths, about, request.unverified)
   prepare = Preparation(size, source=(size, size))
@@ -106,7 +106,6 @@ def load(request: Request) -> Contents:
     files=files,
     checks=(
       f'[ok] container: {kind}',
-      f'[ok] variant: {_VARIANT}',
       *hash_lines,
       *(
         parts.check_count(f'pictures in {s}', split.count, COUNTS[s], certain=False)
@@ -114,28 +113,3 @@ def load(request: Request) -> Contents:
       ),
     ),
   )
-
-
-def _open(paths: tuple[pathlib.Path, ...], size: int) -> Pictures:
-  """All pictures of the npz files of one split, files sorted by name."""
-  batches = []
-  for path in sorted(paths, key=lambda path: path.name):
-    if recognise.container_of(path) == 'npz':
-      batches.append(pictures.read_planar_npz(path.read_bytes(), str(path), size))
-      continue
-    archive = archives.open_archive(path)
-    inside = [i for i, name in enumerate(archive.names) if name.endswith('.npz')]
-    if not inside:
-      what = 'PNG files' if any(n.endswith('.png') for n in archive.names) else 'no npz files'
-      raise DataPrepError(
-        f"{path} holds {what}, but the box-filtered pictures come as npz; van den Oord's PNGs are "
-        f'another data set, imagenet{size}'
-      )
-    for index in sorted(inside, key=lambda index: _order(archive.names[index])):
-      origin = f'{path}: {archive.names[index]}'
-      batches.append(pictures.read_planar_npz(archive.read(index), origin, size))
-  return ArrayPictures(np.concatenate(batches), 'npz')
-
-
-def _order(name: str) -> str:
-  return pathlib.PurePosixPath(name).name

@@ -7,6 +7,7 @@ import gzip
 import io
 import pathlib
 import re
+import zlib
 
 import numpy as np
 
@@ -117,12 +118,7 @@ def _read(paths: tuple[pathlib.Path, ...]) -> tuple[str, dict[str, Split]]:
   splits = {}
   for split in COUNTS:
     image, label = (_parse_idx(*raw[f'{split} {what}']) for what in ('images', 'labels'))
-    if image.shape[1:] != (28, 28) or label.shape != image.shape[:1]:
-      raise DataPrepError(
-        f'the {split} files must hold N digits of 28x28 and N labels, but hold '
-        f'{list(image.shape)} and {list(label.shape)}'
-      )
-    splits[split] = _split(image, label)
+    splits[split] = _split(image, label, split)
   return 'idx', splits
 
 
@@ -132,7 +128,7 @@ def _idx_files(paths: tuple[pathlib.Path, ...]) -> dict[str, tuple[bytes, str]]:
     archive = archives.open_archive(paths[0])
     found = {}
     for role, rule in _ROLES.items():
-      index = next((i for i, n in enumerate(archive.names) if re.search(rule, n)), None)
+      index = next((i for i, n in enumerate(archive.names) if re.search(rule, _base(n))), None)
       if index is None:
         raise DataPrepError(f'{paths[0]} holds no {role} (a name like {rule}); {ABOUT.fetch}')
       found[role] = archive.read(index), archive.names[index]
@@ -147,13 +143,15 @@ def _parse_idx(data: bytes, name: str) -> np.ndarray:
     if data[:2] == b'\x1f\x8b':
       with gzip.open(io.BytesIO(data)) as file:
         data = file.read(_MAX_FILE)
-  except (OSError, EOFError) as error:
+  except (OSError, EOFError, zlib.error) as error:
     raise DataPrepError(f'{name} is a damaged gzip file ({error}); fetch it anew') from error
   if data[:3] != b'\x00\x00\x08' or data[3:4] not in (b'\x01', b'\x03'):
     raise DataPrepError(
       f'{name} must be an idx file (magic 2051 or 2049), but begins with {data[:4].hex()}'
     )
   start = 4 + 4 * data[3]
+  if len(data) < start:
+    raise DataPrepError(f'{name} ends inside its header: it was cut off; fetch it anew')
   shape = np.frombuffer(data[4:start], '>u4').astype(np.int64)
   if len(data) - start != shape.prod():
     raise DataPrepError(
@@ -171,14 +169,29 @@ def _read_keras(path: pathlib.Path) -> dict[str, Split]:
     raise DataPrepError(
       f'{path} must be the npz of Keras with x_train, y_train, x_test and y_test ({error})'
     ) from error
-  return {name: _split(image, label.astype(np.uint8)) for name, (image, label) in found.items()}
+  return {name: _split(image, label, name) for name, (image, label) in found.items()}
 
 
 def _read_prepared(folder: pathlib.Path, split: str) -> Split:
   records = prepared.open_split(folder, split, mode='L')
-  labels = np.array([records.example(i)['label'][0] for i in range(len(records.names))], np.uint8)
-  return split_of_pictures(records, _PREPARE, label=labels)
+  try:
+    labels = [int(records.example(i)['label'][0]) for i in range(len(records.names))]
+  except (KeyError, TypeError, IndexError) as error:
+    raise DataPrepError(f'{folder} has no feature label in each record') from error
+  return split_of_pictures(records, _PREPARE, label=np.array(labels, np.uint8))
 
 
-def _split(image: np.ndarray, label: np.ndarray) -> Split:
-  return split_of_pictures(ArrayPictures(image[..., None], 'idx'), _PREPARE, label=label)
+def _split(image: np.ndarray, label: np.ndarray, name: str) -> Split:
+  if image.dtype != np.uint8 or image.shape[1:] != (28, 28) or label.shape != image.shape[:1]:
+    raise DataPrepError(
+      f'the {name} files must hold N digits, uint8 of 28x28, and N labels, but hold {image.dtype} '
+      f'{list(image.shape)} and {list(label.shape)}'
+    )
+  if label.dtype.kind not in 'iu' or label.min(initial=0) < 0 or label.max(initial=0) > 9:
+    raise DataPrepError(f'the labels of {name} must be whole numbers from 0 to 9')
+  label = label.astype(np.uint8)
+  return split_of_pictures(ArrayPictures(image[..., None], 'array'), _PREPARE, label=label)
+
+
+def _base(name: str) -> str:
+  return name.rsplit('/', 1)[-1]
