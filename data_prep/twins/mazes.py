@@ -100,11 +100,10 @@ def _cross_cell(row: int, column: int, quarter: int, turn: int) -> np.ndarray:
     return _piece(x + right * along, y + down * along, heading)
   if turn == 2:
     along = np.arange(_STRAIGHT_FRAMES // 2) * (2 / _STRAIGHT_FRAMES)
-    around = heading + np.arange(2 * _TURN_FRAMES)
     there = _piece(x + right * along, y + down * along, heading)
-    there_turned = _piece(x + right, y + down, around)
+    around = _piece(x + right, y + down, heading + np.arange(2 * _TURN_FRAMES))
     back = _piece(x + right * (1 - along), y + down * (1 - along), heading + 2 * _TURN_FRAMES)
-    return np.concatenate([there, there_turned, back], axis=1)
+    return np.concatenate([there, around, back], axis=1)
   # The circle's middle lies one block aside of the door.
   headings = heading + turn * np.arange(_TURN_FRAMES)
   cos, sin = direction(headings / _FULL_TURN)
