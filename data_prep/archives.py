@@ -203,7 +203,8 @@ def _read_file(path: pathlib.Path) -> bytes:
 
 
 def _is_ignored(name: str) -> bool:
-  return name.startswith(_IGNORED[0]) or name.rsplit('/', 1)[-1] in _IGNORED
+  last = name.rsplit('/', 1)[-1]  # `._*` are what macOS adds
+  return name.startswith(_IGNORED[0]) or last in _IGNORED or last.startswith('._')
 
 
 def _check_name(path: pathlib.Path, name: str) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import io
 import pathlib
+import re
 from typing import Protocol
 
 import av
@@ -20,6 +21,11 @@ from data_prep.pictures import RecordPictures
 
 _FILMS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 _SUFFIXES = (*_FILMS, '.gif', '.npz', '.npy')
+_FILM_MAGIC = {  # format of FFmpeg -> how a file begins
+  'mp4': re.compile(rb'....(ftyp|moov|mdat|free|wide)', re.DOTALL),
+  'avi': re.compile(rb'RIFF....AVI ', re.DOTALL),
+  'matroska': re.compile(rb'\x1aE\xdf\xa3'),
+}
 _FORMATS = {1: 'gray', 3: 'rgb24'}  # channels -> of PyAV
 _MODES = {1: 'L', 3: 'RGB'}  # channels -> of Pillow
 _MAX_FRAMES = 100_000  # of one video
@@ -167,7 +173,10 @@ def open_prepared(path: pathlib.Path, split: str, channels: int) -> PreparedVide
 
 
 def _film_frames(data: bytes, channels: int) -> Iterator[np.ndarray]:
-  with av.open(io.BytesIO(data)) as container:
+  kind = next((kind for kind, magic in _FILM_MAGIC.items() if magic.match(data)), None)
+  if kind is None:  # other formats are texts that name further files to open
+    raise ValueError(f'it is none of {", ".join(_FILM_MAGIC)}')
+  with av.open(io.BytesIO(data), format=kind) as container:
     stream = container.streams.video[0]
     stream.thread_type = 'NONE'  # frames come out the same; processes share the cores already
     for frame in container.decode(stream):
@@ -175,7 +184,7 @@ def _film_frames(data: bytes, channels: int) -> Iterator[np.ndarray]:
 
 
 def _gif_frames(data: bytes, channels: int) -> Iterator[np.ndarray]:
-  with Image.open(io.BytesIO(data)) as image:
+  with Image.open(io.BytesIO(data), formats=('GIF',)) as image:
     for frame in ImageSequence.Iterator(image):
       yield np.asarray(frame.convert(_MODES[channels]))
 

@@ -130,6 +130,17 @@ def restore_weights(
   )
 
 
+def open_data(config: ml_collections.ConfigDict) -> data.Dataset:
+  """The data set of a config.
+
+  Raises:
+    UserError: it is missing or damaged, or a look-alike of the one that the config is made for.
+  """
+  dataset = data.open_dataset(config.data.name, config.data.root)
+  data.check_required(dataset, config.data.train_split, **config.data.require)
+  return dataset
+
+
 def train_spec(
   card: dict[str, Any], section: ml_collections.ConfigDict, batch_size: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
@@ -141,6 +152,25 @@ def train_spec(
     seq_len=section.seq_len,
     transforms=section.train_transforms,
   )
+
+
+def check_transforms(card: dict[str, Any], section: ml_collections.ConfigDict) -> None:
+  """Raises UserError if evaluations would see pictures of another size than training.
+
+  `section` is `config.data`; videos may be longer or shorter.
+  """
+  train = train_spec(card, section, 1)
+  evaluated = data.batch_spec(
+    card, section.fields, 1, seq_len=section.eval_seq_len, transforms=section.eval_transforms
+  )
+  for name, spec in train.items():
+    start = 2 if name == 'video' else 1
+    if spec.shape[start:] != evaluated[name].shape[start:]:
+      raise UserError(
+        f'config.data.train_transforms makes {name} {list(spec.shape[start:])}, but '
+        f'config.data.eval_transforms {list(evaluated[name].shape[start:])}; give both the same '
+        "size, for example with 'crop:N' and 'centre_crop:N'"
+      )
 
 
 def train_batches(

@@ -200,7 +200,8 @@ def load(request: Request) -> Contents:
   known = SETS[request.name]
   file = _file_of(request)
   variant = file.removeprefix(f'{request.name}_') if variants_of(request.name) else request.name
-  remote = RemoteFile(f'{file}.tfrecords', f'{_BUCKET}{known.folder}/{file}.tfrecords')
+  size = ABOUT[request.name].files[0].bytes
+  remote = RemoteFile(f'{file}.tfrecords', f'{_BUCKET}{known.folder}/{file}.tfrecords', size)
   about = dataclasses.replace(ABOUT[request.name], files=(remote,))
   paths = locate.locate(request, about)
   layout = known.layouts[file]

@@ -15,7 +15,7 @@ import numpy as np
 from hvae_tpu.data import transforms as transforms_lib
 from hvae_tpu.data.datasets import Dataset
 from hvae_tpu.data.items import Clips, Stills, items_of
-from hvae_tpu.data.records import Batch, Records
+from hvae_tpu.data.records import Batch, Records, check_fields
 from hvae_tpu.errors import UserError
 
 _ENDLESS = 2**40  # batches, in place of infinity, which Grain does not know
@@ -138,6 +138,11 @@ def eval_batches(
   return _stream(_EvalBatches(records, items, batch_size, seed, parsed, share), 0, ahead=True)
 
 
+def num_examples(dataset: Dataset, view: str, seq_len: int = 0) -> int:
+  """Number of examples of a view: of records, or of pieces of `seq_len` frames of videos."""
+  return len(items_of(dataset, view, seq_len))
+
+
 def batch_spec(
   card: dict[str, Any],
   fields: Sequence[str],
@@ -153,6 +158,7 @@ def batch_spec(
   """
   rng = np.random.default_rng(0)
   example = {}
+  check_fields(card, fields)
   for name in fields:
     field = card['fields'][name]
     shape = tuple(field['shape'])

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from hvae_tpu import data, evals, runs, writing
+from hvae_tpu import evals, runs, writing
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import pictures
 from hvae_tpu.importers import verdict
@@ -26,7 +26,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   for method in pictures.NEEDS:
     if not hasattr(opened.model, method):
       raise UserError(f'--mode=sample needs {method}(), which {config.model.name} lacks')
-  dataset = data.open_dataset(config.data.name, config.data.root)
+  dataset = runs.open_data(config)
   pictures.check(options, config.evals.batch_size)
   batches = runs.eval_batches(dataset, config, opened.mesh, split)
   draw = pictures.make(opened.model, batches, **options)

@@ -53,6 +53,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   )
   dataset = _open_dataset(config.data)
   data.check_required(dataset, config.data.train_split, **config.data.require)
+  runs.check_transforms(dataset.card, config.data)
   interruption = Interruption()
   evaluations = _evaluations(config, mesh, dataset, interruption)
   checkpoints = Checkpoints(
@@ -69,6 +70,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   ema = config.train.ema_decay is not None
   abstract = lambda ema: abstract_state(model, tx, batch, mesh, ema)
   start, state = _resume(checkpoints, abstract, ema, say)
+  if state is not None and not config.train.allow_config_change:
+    _check_same_data(checkpoints.meta(start)['card'], dataset)
   _describe(config, mesh, dataset, workdir, start, say)
 
   batches = runs.train_batches(dataset, config, mesh, start)
@@ -150,6 +153,18 @@ def _check_resumable(
     stored['model'] = models.with_defaults(stored.get('model', {}))
     changeable = models.changeable_fields(config.model.name)
     workdir_lib.check_resumable(workdir, stored, config, changeable, say)
+
+
+def _check_same_data(stored: dict[str, Any], dataset: data.Dataset) -> None:
+  """Raises UserError if the data set was built anew, and differently, since the checkpoint."""
+  before, now = stored.get('build_id'), dataset.card['build_id']
+  if before and before != now:
+    raise UserError(
+      f'{dataset.directory} is build {now[:12]}, but this run was trained on build {before[:12]} '
+      f'(version {stored.get("version")}, limit {stored.get("limit")}): the same steps would see '
+      'other examples. Build that one again, or use another --workdir, or '
+      '--config.train.allow_config_change=true'
+    )
 
 
 def _resume(
