@@ -93,16 +93,24 @@ class Writer:
     self._submit(lambda events: _write_gif(events, int(step), tag, frames, fps))
 
   def write(self, step: int, prefix: str, results: Mapping[str, Any]) -> None:
-    """Writes what an evaluation returns: numbers and uint8 pictures in one dict."""
+    """Writes what an evaluation returns in one dict.
+
+    uint8 arrays of three or more axes are pictures; other arrays of two or more axes are values,
+    whose histogram TensorBoard shows; the rest are numbers.
+    """
     if not self._active:
       return
     arrays = {name: np.asarray(value) for name, value in results.items()}
     pictures = {k: v for k, v in arrays.items() if v.dtype == np.uint8 and v.ndim >= 3}
-    numbers = {k: v for k, v in arrays.items() if k not in pictures}
+    values = {k: v for k, v in arrays.items() if v.ndim >= 2 and k not in pictures}
+    numbers = {k: v for k, v in arrays.items() if v.ndim < 2}
     if numbers:
       self.scalars(step, prefix, numbers)
     if pictures:
       self.images(step, prefix, pictures)
+    if values:
+      tagged = {f'{prefix}/{name}': value.reshape(-1) for name, value in values.items()}
+      self._submit(lambda events: events.write_histograms(int(step), tagged))
 
   def hparams(self, settings: Mapping[str, Any]) -> None:
     """Writes a flat dict of settings for TensorBoard's table of hyper-parameters."""

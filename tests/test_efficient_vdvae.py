@@ -256,3 +256,15 @@ def test_runs_are_maximal():
   np.testing.assert_allclose(
     model.temperature_ramp(0.6, 1.0), [0.6, 0.7, 0.7, 0.7, 0.8, 0.9, 0.9], rtol=1e-6
   )
+
+
+def test_histograms(trained):
+  params, batch = trained
+  found = MODEL.histograms(params, {}, batch, RNG)
+  assert {name: value.shape for name, value in found.items()} == {
+    'targets': (4, 8, 8, 3),
+    'outputs': (4, 8, 8, 3),
+    'mixture_means': (3, 2, 4, 8, 8),
+    'mixture_log_scales': (3, 2, 4, 8, 8),
+  }
+  assert all(np.isfinite(value).all() for value in found.values())

@@ -11,7 +11,7 @@ from skimage.metrics import structural_similarity
 
 from hvae_tpu import evals
 from hvae_tpu.errors import UserError
-from hvae_tpu.evals import bernoulli_baseline, elbo, pictures, pruned, ssim
+from hvae_tpu.evals import bernoulli_baseline, elbo, histograms, pictures, pruned, ssim
 
 RNG = jax.random.key(0)
 
@@ -185,3 +185,14 @@ def test_pruned_keeps_the_most_informative_per_position():
   assert found['kl'] == pytest.approx(2 * (2 + 6)) and found['num_examples'] == 2
   with pytest.raises(UserError, match='config.evals.pruned.share=0 must lie between 0 and 1'):
     pruned.make(Prunable(), read, share=0)
+
+
+def test_histograms_take_evenly_from_many_values(monkeypatch):
+  monkeypatch.setattr(histograms, 'MAX_VALUES', 4)
+  named = lambda params, state, batch, rng: {
+    'few': batch['image'][0].astype(jnp.float32),
+    'many': jnp.arange(12.0).reshape(3, 4),
+  }
+  found = histograms.make(types.SimpleNamespace(histograms=named), batches([7]))({}, {}, 0, RNG)
+  np.testing.assert_array_equal(found['few'], [[7, 7, 7, 7]])
+  np.testing.assert_array_equal(found['many'], [[0, 3, 6, 9]])

@@ -57,6 +57,7 @@ def base() -> ml_collections.ConfigDict:
     ),
     ssim=dict(every=0),
     pruned=dict(every=0, share=0.03, max_batches=0),  # variates kept; training batches to rank them
+    histograms=dict(every=0),
     bernoulli_baseline=dict(every=0),
   )
   config.eval = dict(

@@ -98,6 +98,9 @@ class OptionalMethods(Protocol):
   def visualize(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
     """Pictures of the model's own kind, uint8."""
 
+  def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
+    """Quantities whose distribution is worth watching, float32 of any shape."""
+
   def refresh(self, params: Params, state: State, rng: Array, temperature: float) -> State:
     """State to sample with (batch statistics of generated images)."""
 

@@ -260,6 +260,17 @@ class EfficientVDVAE:
     active = (bits >= self.latent_active_threshold).sum().astype(jnp.float32)
     return {**metrics, 'active_groups': active}
 
+  def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
+    """Targets, draws from the likelihood, and means and log-scales of its components."""
+    latent_rng, pixel_rng = jax.random.split(rng)
+    x = self.scale(batch['image'])
+    out, _ = self._infer(params, x, latent_rng)
+    found = {'targets': x, 'outputs': self.draw(out, pixel_rng)}
+    if self.likelihood == 'bernoulli':
+      return found
+    mixture = self.mixture(out)
+    return {**found, 'mixture_means': mixture.means, 'mixture_log_scales': mixture.scales}
+
   # Inference and generation.
 
   def encode(
