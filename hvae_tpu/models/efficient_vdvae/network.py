@@ -174,16 +174,8 @@ class Pool(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    size = (self.rate, self.rate)
-    x = nn.Conv(
-      self.features,
-      size,
-      strides=size,
-      padding='VALID',
-      kernel_init=layers.glorot_uniform(),
-      dtype=self.dtype,
-      name='conv',
-    )(x)
+    init = layers.glorot_uniform()
+    x = layers.Patches(self.features, self.rate, init, self.dtype, name='conv')(x)
     return nn.leaky_relu(x, 0.1)
 
 
