@@ -115,7 +115,7 @@ def test_pruned_variates_cost_nothing(trained):
 
 @pytest.mark.parametrize('base', ['std', 'logstd'])
 def test_kl_is_that_of_the_distributions(base):
-  """Against torch-free arithmetic on the deviations; only the legacy form may be negative."""
+  """Of the two deviations; the legacy form has log-scales without beta in the log term."""
   rng = np.random.default_rng(1)
   options = MODEL.options._replace(base=base)
   posterior, prior = (options.normal(jnp.asarray(rng.standard_normal((64, 4)))) for _ in range(2))
