@@ -63,3 +63,13 @@ def check_files(found: dict[str, str], known: dict[str, str]) -> tuple[str, ...]
     if found[name] != known[name]
   )
   return warnings or (f'[ok] sha256 of {len(known)} source file(s) as expected',)
+
+
+def sha256_folder(path: pathlib.Path) -> str:
+  """Hex SHA-256 over the sorted names and sizes of all files below a folder."""
+  lines = sorted(
+    f'{file.relative_to(path).as_posix()} {file.stat().st_size}'
+    for file in path.rglob('*')
+    if file.is_file()
+  )
+  return hashlib.sha256('\n'.join(lines).encode()).hexdigest()

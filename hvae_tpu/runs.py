@@ -37,15 +37,6 @@ class Run:
   meta: dict[str, Any]
 
 
-def batch_spec(card: dict[str, Any], fields: tuple[str, ...], batch_size: int) -> dict[str, Any]:
-  """Shapes and dtypes of a batch, without reading one."""
-  return {
-    name: jax.ShapeDtypeStruct((batch_size, *field['shape']), field['dtype'])
-    for name, field in card['fields'].items()
-    if name in fields
-  }
-
-
 def platform(mesh: Mesh) -> str:
   return mesh.devices.flat[0].platform
 
@@ -84,7 +75,7 @@ def open_run(
     named = store.resolve(checkpoint, config.train.best_metric)
     step, state = store.restore_newest(
       store.steps if checkpoint == 'latest' else [named],
-      lambda step: restore_weights(store, step, model, config.data.fields, mesh, weights),
+      lambda step: restore_weights(store, step, model, config.data, mesh, weights),
     )
     meta = store.meta(step)
   finally:
@@ -111,12 +102,12 @@ def restore_weights(
   store: checkpoints_lib.Checkpoints,
   step: int,
   model: Any,
-  fields: tuple[str, ...],
+  section: ml_collections.ConfigDict,
   mesh: Mesh,
   weights: tuple[str, ...],
 ) -> TrainState:
-  """The parts of a state that inference needs; see `Run.state`. `fields` are those of a batch."""
-  batch = batch_spec(store.meta(step)['card'], fields, 1)
+  """The parts of a state that inference needs; see `Run.state`. `section` is `config.data`."""
+  batch = train_spec(store.meta(step)['card'], section, 1)
   params, model_state = jax.eval_shape(model.init, jax.random.key(0), batch)
   has_average = any(name.startswith('ema_params/') for name in store.shapes(step))
   parts = {'model_state': model_state} if jax.tree.leaves(model_state) else {}
@@ -139,6 +130,19 @@ def restore_weights(
   )
 
 
+def train_spec(
+  card: dict[str, Any], section: ml_collections.ConfigDict, batch_size: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and dtypes of a training batch; `section` is `config.data`."""
+  return data.batch_spec(
+    card,
+    section.fields,
+    batch_size,
+    seq_len=section.seq_len,
+    transforms=section.train_transforms,
+  )
+
+
 def train_batches(
   dataset: data.Dataset, config: ml_collections.ConfigDict, mesh: Mesh, start: int
 ) -> Generator[dict[str, jax.Array], None, None]:
@@ -149,8 +153,11 @@ def train_batches(
     batch_size=config.train.batch_size,
     seed=config.seed,
     start_step=start,
+    fields=config.data.fields,
+    seq_len=config.data.seq_len,
     transforms=config.data.train_transforms,
     num_workers=config.data.num_workers,
+    cache_bytes=config.data.cache_mb * 2**20,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
@@ -180,6 +187,8 @@ def eval_batches(
       view_of(config, other or role),
       batch_size=config.evals.batch_size,
       seed=config.seed,
+      fields=config.data.fields,
+      seq_len=config.data.eval_seq_len,
       transforms=config.data.eval_transforms,
       process_index=jax.process_index(),
       process_count=jax.process_count(),

@@ -12,7 +12,7 @@ SYSTEMS = ('vdvae', 'efficient_vdvae', 'nvae', 'cwvae', 'efficient_morl')
 BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longest prefix counts
   'configs': {'configs'},
   'data_prep': {'data_prep'},
-  'data_prep.bench': {'data_prep', 'hvae_tpu.data'},
+  'data_prep.bench': {'data_prep', 'hvae_tpu.data', 'hvae_tpu.errors'},
   'hvae_tpu': {'hvae_tpu.runs', 'hvae_tpu.state', 'hvae_tpu.checkpoints', 'hvae_tpu.models'}
   | {'hvae_tpu.evals'},
   'hvae_tpu.errors': set(),
@@ -34,7 +34,7 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu.sharding': set(),
   'hvae_tpu.checkpoints': {'hvae_tpu.sharding', 'hvae_tpu.checksums'},
   'hvae_tpu.checksums': set(),
-  'hvae_tpu.data': set(),
+  'hvae_tpu.data': {'hvae_tpu.data'},
   'hvae_tpu.writing': set(),
   'hvae_tpu.distributions': set(),
   'hvae_tpu.layers': {'hvae_tpu.distributions'},

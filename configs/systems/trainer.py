@@ -14,11 +14,15 @@ def base() -> ml_collections.ConfigDict:
     name='',  # folder below root, written by `python -m data_prep.build NAME`
     root='',  # folder of all data sets; '' is $HVAE_DATA, else `data`
     fields=('image',),  # of a record, that models read
+    require=dict(variant='', split_sha256=''),  # of the card and of train_split; '' takes any
     train_split='train',  # views of the data card
     valid_split='valid',  # evaluated during training
     test_split='test',  # evaluated by --mode=eval
-    train_transforms=(),  # hvae_tpu/data.py, TRANSFORMS: drawn anew at each visit
+    train_transforms=(),  # flip, binarize, crop:N, centre_crop:N; drawn anew at each visit
     eval_transforms=(),  # drawn once per example
+    seq_len=0,  # frames of a training example of a video set; 0: whole sequences
+    eval_seq_len=0,  # the same, of an evaluation example
+    cache_mb=1024,  # a training split that takes no more is kept in memory on every host
     num_workers=0,  # reader processes; 0 reads in threads, faster unless decoding is costly
   )
   config.mesh = dict(data=-1, fsdp=1)  # devices per axis; -1: the rest

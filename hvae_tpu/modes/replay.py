@@ -28,9 +28,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   model = models.create(config.model.to_dict(), 'cpu')
   dataset = data.open_dataset(config.data.name, config.data.root)
   store = Checkpoints(directory, read_only=True)
-  state = runs.restore_weights(
-    store, bundle['state_step'], model, config.data.fields, mesh, ('raw',)
-  )
+  state = runs.restore_weights(store, bundle['state_step'], model, config.data, mesh, ('raw',))
   store.close()
   with jax.default_device(mesh.devices.flat[0]):
     batch = bundles.batch_of(config, dataset, mesh, bundle['step'])

@@ -52,6 +52,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     **{k: config.train[k] for k in ('clock', 'ema_decay', 'drop_above', 'skip_advances_step')},
   )
   dataset = _open_dataset(config.data)
+  data.check_required(dataset, config.data.train_split, **config.data.require)
   interruption = Interruption()
   evaluations = _evaluations(config, mesh, dataset, interruption)
   checkpoints = Checkpoints(
@@ -64,7 +65,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'{config.train.num_steps:,}. Raise it to train on, or use --mode=eval or --mode=sample'
     )
     return 0
-  batch = runs.batch_spec(dataset.card, config.data.fields, config.train.batch_size)
+  batch = runs.train_spec(dataset.card, config.data, config.train.batch_size)
   ema = config.train.ema_decay is not None
   abstract = lambda ema: abstract_state(model, tx, batch, mesh, ema)
   start, state = _resume(checkpoints, abstract, ema, say)
@@ -256,7 +257,21 @@ def _describe(
     if (view := config.data[f'{role}_split'])
   )
   say(f'data set {dataset.card["name"]}: {views}')
+  for line in _card_lines(dataset.card):
+    say(f'  {line}')
   say(f'from step {start:,} to {config.train.num_steps:,}')
+
+
+def _card_lines(card: dict[str, Any]) -> list[str]:
+  """What the data card says of the records and their origin."""
+  fields = ', '.join(f'{k} {v["dtype"]} {v["shape"]}' for k, v in card['fields'].items())
+  variant = f', variant {card["variant"]}' if card.get('variant') else ''
+  limit = f', first {card["limit"]} of each split' if card.get('limit') else ''
+  return [
+    f'{fields}; version {card["version"]}{variant}{limit}; build {card["build_id"][:12]}',
+    f'source: {card["source"]}',
+    f'licence: {card["licence"]}',
+  ]
 
 
 def _record(
