@@ -101,7 +101,7 @@ def base() -> ml_collections.ConfigDict:
     latents='',  # folder that encode wrote; '' is the newest in the work directory
     num=64,  # first examples; 0: all
     keep=-1,  # first (coarsest) groups kept; -1: all. The others are drawn from the prior
-    temperature=1.0,  # of those; as one of sample.temperatures
+    temperature=(1.0,),  # of those: a number or 'linear(a,b)', or one number per level
     columns=8,
     seed=config_dict.placeholder(int),  # None: noise of the encoding, which gives its pictures
   )

@@ -42,7 +42,10 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   for key in ('num', 'columns'):
     if options[key] < (key == 'columns'):
       raise UserError(f'config.decode.{key}={options[key]} is too small')
-  temperature = temperatures.per_level(model, options.temperature, 'config.decode.temperature')
+  setting = tuple(options.temperature)
+  temperature = temperatures.per_level(
+    model, setting[0] if len(setting) == 1 else setting, 'config.decode.temperature'
+  )
   count = min(options.num or len(stored), len(stored))
   seed = stored.card['seed'] if options.seed is None else options.seed
   sharding.check_batch_size(stored.card['batch_size'], trained.run.mesh, 'evals.batch_size')
