@@ -24,6 +24,7 @@ def save_curve(
   axes.plot([x for x, _, _ in points], [y for _, y, _ in points], marker='o')
   for x, y, name in points:
     axes.annotate(name, (x, y), textcoords='offset points', xytext=(6, 6))
+  axes.margins(0.15)  # room for the names
   axes.grid(alpha=0.3)
   with replacing(path) as partial:
     FigureCanvasAgg(figure).print_png(partial)

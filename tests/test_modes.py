@@ -161,6 +161,7 @@ def test_sample_takes_ramps_and_a_temperature_of_the_output(used):
   assert np.isin(pictures, (0, 255)).mean() > 0.95  # probabilities are all but 0 or 1
 
 
+ONE_SYSTEM = pytest.mark.parametrize('used', ['vdvae'], indirect=True)  # mistakes are the same
 REFUSED = {
   ('reconstruct', 'quantiles', (0.0,)): 'config.reconstruct.quantiles has 0.0, which must lie',
   ('reconstruct', 'quantiles', ()): 'config.reconstruct.quantiles=() must not be empty',
@@ -178,13 +179,15 @@ REFUSED = {
 }
 
 
+@ONE_SYSTEM
 @pytest.mark.parametrize('case', REFUSED, ids=str)
-def test_refused(used, case, tmp_path):
+def test_refused(used, case):
   mode, key, value = case
   with pytest.raises(UserError, match=re.escape(REFUSED[case])):
     call(used.config, used.workdir, mode, **{key: value})
 
 
+@ONE_SYSTEM
 def test_results_of_other_weights_are_refused(used):
   """A second checkpoint: its div_stats are missing, and latents of the first are not its own."""
   trained_runs.save(used.workdir, used.config, step=2, seed=1)
@@ -201,6 +204,7 @@ def test_results_of_other_weights_are_refused(used):
     call(used.config, used.workdir, 'encode', quantile=0.5)
 
 
+@ONE_SYSTEM
 def test_div_stats_of_other_data_are_refused(used):
   path = used.workdir / 'div_stats' / '1-ema.json'
   about = path.read_text()
@@ -212,6 +216,7 @@ def test_div_stats_of_other_data_are_refused(used):
     path.write_text(about)
 
 
+@ONE_SYSTEM
 def test_another_config_is_refused(used):
   config = used.config.copy_and_resolve_references()
   config.model.zdim = 3
