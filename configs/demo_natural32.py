@@ -1,4 +1,4 @@
-"""Colour tiles, 32x32, of a few photographs: vdvae; also with ,debug.
+"""Colour tiles, 32x32, of a few photographs: vdvae, efficient_vdvae; also with ,debug.
 
     python -m hvae_tpu.main --config=configs/demo_natural32.py
 
@@ -7,8 +7,20 @@ in two views. For the mixture-of-logistics head on two CPU cores; not comparable
 """
 
 from configs import systems
+from configs.systems.efficient_vdvae import lists
 
 DATA = dict(data=dict(name='demo_natural32'), model=dict(image_size=32))
+_RUN = dict(
+  train=dict(
+    batch_size=16,
+    num_steps=5000,
+    precision='default',
+    ema_decay=0.995,
+    log_every=50,
+    save_every=1000,
+  ),
+  evals=dict(batch_size=32, elbo=dict(every=500), pictures=dict(every=1000)),
+)
 DIFFERENCES = {
   'vdvae': {
     'vdvae': dict(
@@ -19,17 +31,25 @@ DIFFERENCES = {
         dec_blocks='1x1,4m1,4x1,8m4,8x1,16m8,16x2,32m16,32x1',
       ),
       optimizer=dict(learning_rate=1e-3),
-      train=dict(
-        batch_size=16,
-        num_steps=5000,
-        precision='default',
-        ema_decay=0.995,
-        log_every=50,
-        save_every=1000,
-      ),
-      evals=dict(batch_size=32, elbo=dict(every=500), pictures=dict(every=1000)),
+      **_RUN,
     )
-  }
+  },
+  'efficient_vdvae': {
+    'efficient_vdvae': dict(
+      model=dict(
+        zdim=16,
+        beta_steps=500,
+        gamma_max_steps=1000,
+        **lists(
+          {1: 1, 4: 2, 8: 2, 16: 3, 32: 3},
+          widths={1: 64, 4: 64, 8: 64, 16: 64, 32: 32},
+          ratios={1: 0.25, 4: 0.25, 8: 0.25, 16: 0.25, 32: 0.5},
+        ),
+      ),
+      optimizer=dict(decay_start=2500),
+      **_RUN,
+    )
+  },
 }
 
 

@@ -121,11 +121,15 @@ def decode(data: bytes, origin: str, channels: int) -> np.ndarray:
   if data[:6] == b'\x93NUMPY' or data[:4] == b'PK\x03\x04':
     return _load_array(data, origin, channels)
   is_gif = data[:6] in (b'GIF87a', b'GIF89a')
-  frames = []
+  frames, size = [], 0
   try:
     for frame in _gif_frames(data, channels) if is_gif else _film_frames(data, channels):
-      if len(frames) == _MAX_FRAMES:
-        raise DataPrepError(f'{origin} has more than {_MAX_FRAMES} frames; cut it into parts')
+      size += frame.nbytes
+      if len(frames) == _MAX_FRAMES or size > archives.MAX_NPZ:
+        raise DataPrepError(
+          f'{origin} has more than {_MAX_FRAMES} frames or {archives.MAX_NPZ} bytes of pixels; cut '
+          'it into parts or make it smaller'
+        )
       frames.append(frame.reshape(*frame.shape[:2], channels))
   except DataPrepError:
     raise
@@ -201,11 +205,15 @@ def _stack(frames: Sequence[np.ndarray], origin: str) -> np.ndarray:
 def _load_array(data: bytes, origin: str, channels: int) -> np.ndarray:
   """An npy, or the array `video` of an npz (or its only one): uint8 [T, H, W, C] or [T, H, W]."""
   try:
+    if data[:4] == b'PK\x03\x04':
+      archives.check_unpacked(io.BytesIO(data), origin)
     loaded = np.load(io.BytesIO(data), allow_pickle=False)
     if not isinstance(loaded, np.ndarray):
       loaded = loaded[
         'video' if 'video' in loaded.files or len(loaded.files) > 1 else loaded.files[0]
       ]
+  except DataPrepError:
+    raise
   except Exception as error:  # zip and header damage shows as many types
     raise DataPrepError(f'{origin} has no readable array `video` ({error})') from error
   video = loaded[..., np.newaxis] if loaded.ndim == 3 else loaded

@@ -195,7 +195,7 @@ def _state(
       'the source has a moving average, but config.train.ema_decay is None; set it, or leave the '
       'average out'
     )
-  tx, _ = optimizers.create(config.optimizer)
+  tx, _ = optimizers.create(config.optimizer, config.train.num_steps)
   abstract = abstract_state(model, tx, batch, mesh, average)
   place = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
 

@@ -61,6 +61,28 @@ class Group(NamedTuple):
 Latents = tuple[Group, ...]
 
 
+class Level(NamedTuple):
+  """What one block of a hierarchy reports.
+
+  Attributes:
+    group: of its latent variables.
+    kl: [B, zdim], KL of their distribution from the prior, summed over space, nats.
+  """
+
+  group: Group
+  kl: Array
+
+
+def kl_of_runs(levels: list[Level]) -> Array:
+  """What scanned runs of blocks report, each with a leading [count] -> KL of all [B, L, V]."""
+  return jnp.concatenate([level.kl for level in levels]).swapaxes(0, 1)
+
+
+def softplus(x: Array, beta: float) -> Array:
+  """log(1 + exp(beta x)) / beta: its slope grows slowly where beta is small ("smoothing")."""
+  return jax.nn.softplus(beta * x) / beta
+
+
 class Normal(NamedTuple):
   """A diagonal Gaussian; `mean` and `logstd` have the same shape."""
 
@@ -85,6 +107,12 @@ class Normal(NamedTuple):
     """KL(self || prior) per element, nats (VDVAE, appendix; analytic)."""
     spread = jnp.square(self.std) + jnp.square(self.mean - prior.mean)
     return prior.logstd - self.logstd - 0.5 + 0.5 * spread / jnp.square(prior.std)
+
+
+def scale_pixels(image: Array, num_bits: int) -> Array:
+  """uint8 -> [-1, 1], on the 2**num_bits levels that keep the upper bits."""
+  bin_width = 2 ** (8 - num_bits)
+  return ((image // bin_width * bin_width).astype(jnp.float32) - 127.5) / 127.5
 
 
 def bernoulli_log_prob(logits: Array, x: Array) -> Array:
@@ -171,8 +199,9 @@ def dmol_log_prob(
   half_bin: float,
   upper_edge: float = EDGE,
   min_log_scale: float = -7.0,
+  smoothing: float = 1.0,
 ) -> Array:
-  """Discretised mixture of logistics, as VDVAE evaluates it.
+  """Discretised mixture of logistics, as VDVAE and Efficient-VDVAE evaluate it.
 
   Where the mass of a bin is too small for a difference of sigmoids in float32, the density at its
   centre times its width stands in; the approximation is kept because published numbers contain it.
@@ -183,13 +212,15 @@ def dmol_log_prob(
     half_bin: half the width of a level's bin: 1/255 for 8 bits.
     upper_edge: targets above it own the upper tail.
     min_log_scale: floor of the log-scales.
+    smoothing: what the log-scales are multiplied by; the stand-in density leaves it out, as
+      published numbers of Efficient-VDVAE do.
 
   Returns:
     Log-probability per pixel [B, H, W], nats.
   """
   x = _colours_first(x)
   log_scales = jnp.maximum(mixture.scales, min_log_scale)
-  inv_scale = jnp.exp(-log_scales)
+  inv_scale = jnp.exp(-smoothing * log_scales)
   centred = x - mixture.chained_means(x)
   plus = inv_scale * (centred + half_bin)
   minus = inv_scale * (centred - half_bin)
@@ -223,26 +254,41 @@ def dmol_exact_log_prob(
   return _mix(log_probs, mixture.logits)
 
 
-def dmol_sample(rng: Array, mixture: LogisticMixture, min_log_scale: float = -7.0) -> Array:
-  """One draw, clipped to [-1, 1] after each colour, [B, H, W, 3]; `scales` are log-scales."""
+def dmol_sample(
+  rng: Array,
+  mixture: LogisticMixture,
+  *,
+  min_log_scale: float = -7.0,
+  smoothing: float = 1.0,
+  temperature: float = 1.0,
+  highest: float = 1.0,
+) -> Array:
+  """One draw, clipped to [-1, highest] after each colour, [B, H, W, 3]; `scales` are log-scales.
+
+  `temperature` divides the component's log-weights and multiplies the scales; for the others see
+  `dmol_log_prob`.
+  """
   component_rng, logistic_rng = jax.random.split(rng)
   *pixels, num_mixtures = (*mixture.logits.shape[1:], len(mixture.logits))
   u = uniform(component_rng, (*pixels, num_mixtures), 1e-5, 1 - 1e-5)
   noise = -jnp.log(-jnp.log(jnp.moveaxis(u, -1, 0)))
-  chosen = mixture.component(jnp.argmax(mixture.logits + noise, axis=0))
+  chosen = mixture.component(jnp.argmax(mixture.logits / temperature + noise, axis=0))
   u = jnp.moveaxis(uniform(logistic_rng, (*pixels, 3), 1e-5, 1 - 1e-5), -1, 0)
-  scale = jnp.exp(jnp.maximum(chosen.scales, min_log_scale))
+  scale = jnp.exp(smoothing * jnp.maximum(chosen.scales, min_log_scale)) * temperature
   x = chosen.means + scale * (jnp.log(u) - jnp.log(1 - u))
-  return _chain_colours(x, chosen.coeffs, clip=lambda v: jnp.clip(v, -1.0, 1.0))
+  return _chain_colours(x, chosen.coeffs, clip=lambda v: jnp.clip(v, -1.0, highest))
 
 
-def dmol_exact_sample(rng: Array, mixture: LogisticMixture) -> Array:
-  """One draw, not clipped, [B, H, W, 3]; `scales` are inverse scales before a softplus."""
+def dmol_exact_sample(rng: Array, mixture: LogisticMixture, temperature: float = 1.0) -> Array:
+  """One draw, not clipped, [B, H, W, 3]; `scales` are inverse scales before a softplus.
+
+  `temperature` as in `dmol_sample`.
+  """
   component_rng, logistic_rng = jax.random.split(rng)
   noise = gumbel(component_rng, mixture.logits.shape)
-  chosen = mixture.component(jnp.argmax(mixture.logits + noise, axis=0))
+  chosen = mixture.component(jnp.argmax(mixture.logits / temperature + noise, axis=0))
   inv_scale = jnp.maximum(jax.nn.softplus(chosen.scales), 1e-7)
-  x = chosen.means + logistic(logistic_rng, chosen.means.shape) / inv_scale
+  x = chosen.means + logistic(logistic_rng, chosen.means.shape) * temperature / inv_scale
   return _chain_colours(x, chosen.coeffs, clip=lambda v: v)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -36,6 +37,20 @@ def _gelu_backward(approximate, x, cotangent):
 gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
+@jax.custom_vjp
+def swish(x: Array) -> Array:
+  """x * sigmoid(x), keeping only its input for the backward pass, as `gelu` does."""
+  return x * nn.sigmoid(x)
+
+
+def _swish_backward(x, cotangent):
+  gate = nn.sigmoid(x)
+  return (cotangent * gate * (1 + x * (1 - gate)),)
+
+
+swish.defvjp(lambda x: (swish(x), x), _swish_backward)
+
+
 class Pointwise(nn.Module):
   """A 1x1 convolution as a matrix product over pixels.
 
@@ -53,6 +68,28 @@ class Pointwise(nn.Module):
     x, kernel, bias = (v.astype(self.dtype) for v in (x, kernel, bias))
     pixels = x.reshape(-1, x.shape[-1])
     return (pixels @ kernel[0, 0] + bias).reshape(*x.shape[:-1], self.features)
+
+
+class Patches(nn.Module):
+  """A convolution whose kernel is as large as its stride, as a matrix product over patches.
+
+  The same numbers and parameters as `nn.Conv`; the gradient of a strided convolution is far slower.
+  """
+
+  features: int
+  rate: int
+  kernel_init: Callable[..., Array]
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    r, (num, height, width, channels) = self.rate, x.shape
+    kernel = self.param('kernel', self.kernel_init, (r, r, channels, self.features))
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    x, kernel, bias = (v.astype(self.dtype) for v in (x, kernel, bias))
+    x = x.reshape(num, height // r, r, width // r, r, channels).swapaxes(2, 3)
+    out = x.reshape(-1, r * r * channels) @ kernel.reshape(-1, self.features) + bias
+    return out.reshape(num, height // r, width // r, self.features)
 
 
 def conv(features: int, kernel: int, kernel_init, dtype, name: str) -> nn.Module:
@@ -85,6 +122,18 @@ def uniform_fan_in(scale: float = 1.0) -> Callable[..., Array]:
 
   def initialize(rng: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
     limit = scale / math.prod(shape[:-1]) ** 0.5
+    return distributions.uniform(rng, shape, -limit, limit).astype(dtype)
+
+  return initialize
+
+
+def glorot_uniform(scale: float = 1.0) -> Callable[..., Array]:
+  """Uniform on +-scale * sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio, 2010), multiplied."""
+  if scale == 0:
+    return nn.initializers.zeros_init()
+
+  def initialize(rng: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+    limit = scale * (6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1]))) ** 0.5
     return distributions.uniform(rng, shape, -limit, limit).astype(dtype)
 
   return initialize
@@ -123,6 +172,27 @@ def stack_blocks(
     variable_axes={'params': 0, 'batch_stats': 0, 'intermediates': 0},
     split_rngs={'params': True},
   )
+
+
+def noise_of_runs(rng: Array, num: int, sizes: list[tuple[int, int]]) -> list[Array]:
+  """Standard normal draws of all blocks of a hierarchy.
+
+  One call for the whole of it: each costs compilation. Flat per block: a minor axis of `zdim` would
+  be padded to 128 on a TPU.
+
+  Args:
+    num: B.
+    sizes: (count, size) of every run: its blocks, and the latent variables of a block.
+
+  Returns:
+    Per run [count, B, size].
+  """
+  draws = distributions.normal(rng, (num, sum(n * d for n, d in sizes)))
+  ends = itertools.accumulate(n * d for n, d in sizes)
+  return [
+    draws[:, end - n * d : end].reshape(num, n, d).swapaxes(0, 1)
+    for (n, d), end in zip(sizes, ends, strict=True)
+  ]
 
 
 def unstack(tree, count: int) -> list:

@@ -4,6 +4,7 @@ The chain ends before the learning rate, which the train step applies by the clo
 """
 
 from collections.abc import Callable
+import math
 from typing import Any
 
 import jax
@@ -14,31 +15,131 @@ import optax
 from hvae_tpu.errors import UserError
 
 
+def _decay(c: Any) -> optax.GradientTransformation:
+  """Decoupled weight decay (Loshchilov & Hutter, 2019) of `weight_decay`.
+
+  Tensors inside a module that `weight_decay_exclude` names, or of such a name, have none.
+  """
+  excluded = set(c.get('weight_decay_exclude', ()))
+  if not excluded:
+    return optax.add_decayed_weights(c.weight_decay)
+  has_decay = lambda path, _: excluded.isdisjoint(str(getattr(key, 'key', '')) for key in path)
+  mask = lambda params: jax.tree_util.tree_map_with_path(has_decay, params)
+  return optax.add_decayed_weights(c.weight_decay, mask)
+
+
+def _adam(c: Any) -> optax.GradientTransformation:
+  """Adam (Kingma & Ba, 2015)."""
+  return optax.scale_by_adam(c.b1, c.b2, c.eps)
+
+
 def _adamw(c: Any) -> optax.GradientTransformation:
-  """Adam with decoupled weight decay on every tensor (Loshchilov & Hutter, 2019)."""
-  return optax.chain(
-    optax.scale_by_adam(c.b1, c.b2, c.eps), optax.add_decayed_weights(c.weight_decay)
-  )
+  """Adam with decoupled weight decay."""
+  return optax.chain(_adam(c), _decay(c))
 
 
-OPTIMIZERS = {'adamw': _adamw}
+def _adamax(c: Any) -> optax.GradientTransformation:
+  """Adamax (Kingma & Ba, section 7.1), with decoupled weight decay."""
+  return optax.chain(optax.scale_by_adamax(c.b1, c.b2, c.eps), _decay(c))
 
 
-def _constant(c: Any) -> Callable[[Array], Array]:
+def _radam(c: Any) -> optax.GradientTransformation:
+  """Rectified Adam (Liu et al., 2020), with decoupled weight decay."""
+  return optax.chain(optax.scale_by_radam(c.b1, c.b2, c.eps, threshold=5.0), _decay(c))
+
+
+OPTIMIZERS = {'adam': _adam, 'adamw': _adamw, 'adamax': _adamax, 'radam': _radam}
+
+# A schedule is (section, num_steps) -> factor of the learning rate at a step.
+Schedule = Callable[[Any, int], Callable[[Array], Array]]
+
+
+def _constant(c: Any, num_steps: int) -> Callable[[Array], Array]:
   """Linear warm-up from 0 over `warmup_steps`, then constant. The very first update has rate 0."""
   warmup = max(c.warmup_steps, 1)
   return lambda step: jnp.minimum(step / warmup, 1.0) if c.warmup_steps else jnp.ones(())
 
 
-SCHEDULES = {'constant': _constant}
+def _decay_steps(c: Any, num_steps: int) -> int:
+  """`decay_steps`, of which 0 stands for what is left of the training."""
+  return max(c.decay_steps or num_steps - c.decay_start, 1)
 
 
-def create(section: Any) -> tuple[optax.GradientTransformation, Callable[[Array], Array]]:
+def _low(c: Any) -> float:
+  """`min_learning_rate` as a factor."""
+  return c.min_learning_rate / c.learning_rate if c.learning_rate else 0.0
+
+
+def _cosine(c: Any, num_steps: int) -> Callable[[Array], Array]:
+  """As `constant` before `decay_start`; then half a cosine down to `min_learning_rate`."""
+  warm, steps = _constant(c, num_steps), _decay_steps(c, num_steps)
+  low = _low(c)
+
+  def factor(step: Array) -> Array:
+    done = jnp.minimum(step - c.decay_start, steps) / steps
+    wave = (1 - low) * 0.5 * (1 + jnp.cos(math.pi * done)) + low
+    return jnp.where(step < c.decay_start, warm(step), wave)
+
+  return factor
+
+
+def _cosine_torch(c: Any, num_steps: int) -> Callable[[Array], Array]:
+  """What the PyTorch form of Efficient-VDVAE does, to repeat its runs.
+
+  The wave is counted from step 0 although it begins at `decay_start`, so that its minimum comes
+  that much earlier, and the rate rises again after it.
+  """
+  warm, steps = _constant(c, num_steps), _decay_steps(c, num_steps)
+  low = _low(c)
+  first = 1 + math.cos(math.pi * (c.decay_start - 1) / steps)
+
+  def factor(step: Array) -> Array:
+    wave = 1 + jnp.cos(math.pi * step / steps)
+    wave = low + (1 - low) * wave / jnp.where(step <= steps, first, 2.0)
+    return jnp.where(step < c.decay_start, warm(step), wave)
+
+  return factor
+
+
+def _noam(c: Any, num_steps: int) -> Callable[[Array], Array]:
+  """Linear warm-up, then the inverse square root of the step (Vaswani et al., 2017)."""
+  warmup = max(c.warmup_steps, 1)
+
+  def factor(step: Array) -> Array:
+    step = step.astype(jnp.float32)
+    falling = jax.lax.rsqrt(jnp.maximum(step, 1.0))
+    return math.sqrt(warmup) * jnp.minimum(falling, step * warmup**-1.5)
+
+  return factor
+
+
+def _exponential(c: Any, num_steps: int) -> Callable[[Array], Array]:
+  """From `decay_start` on, times `decay_rate` every `decay_steps`, to `min_learning_rate`."""
+  steps, low = _decay_steps(c, num_steps), _low(c)
+  return lambda step: jnp.clip(c.decay_rate ** ((step - c.decay_start) / steps), low, 1.0)
+
+
+SCHEDULES: dict[str, Schedule] = {
+  'constant': _constant,
+  'cosine': _cosine,
+  'cosine_torch': _cosine_torch,
+  'noam': _noam,
+  'exponential': _exponential,
+}
+NOT_NEGATIVE = ('learning_rate', 'warmup_steps', 'clip_norm')
+# Fields that only some optimizers and schedules have.
+NOT_NEGATIVE_OF_SOME = ('weight_decay', 'decay_start', 'decay_steps', 'min_learning_rate')
+
+
+def create(
+  section: Any, num_steps: int
+) -> tuple[optax.GradientTransformation, Callable[[Array], Array]]:
   """Builds the optimizer.
 
   Args:
     section: `config.optimizer`: name, schedule, learning_rate, warmup_steps, clip_norm (global L2
-      norm; 0 = no clipping), and what the named optimizer reads.
+      norm; 0 = no clipping), and what the named optimizer and schedule read.
+    num_steps: of the training, for schedules that end with it.
 
   Returns:
     The chain from gradients to updates before the learning rate, and the learning rate as a
@@ -50,13 +151,18 @@ def create(section: Any) -> tuple[optax.GradientTransformation, Callable[[Array]
   for key, table in (('name', OPTIMIZERS), ('schedule', SCHEDULES)):
     if section[key] not in table:
       raise UserError(f'config.optimizer.{key}={section[key]!r} must be one of {", ".join(table)}')
-  for key in ('learning_rate', 'warmup_steps', 'clip_norm', 'weight_decay'):
+  for key in (*NOT_NEGATIVE, *(key for key in NOT_NEGATIVE_OF_SOME if key in section)):
     if section[key] < 0:
       raise UserError(f'config.optimizer.{key}={section[key]} must not be negative')
+  if section.warmup_steps > section.get('decay_start', math.inf):
+    raise UserError(
+      f'config.optimizer.warmup_steps={section.warmup_steps} must not exceed '
+      f'config.optimizer.decay_start={section.decay_start}'
+    )
   # Without a threshold too, so that the state has one structure.
   clip = optax.clip_by_global_norm(section.clip_norm) if section.clip_norm else optax.identity()
   chain = optax.chain(clip, OPTIMIZERS[section.name](section))
-  factor = SCHEDULES[section.schedule](section)
+  factor = SCHEDULES[section.schedule](section, num_steps)
   return chain, lambda step: section.learning_rate * factor(jnp.asarray(step))
 
 

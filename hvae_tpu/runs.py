@@ -1,7 +1,9 @@
 """A trained run, opened for everything but training: model, weights, data."""
 
 from collections.abc import Callable, Generator, Iterator
+import contextlib
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +230,41 @@ def eval_batches(
       yield batch
 
   return batches
+
+
+def chosen_batches(
+  dataset: data.Dataset,
+  config: ml_collections.ConfigDict,
+  mesh: Mesh,
+  view: str,
+  seed: int,
+  count: int,
+  check: Callable[[], None],
+) -> Iterator[dict[str, jax.Array]]:
+  """`count` full evaluation batches of different examples of a view, chosen by `seed`.
+
+  `check` is called before every batch, and may raise.
+
+  Raises:
+    UserError: a batch that does not divide by the devices.
+  """
+  sharding.check_batch_size(config.evals.batch_size, mesh, 'evals.batch_size')
+  source = data.train_batches(
+    dataset,
+    view,
+    batch_size=config.evals.batch_size,
+    seed=seed,
+    fields=config.data.fields,
+    seq_len=config.data.eval_seq_len,
+    transforms=config.data.eval_transforms,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  everything = np.ones(config.evals.batch_size // jax.process_count(), bool)
+  with contextlib.closing(put_batches(source, config.data.fields, mesh)) as batches:
+    for batch in itertools.islice(batches, count):
+      check()
+      yield {**batch, **sharding.put({'mask': everything}, mesh)}
 
 
 def view_of(config: ml_collections.ConfigDict, role: str) -> str:

@@ -1,6 +1,7 @@
 """Stored results of reference implementations: where they lie, how they are read and compared."""
 
 from collections.abc import Callable, Mapping
+import fnmatch
 import functools
 import hashlib
 import io
@@ -12,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 from hvae_tpu.importers.golden import QUICK, Tolerance, difference
 
@@ -99,6 +101,34 @@ def find(system: str) -> tuple[tuple[str, Golden], ...]:
     place = '/'.join(path.parts[-4:-2])
     found.append((path.name if names.count(path.name) == 1 else f'{path.name}@{place}', read(path)))
   return tuple(found)
+
+
+Check = Callable[[], None]
+
+
+def checks(system: str, kinds: Mapping[tuple[str, ...], Callable[[Golden], dict[str, Check]]]):
+  """One parameter of a test for every file and case; a file of no known kind has one that fails.
+
+  Args:
+    system: folder of the files.
+    kinds: patterns that each match a key of every file of a kind -> its cases by name.
+  """
+
+  def cases(golden: Golden) -> dict[str, Check]:
+    for patterns, of_kind in kinds.items():
+      if all(fnmatch.filter(golden.keys, pattern) for pattern in patterns):
+        return of_kind(golden)
+    return {'unknown': functools.partial(_unknown, golden)}
+
+  return [
+    pytest.param(check, id=f'{name}-{case}')
+    for name, golden in find(system)
+    for case, check in cases(golden).items()
+  ]
+
+
+def _unknown(golden: Golden) -> None:
+  pytest.fail(f'no check recognises {golden.path} by its keys, e.g. {golden.keys[:5]}')
 
 
 _READ: dict[tuple[str, str], Golden] = {}

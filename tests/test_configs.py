@@ -22,11 +22,31 @@ ARGUMENTS = [
   for variant in variants
 ]
 COUNTS = {
-  'cifar10': 39_145_700,
-  'imagenet32': 119_280_868,
-  'imagenet64': 125_005_860,
-  'ffhq256': 114_874_852,
-  'ffhq1024': 109_366_904,
+  ('cifar10', 'vdvae'): 39_145_700,
+  ('imagenet32', 'vdvae'): 119_280_868,
+  ('imagenet64', 'vdvae'): 125_005_860,
+  ('ffhq256', 'vdvae'): 114_874_852,
+  ('ffhq1024', 'vdvae'): 109_366_904,
+  ('celeba64', 'efficient_vdvae'): 131_402_212,
+  ('celeba64', 'efficient_vdvae,compact'): 25_426_788,
+  ('celebahq1024', 'efficient_vdvae'): 75_869_284,
+  ('celebahq256', 'efficient_vdvae'): 208_873_444,
+  ('celebahq256', 'efficient_vdvae,5bit'): 197_677_156,
+  ('celebahq256', 'efficient_vdvae,compact'): 71_233_284,
+  ('cifar10', 'efficient_vdvae'): 56_598_692,
+  ('cifar10', 'efficient_vdvae,c1'): 18_124_020,
+  ('ffhq1024', 'efficient_vdvae'): 75_869_284,
+  ('ffhq256', 'efficient_vdvae'): 208_873_444,
+  ('ffhq256', 'efficient_vdvae,5bit'): 197_677_156,
+  ('ffhq256', 'efficient_vdvae,5bit,c1'): 67_032_644,
+  ('ffhq256', 'efficient_vdvae,compact'): 71_233_284,
+  ('imagenet32_box', 'efficient_vdvae'): 145_068_388,
+  ('imagenet32_box', 'efficient_vdvae,c1'): 52_289_316,
+  ('imagenet32_box', 'efficient_vdvae,compact'): 19_561_188,
+  ('imagenet64_box', 'efficient_vdvae'): 168_367_588,
+  ('imagenet64_box', 'efficient_vdvae,c1'): 57_000_740,
+  ('imagenet64_box', 'efficient_vdvae,compact'): 42_550_340,
+  ('mnist', 'efficient_vdvae'): 69_919_585,
 }
 
 
@@ -47,7 +67,7 @@ def test_builds(name, argument, debug):
   assert config.is_locked and argument.split(',')[0] in FILES[name].__doc__
   for platform in ('cpu', 'tpu', 'gpu'):
     models.create(config.model.to_dict(), platform)
-  optimizers.create(config.optimizer)
+  optimizers.create(config.optimizer, config.train.num_steps)
   with pytest.raises(AttributeError):
     config.train.batchsize = 1
 
@@ -59,16 +79,61 @@ def test_model_section_has_the_fields_of_the_model(name):
   assert set(section) - {'name'} == {f.name for f in dataclasses.fields(models.MODELS[name])}
 
 
-@pytest.mark.parametrize('name', COUNTS)
-def test_parameter_counts_of_the_release(name):
-  config = FILES[name].get_config()
-  assert count(config) == COUNTS[name]
-  assert f'{COUNTS[name]:,} parameters' in FILES[name].__doc__
+@pytest.mark.parametrize(('name', 'argument'), COUNTS)
+def test_parameter_counts_of_the_release(name, argument):
+  number = COUNTS[name, argument]
+  assert count(FILES[name].get_config(argument)) == number
+  words = ' '.join(FILES[name].__doc__.split())
+  assert f'{argument.removeprefix("efficient_vdvae,")}: {number:,} parameters' in words
+
+
+# Latent dimensions of an image and blocks of the hierarchy: Efficient-VDVAE, by config.
+LATENTS = {
+  ('celeba64', 'efficient_vdvae'): (3_514_432, '1:2 4:4 8:7 16:11 32:16 64:22'),
+  ('celebahq1024', 'efficient_vdvae'): (
+    395_468_928,
+    '1:2 4:4 8:5 16:8 32:12 64:13 128:13 256:6 512:5 1024:4',
+  ),
+  ('cifar10', 'efficient_vdvae'): (827_488, '1:3 4:4 8:7 16:11 32:22'),
+  ('cifar10', 'efficient_vdvae,c1'): (413_744, '1:3 4:4 8:7 16:11 32:22'),
+  ('ffhq256', 'efficient_vdvae'): (43_442_304, '1:2 4:4 8:5 16:10 32:16 64:13 128:13 256:6'),
+  ('ffhq256', 'efficient_vdvae,5bit'): (8_941_632, '1:2 4:4 8:5 16:10 32:22 64:14 128:8 256:1'),
+  ('imagenet32_box', 'efficient_vdvae,c1'): (1_157_664, '1:6 4:7 8:19 16:25 32:16'),
+  ('imagenet64_box', 'efficient_vdvae,c1'): (4_427_136, '1:6 4:7 8:19 16:25 32:16 64:11'),
+  ('mnist', 'efficient_vdvae'): (72_352, '1:5 4:5 8:10 16:2 32:1'),
+}
+
+
+@pytest.mark.parametrize(('name', 'argument'), LATENTS)
+def test_hierarchies_of_the_release(name, argument):
+  model = models.create(FILES[name].get_config(argument).model.to_dict(), 'tpu')
+  blocks = {run.res: 0 for run in model.down_runs}
+  for run in model.down_runs:
+    blocks[run.res] += run.count
+  described = ' '.join(f'{res}:{n}' for res, n in blocks.items())
+  assert (int(model.level_sizes.sum()), described) == LATENTS[name, argument]
+
+
+def test_variants_of_variants():
+  config = FILES['ffhq256'].get_config('efficient_vdvae,5bit,c1')
+  assert (config.model.num_bits, config.model.output_distribution_base) == (5, 'logstd')
+  assert config.train.drop_above == 1000 and config.eval.published_bpd is None
+  for wrong in ('c1', '5bit,compact', 'c1,5bit'):
+    with pytest.raises(ValueError, match='5bit,c1'):
+      FILES['ffhq256'].get_config(f'efficient_vdvae,{wrong}')
+
+
+@pytest.mark.parametrize(('name', 'argument'), ARGUMENTS)
+def test_debug_is_small(name, argument):
+  config = FILES[name].get_config(f'{argument},debug')
+  # A learned map of 8 channels at every resolution.
+  maps = 11 * config.model.image_size**2 if 'efficient' in argument else 0
+  assert count(config) < 50_000 + maps
 
 
 @pytest.mark.parametrize('name', FILES)
-def test_debug_is_small(name):
-  assert count(FILES[name].get_config('vdvae,debug')) < 50_000
+def test_the_default_is_one_that_there_is(name):
+  assert FILES[name].get_config().name.split('-')[1] in FILES[name].DIFFERENCES
 
 
 @pytest.mark.parametrize('argument', ['nvae', 'vdvae,c1', 'vdvae,debug,huge', '', 'VDVAE'])

@@ -115,7 +115,7 @@ def test_imported_weights_start_other_runs(imported):
   """As `train.init_from`."""
   config, mesh = foreign.released(), sharding.make_mesh(-1, 1)
   model = models.create(config.model.to_dict(), 'cpu', differentiated=False)
-  tx, _ = optimizers.create(config.optimizer)
+  tx, _ = optimizers.create(config.optimizer, config.train.num_steps)
   batch = {'image': np.zeros((8, 32, 32, 3), np.uint8)}
   fresh = state_lib.create_state(model, tx, batch, mesh, True, seed=1)
   taken = initial_weights.take(fresh, str(imported.workdir), mesh, say=lambda text: None)
@@ -239,6 +239,9 @@ COMMANDS = {
   ('--to=safetensors', '--workdir=y'): '--output is missing, which --to needs',
   ('--to=torch',): '--to',
   ('--from=hvae_tpu', '--source=x', '--workdir=y', '--step=-1'): '-1 is not a non-negative integer',
+  ('--hparams=x', '--to=safetensors'): 'give either --from',
+  ('--hparams=x',): '--output is missing, which --hparams needs',
+  ('--hparams=nothing', '--output=o'): '--hparams=nothing cannot be read as a cfg',
   ('extra',): "unexpected argument 'extra'",
   ('--from=hvae_tpu', '--source=nothing', '--workdir=y'): 'nothing cannot be read (No such file',
   ('--to=safetensors', '--workdir=nothing', '--output=o'): 'nothing has no config.json',

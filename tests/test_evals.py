@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+from skimage.metrics import structural_similarity
 
 from hvae_tpu import evals
 from hvae_tpu.errors import UserError
-from hvae_tpu.evals import bernoulli_baseline, elbo, pictures
+from hvae_tpu.evals import bernoulli_baseline, elbo, histograms, pictures, pruned, ssim
 
 RNG = jax.random.key(0)
 
@@ -129,3 +130,69 @@ def test_weights(weights, expected):
 def test_refused(name, weights, model, message):
   with pytest.raises(UserError, match=message):
     evals.create(name, section(weights), model, batches([1]), seed=0)
+
+
+def test_ssim_against_scikit_image():
+  """With pictures inside a black frame, since scikit-image reflects what we take as black."""
+  rng = np.random.default_rng(0)
+  a = rng.integers(0, 256, (2, 12, 16, 3)).astype(np.uint8)
+  b = np.clip(a + rng.integers(-60, 60, a.shape), 0, 255).astype(np.uint8)
+  for x, y, found in zip(a, b, ssim.similarity(a, b), strict=True):
+    framed = (np.pad(v, ((10, 10), (10, 10), (0, 0))).astype(float) for v in (x, y))
+    _, values = structural_similarity(
+      *framed,
+      data_range=255,
+      channel_axis=-1,
+      gaussian_weights=True,
+      sigma=1.5,
+      use_sample_covariance=False,
+      full=True,
+    )
+    assert float(found) == pytest.approx(values[10:-10, 10:-10].mean(), abs=1e-5)
+  np.testing.assert_allclose(ssim.similarity(a, a), 1, rtol=1e-5)
+
+
+def test_ssim_of_a_view():
+  """Pictures decoded as they are, but for one on padding, whose pixels are lost."""
+  model = types.SimpleNamespace(
+    encode=lambda params, state, batch, rng: batch['image'],
+    decode=lambda params, state, latents, rng: jnp.where(latents == 7, 0, latents),
+  )
+  read = batches([200, 200], [200, 7], masks=[[True, True], [True, False]])
+  assert ssim.make(model, read)({}, {}, 0, RNG)['ssim'] == pytest.approx(1)
+  assert ssim.make(model, batches([7]))({}, {}, 0, RNG)['ssim'] < 0.9
+
+
+class Prunable:
+  """Two levels of two variates on 1 and 4 positions; the KL of each is a multiple of the pixel."""
+
+  level_sizes = jnp.array([2.0, 8.0])
+
+  def kl_per_variate(self, params, state, batch, rng):
+    x = batch['image'][:, 0, 0, 0].astype(jnp.float32)
+    return x[:, None, None] * jnp.array([[1.0, 2.0], [6.0, 3.0]])
+
+  def pruned(self, params, state, batch, rng, variates):
+    kl = jnp.where(variates, self.kl_per_variate(params, state, batch, rng), 0)
+    return {'kl': kl.sum((1, 2)), 'active_groups': jnp.ones(())}
+
+
+def test_pruned_keeps_the_most_informative_per_position():
+  """Per position the variates have 1, 2, 1.5 and 0.75: half of them are the second and third."""
+  read = batches([1, 3, 255], masks=[[True, True, False]])
+  found = pruned.make(Prunable(), read, share=0.5)({}, {}, 0, RNG)
+  np.testing.assert_array_equal(found['kept_variates'], [1, 1])
+  assert found['kl'] == pytest.approx(2 * (2 + 6)) and found['num_examples'] == 2
+  with pytest.raises(UserError, match='config.evals.pruned.share=0 must lie between 0 and 1'):
+    pruned.make(Prunable(), read, share=0)
+
+
+def test_histograms_take_evenly_from_many_values(monkeypatch):
+  monkeypatch.setattr(histograms, 'MAX_VALUES', 4)
+  named = lambda params, state, batch, rng: {
+    'few': batch['image'][0].astype(jnp.float32),
+    'many': jnp.arange(12.0).reshape(3, 4),
+  }
+  found = histograms.make(types.SimpleNamespace(histograms=named), batches([7]))({}, {}, 0, RNG)
+  np.testing.assert_array_equal(found['few'], [[7, 7, 7, 7]])
+  np.testing.assert_array_equal(found['many'], [[0, 3, 6, 9]])

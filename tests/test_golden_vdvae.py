@@ -4,13 +4,9 @@ Files are found by `golden_files.find`; what is checked in a file follows from i
 size and option from its `config`, so files with other settings are checked just the same.
 """
 
-import fnmatch
-import functools
-
 import pytest
 
 from tests import golden_files
-from tests.golden_files import Golden
 from tests.vdvae_checks import pieces, port, presets, release, trajectory
 
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
@@ -32,24 +28,6 @@ KINDS = {
 }
 
 
-def _unknown(golden: Golden) -> None:
-  pytest.fail(f'no check recognises {golden.path} by its keys, e.g. {golden.keys[:5]}')
-
-
-def _cases(golden: Golden):
-  for patterns, cases in KINDS.items():
-    if all(fnmatch.filter(golden.keys, pattern) for pattern in patterns):
-      return cases(golden)
-  return {'unknown': functools.partial(_unknown, golden)}
-
-
-CHECKS = [
-  pytest.param(check, id=f'{name}-{case}')
-  for name, golden in golden_files.find('vdvae')
-  for case, check in _cases(golden).items()
-]
-
-
-@pytest.mark.parametrize('check', CHECKS)
+@pytest.mark.parametrize('check', golden_files.checks('vdvae', KINDS))
 def test_golden(check):
   check()

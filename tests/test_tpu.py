@@ -34,7 +34,7 @@ def compiled_step(chips, *, fsdp=1, precision='default', **model_fields):
   config.model.update(model_fields)
   mesh = sharding.make_mesh(-1, fsdp, list(chips))
   model = models.create(config.model.to_dict(), runs.platform(mesh))
-  tx, learning_rate = optimizers.create(config.optimizer)
+  tx, learning_rate = optimizers.create(config.optimizer, config.train.num_steps)
   step = train.make_train_step(model, tx, learning_rate, seed=0, ema_decay=0.999)
   batch = {
     'image': jax.ShapeDtypeStruct((8, 32, 32, 3), jnp.uint8, sharding=sharding.batch_sharding(mesh))

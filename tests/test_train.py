@@ -22,7 +22,7 @@ OPTIMIZER |= dict(b1=0.9, b2=0.9, eps=1e-8, weight_decay=0.01, clip_norm=1.0)
 
 
 def optimizer(**fields):
-  return optimizers.create(ml_collections.ConfigDict(OPTIMIZER | fields))
+  return optimizers.create(ml_collections.ConfigDict(OPTIMIZER | fields), num_steps=100)
 
 
 def toy_batch(index: int, mesh, value: int | None = None):

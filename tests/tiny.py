@@ -7,6 +7,7 @@ import jax
 from jax import Array
 import numpy as np
 
+from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.models.vdvae import VDVAE
 
 
@@ -28,6 +29,13 @@ def _vdvae_decoded(model: VDVAE, params: Any, images: Array, rng: Array, decode_
   return model.pictures(out, jax.random.split(decode_rng)[1])
 
 
+def _efficient_vdvae_decoded(
+  model: EfficientVDVAE, params: Any, images: Array, rng: Array, decode_rng: Array
+):
+  out, _ = model._infer(params, model.scale(images), rng)
+  return model.pictures(out, jax.random.split(decode_rng)[1])
+
+
 SYSTEMS = {
   'vdvae': System(
     VDVAE(
@@ -39,7 +47,22 @@ SYSTEMS = {
       dec_blocks='1x2,8m1,8x2',
     ),
     _vdvae_decoded,
-  )
+  ),
+  'efficient_vdvae': System(
+    EfficientVDVAE(
+      image_size=8,
+      input_conv_filters=8,
+      up_n_blocks_per_res=(0, 0, 1),
+      up_filters=(8,),
+      down_strides=(1, 8, 1),
+      down_n_blocks_per_res=(1, 0, 0),
+      down_filters=(8,),
+      down_kernel_size=(1, 3, 3),
+      zdim=2,
+      num_mixtures=2,
+    ),
+    _efficient_vdvae_decoded,
+  ),
 }
 
 

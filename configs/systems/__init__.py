@@ -2,9 +2,9 @@
 
 import ml_collections
 
-from configs.systems import vdvae
+from configs.systems import efficient_vdvae, vdvae
 
-SYSTEMS = {'vdvae': vdvae}
+SYSTEMS = {'vdvae': vdvae, 'efficient_vdvae': efficient_vdvae}
 
 
 def build(
@@ -17,14 +17,17 @@ def build(
     argument: `system[,variant...]`.
     data: what the data set needs, whatever the system.
     differences: system -> name -> fields that differ from `configs/systems/<system>.py`; the name
-      is the system itself, or a variant. Every system also has the variant `debug`.
+      is the system itself, or a variant. A variant of a variant is named with it, `5bit,c1`, and
+      has the differences of both. Every system also has the variant `debug`.
 
   Raises:
     ValueError: a combination that is not there; the message lists those that are.
   """
   system, *variants = argument.split(',')
   known = differences.get(system, {})
-  if system not in SYSTEMS or not all(v == 'debug' or v in known for v in variants):
+  published = [v for v in variants if v != 'debug']
+  names = [system, *(','.join(published[: i + 1]) for i in range(len(published)))]
+  if system not in SYSTEMS or not all(name in known for name in names):
     choices = [s if v == s else f'{s},{v}' for s, names in differences.items() for v in names]
     raise ValueError(
       f'configs/{dataset}.py has no {argument!r}; it has {" or ".join(choices)}, each also with '
@@ -33,7 +36,9 @@ def build(
   config = SYSTEMS[system].base()
   config.lock()  # from here on a misspelt field raises
   config.update(data)
-  for name in (system, *variants):
-    config.update(SYSTEMS[system].debug(config) if name == 'debug' else known[name])
+  for name in names:
+    config.update(known[name])
+  if 'debug' in variants:
+    config.update(SYSTEMS[system].debug(config))
   config.name = f'{dataset}-{argument}'
   return config

@@ -23,21 +23,41 @@ def make(model: Any, batches: Callable[..., Iterator]) -> Callable[..., dict[str
 
   @jax.jit
   def sums(params, model_state, batch, step, rng):
-    mask = batch['mask']
     _, (_, metrics) = model.loss(params, model_state, batch, rng=rng, step=step, train=False)
-    # `where` rather than a product: a padding row must not matter even if it is not finite.
-    masked = lambda m: jnp.where(mask.reshape(-1, *[1] * (m.ndim - 1)), m, 0).sum(0)
-    return {name: masked(m) for name, m in metrics.items() if m.ndim}, mask.sum()
+    return masked_sums(metrics, batch['mask'])
 
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, Any]:
-    totals, count = {}, 0
-    for i, batch in enumerate(batches()):
-      found, size = sharding.to_host(
-        sums(params, model_state, batch, step, jax.random.fold_in(rng, i))
-      )
-      count += int(size)
-      for name, value in found.items():
-        totals[name] = totals.get(name, 0) + value.astype(np.float64)
-    return {**{name: total / count for name, total in totals.items()}, 'num_examples': count}
+    return averages(lambda batch, rng: sums(params, model_state, batch, step, rng), batches(), rng)
 
   return run
+
+
+def masked_sums(metrics: dict[str, Array], mask: Array) -> tuple[dict[str, Array], Array]:
+  """Sums over the batch of every metric that has it as its first axis, and the number of examples.
+
+  Args:
+    metrics: of a model; scalars are left out.
+    mask: [B], False on padding.
+  """
+  # `where` rather than a product: a padding row must not matter even if it is not finite.
+  masked = lambda m: jnp.where(mask.reshape(-1, *[1] * (m.ndim - 1)), m, 0).sum(0)
+  return {name: masked(m) for name, m in metrics.items() if m.ndim}, mask.sum()
+
+
+def averages(
+  sums: Callable[..., tuple[dict[str, Array], Array]], batches: Iterator, rng: Array
+) -> dict[str, Any]:
+  """Means over all examples of `batches`, and their number, `num_examples`.
+
+  Args:
+    sums: (batch, rng) -> what `masked_sums` returns.
+    batches: with `mask`.
+    rng: folded with the number of the batch.
+  """
+  totals, count = {}, 0
+  for i, batch in enumerate(batches):
+    found, size = sharding.to_host(sums(batch, jax.random.fold_in(rng, i)))
+    count += int(size)
+    for name, value in found.items():
+      totals[name] = totals.get(name, 0) + value.astype(np.float64)
+  return {**{name: total / count for name, total in totals.items()}, 'num_examples': count}

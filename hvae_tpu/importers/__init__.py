@@ -11,6 +11,18 @@ forward                       optional; what stored results of the reference are
                               (`golden.Forward`)
 """
 
-from hvae_tpu.importers import hvae_tpu, openai_vdvae, vdvae_jax
+from hvae_tpu.importers import (
+  efficient_vdvae_jax,
+  efficient_vdvae_torch,
+  hvae_tpu,
+  openai_vdvae,
+  vdvae_jax,
+)
 
-FORMATS = {'openai_vdvae': openai_vdvae, 'vdvae_jax': vdvae_jax, 'hvae_tpu': hvae_tpu}
+FORMATS = {
+  'openai_vdvae': openai_vdvae,
+  'vdvae_jax': vdvae_jax,
+  'efficient_vdvae_jax': efficient_vdvae_jax,
+  'efficient_vdvae_torch': efficient_vdvae_torch,
+  'hvae_tpu': hvae_tpu,
+}

@@ -89,6 +89,27 @@ def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
       setattr(owner, name, value)
 
 
+@contextlib.contextmanager
+def watched(network: Any, keep: Callable[..., bool] = lambda module, _: False) -> Iterator[list]:
+  """Yields a list; every run of the network appends what it returned and kept inside.
+
+  Args:
+    network: class of the network.
+    keep: (module, method name) -> whether to keep what it returns too.
+  """
+  seen, apply = [], network.apply
+
+  def apply_and_keep(net, *args, **kwargs):
+    result, variables = apply(
+      net, *args, mutable=['intermediates'], capture_intermediates=keep, **kwargs
+    )
+    seen.append((result, variables['intermediates']))
+    return result
+
+  with replaced(network, apply=apply_and_keep):
+    yield seen
+
+
 def noise(**draws: Callable[..., Any]) -> contextlib.AbstractContextManager[None]:
   """Replaces `distributions.normal`, `uniform`, ... by (rng, shape, ...) -> draws, for tracing."""
   return replaced(distributions, **draws)

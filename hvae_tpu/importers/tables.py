@@ -30,6 +30,8 @@ SAME = Layout(lambda a: a, lambda a: a)
 CONV = Layout(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))
 # One number per channel [1, C, 1, 1] <-> [C].
 CHANNELS = Layout(lambda a: a.reshape(-1), lambda a: a.reshape(1, -1, 1, 1))
+# A learned map [1, h, w, C] <-> [h, w, C].
+BATCHED = Layout(lambda a: a[0], lambda a: a[None])
 # A learned map [1, C, h, w] <-> [h, w, C].
 MAP = Layout(lambda a: a[0].transpose(1, 2, 0), lambda a: a.transpose(2, 0, 1)[None])
 

@@ -3,8 +3,7 @@
 The release is openai/vdvae (PyTorch, NCHW); the port is j-towns/vdvae-jax (NHWC).
 """
 
-from collections.abc import Iterator
-import contextlib
+import functools
 import math
 from typing import Any
 
@@ -14,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvae_tpu import layers
-from hvae_tpu.importers.golden import Forward, Tolerance, constant, noise, replaced
+from hvae_tpu.importers import golden
+from hvae_tpu.importers.golden import Forward, Tolerance, constant, noise
 from hvae_tpu.models.protocol import Metrics
 from hvae_tpu.models.vdvae import VDVAE
 from hvae_tpu.models.vdvae.network import Encoder, Net
@@ -42,21 +42,7 @@ PORT_TOLERANCES = {
 }
 
 
-@contextlib.contextmanager
-def watched() -> Iterator[list]:
-  """Yields a list; every run of the network appends what it returned and kept inside."""
-  seen, apply = [], Net.apply
-  is_encoder = lambda module, _: isinstance(module, Encoder)
-
-  def apply_and_keep(net, *args, **kwargs):
-    result, variables = apply(
-      net, *args, mutable=['intermediates'], capture_intermediates=is_encoder, **kwargs
-    )
-    seen.append((result, variables['intermediates']))
-    return result
-
-  with replaced(Net, apply=apply_and_keep):
-    yield seen
+watched = functools.partial(golden.watched, Net, lambda module, _: isinstance(module, Encoder))
 
 
 def features(model: VDVAE, run: tuple) -> dict[str, Array]:

@@ -4,10 +4,11 @@ import dataclasses
 from typing import Any
 
 from hvae_tpu.errors import UserError
+from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.models.protocol import Model
 from hvae_tpu.models.vdvae import VDVAE
 
-MODELS = {'vdvae': VDVAE}
+MODELS = {'vdvae': VDVAE, 'efficient_vdvae': EfficientVDVAE}
 
 # What `auto` stands for. A loop over convolutions is slow to differentiate on a CPU, and everything
 # else wants the loop: it compiles in a fraction of the time, and keeps a fraction of the memory.
@@ -49,7 +50,8 @@ def create(section: dict[str, Any], platform: str, differentiated: bool = True) 
 def with_defaults(section: dict[str, Any]) -> dict[str, Any]:
   """A stored `config.model`, completed by the fields that its model has gained since."""
   fields = dataclasses.fields(MODELS[section['name']]) if section.get('name') in MODELS else ()
-  return {field.name: field.default for field in fields} | section
+  stored = lambda value: list(value) if isinstance(value, tuple) else value  # as JSON has it
+  return {field.name: stored(field.default) for field in fields} | section
 
 
 def changeable_fields(name: str) -> set[str]:

@@ -42,8 +42,18 @@ class Model(Protocol):
 class OptionalMethods(Protocol):
   """Methods that one evaluation or mode asks for; a model has them or it has not."""
 
-  def encode(self, params: Params, state: State, batch: Batch, rng: Array) -> Latents:
-    """Draws every group from its posterior."""
+  def encode(
+    self,
+    params: Params,
+    state: State,
+    batch: Batch,
+    rng: Array,
+    variates: Array | None = None,
+  ) -> Latents:
+    """Draws every group from its posterior.
+
+    Models with `pruned` take `variates` [L, V]; those that are False are drawn from the prior.
+    """
 
   def decode(
     self,
@@ -54,7 +64,11 @@ class OptionalMethods(Protocol):
     temperature: Array | float | None = None,
     given: Array | None = None,
   ) -> Array:
-    """Pictures, uint8, from latents; groups where `given` [L] is False are drawn from the prior."""
+    """Pictures, uint8, from latents; those where `given` is False are drawn from the prior.
+
+    `given` is [L], or [L, V] to choose among the variates of a group; None is all. The draws are
+    those of `encode` with the first key of `jax.random.split(rng)`.
+    """
 
   def sample(
     self,
@@ -66,8 +80,16 @@ class OptionalMethods(Protocol):
   ) -> Array:
     """Pictures, uint8 [num, ...]; `temperature` is one number or one per level."""
 
+  def temperature_ramp(self, start: float, stop: float) -> Array:
+    """Temperatures [L] from `start` towards `stop`, where levels share them in groups."""
+
   def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
     """KL of each latent channel of each level, summed over space: [B, L, V], nats."""
+
+  def pruned(
+    self, params: Params, state: State, batch: Batch, rng: Array, variates: Array | None
+  ) -> Metrics:
+    """What `loss` reports, with the `variates` [L, V] that are False drawn from the prior."""
 
   def log_weights(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
     """One importance-weighted sample of log p(x), [B], nats."""
@@ -82,6 +104,9 @@ class OptionalMethods(Protocol):
 
   def visualize(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
     """Pictures of the model's own kind, uint8."""
+
+  def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
+    """Quantities whose distribution is worth watching, float32 of any shape."""
 
   def refresh(self, params: Params, state: State, rng: Array, temperature: float) -> State:
     """State to sample with (batch statistics of generated images)."""
@@ -98,6 +123,38 @@ def setting(default: Any, choices: tuple = (), changeable: bool = False) -> Any:
   """
   metadata = {'choices': choices, 'changeable': changeable}
   return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_images(model: Any, batch: Batch) -> None:
+  """Raises UserError if a batch has pictures of another shape than the model's."""
+  expected = (model.image_size, model.image_size, model.image_channels)
+  if (found := batch['image'].shape[1:]) != expected:
+    raise UserError(
+      f'the data has images {list(found)}, but config.model.image_size and image_channels ask '
+      f'for {list(expected)}; correct them, or config.data.name'
+    )
+
+
+def likelihood_problems(model: Any) -> list[str]:
+  """What is wrong with the likelihood of a model of pictures, one sentence each."""
+  errors = []
+  if model.likelihood != 'bernoulli' and model.image_channels != 3:
+    errors.append(
+      f'model.likelihood={model.likelihood} chains three colours; '
+      f'model.image_channels={model.image_channels} must be 3 (or the likelihood bernoulli)'
+    )
+  if not 0 <= 2 * model.target_crop < model.image_size:
+    errors.append(
+      f'model.target_crop={model.target_crop} leaves nothing of model.image_size={model.image_size}'
+    )
+  return errors
+
+
+def unroll_problems(model: Any) -> list[str]:
+  """What is wrong with `unroll`, one sentence or none."""
+  if model.unroll == 'full' or (model.unroll.isdigit() and int(model.unroll) > 0):
+    return []
+  return [f"model.unroll={model.unroll!r} must be 'auto', 'full' or a number of blocks"]
 
 
 def check_choices(model: Any) -> None:

@@ -33,6 +33,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   for name in config.eval.names:
     results = evals.create(name, config.evals, opened.model, batches, config.seed)(opened.state)
     for key, value in results.items():
+      if np.ndim(value) == 2:
+        continue  # values of a histogram, which only TensorBoard shows
       is_picture = getattr(value, 'dtype', None) == np.uint8
       (pictures if is_picture else numbers)[f'{name}/{key}'] = value
   if jax.process_index() == 0:

@@ -43,7 +43,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     if config.train[key] < 1:
       raise UserError(f'config.train.{key}={config.train[key]} must be at least 1')
   model = models.create(config.model.to_dict(), runs.platform(mesh))
-  tx, learning_rate = optimizers.create(config.optimizer)
+  tx, learning_rate = optimizers.create(config.optimizer, config.train.num_steps)
   train_step = train_lib.make_train_step(
     model,
     tx,

@@ -43,7 +43,7 @@ def _optimizer(config: Mapping[str, Any]):
     eps=config.get('eps', 1e-8),
     weight_decay=config['wd'],
   )
-  return optimizers.create(ml_collections.ConfigDict(section))
+  return optimizers.create(ml_collections.ConfigDict(section), config['steps'])
 
 
 def _steps(config: Mapping[str, Any], model: VDVAE, params: Any, images: list, **options):

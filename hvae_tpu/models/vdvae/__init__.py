@@ -15,7 +15,7 @@ from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
 from hvae_tpu.models.protocol import Batch, Metrics, Params, State, setting
 from hvae_tpu.models.vdvae import layout
-from hvae_tpu.models.vdvae.network import Level, Net, Options
+from hvae_tpu.models.vdvae.network import Net, Options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,7 @@ class VDVAE:
   kl_weight: float = setting(1.0, changeable=True)  # in training; the ELBO counts the KL once
   gelu_approximate: bool = False  # True: tanh form, as vdvae-jax
   kernel_init: str = setting('torch', ('torch', 'lecun'))  # lecun: as vdvae-jax
+  output_temperature: float = setting(1.0, changeable=True)  # of drawn pixels
   sample_rounding: str = setting('round', ('round', 'truncate'), changeable=True)
   sample_snap: bool = setting(False, changeable=True)  # 5 bits: samples on the 32 levels
   dtype: str = setting('float32', ('float32', 'bfloat16'))  # of blocks and the stream between
@@ -57,14 +58,9 @@ class VDVAE:
       image_size=self.image_size,
       no_bias_above=self.no_bias_above,
     )
-    if self.likelihood != 'bernoulli' and self.image_channels != 3:
-      errors.append(
-        f'model.likelihood={self.likelihood} chains three colours; '
-        f'model.image_channels={self.image_channels} must be 3 (or the likelihood bernoulli)'
-      )
+    errors += protocol.likelihood_problems(self)
     errors += [] if errors else self._number_problems()
-    if self.unroll != 'full' and not (self.unroll.isdigit() and int(self.unroll) > 0):
-      errors.append(f"model.unroll={self.unroll!r} must be 'auto', 'full' or a number of blocks")
+    errors += protocol.unroll_problems(self)
     if errors:
       raise UserError('; '.join('config.' + error for error in errors))
 
@@ -74,12 +70,11 @@ class VDVAE:
       for name in ('image_size', 'image_channels', 'width', 'zdim', 'num_mixtures')
       if getattr(self, name) < 1
     ]
-    if self.input_std <= 0:
-      errors.append(f'model.input_std={self.input_std} must be positive')
-    if not 0 <= 2 * self.target_crop < self.image_size:
-      errors.append(
-        f'model.target_crop={self.target_crop} leaves nothing of model.image_size={self.image_size}'
-      )
+    errors += [
+      f'model.{name}={getattr(self, name)} must be positive'
+      for name in ('input_std', 'output_temperature')
+      if getattr(self, name) <= 0
+    ]
     widths = [self.width_at(run.res) for run in (*self.encoder_runs, *self.decoder_runs)]
     if not errors and min(widths) * self.bottleneck_multiple < 1:
       errors.append(
@@ -120,9 +115,17 @@ class VDVAE:
   # The objective.
 
   @functools.cached_property
+  def _sides(self) -> tuple[int, ...]:
+    return tuple(run.res for run in self.decoder_runs for _ in range(run.count))
+
+  @functools.cached_property
   def level_names(self) -> tuple[str, ...]:
-    sides = [run.res for run in self.decoder_runs for _ in range(run.count)]
-    return tuple(f'res{res:02d}/group{i:02d}' for i, res in enumerate(sides))
+    return tuple(f'res{res:02d}/group{i:02d}' for i, res in enumerate(self._sides))
+
+  @property
+  def level_sizes(self) -> Array:
+    """Latent dimensions of every group, [L]."""
+    return jnp.array([res**2 * self.zdim for res in self._sides], jnp.float32)
 
   @property
   def num_dims(self) -> int:
@@ -137,8 +140,13 @@ class VDVAE:
     """uint8 -> [-1, 1] (`num_bits` levels), or [0, 1] for the Bernoulli likelihood."""
     if self.likelihood == 'bernoulli':
       return image.astype(jnp.float32) / 255
-    bin_width = 2 ** (8 - self.num_bits)
-    return ((image // bin_width * bin_width).astype(jnp.float32) - 127.5) / 127.5
+    return distributions.scale_pixels(image, self.num_bits)
+
+  def mixture(self, out: Array) -> distributions.LogisticMixture:
+    """The network's output as a mixture; what its scales are depends on the likelihood."""
+    if self.likelihood == 'dmol_exact':
+      return distributions.mixture_by_component(out, self.num_mixtures)
+    return distributions.mixture_by_colour(out, self.num_mixtures)
 
   def log_likelihood(self, out: Array, target: Array) -> Array:
     """Log-probability of the target given the network's output, per pixel [B, H, W], nats."""
@@ -147,21 +155,12 @@ class VDVAE:
     half_bin, upper_edge = 1 / (2**self.num_bits - 1), distributions.EDGE
     if self.num_bits == 5 and self.dmol_5bit_normalised:
       half_bin, upper_edge = 4 / 127.5, 244 / 127.5 - 1
-    if self.likelihood == 'dmol_exact':
-      mixture = distributions.mixture_by_component(out, self.num_mixtures)
-      return distributions.dmol_exact_log_prob(
-        mixture, target, half_bin=half_bin, upper_edge=upper_edge
-      )
-    mixture = distributions.mixture_by_colour(out, self.num_mixtures)
-    return distributions.dmol_log_prob(mixture, target, half_bin=half_bin, upper_edge=upper_edge)
+    is_exact = self.likelihood == 'dmol_exact'
+    log_prob = distributions.dmol_exact_log_prob if is_exact else distributions.dmol_log_prob
+    return log_prob(self.mixture(out), target, half_bin=half_bin, upper_edge=upper_edge)
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
-    expected = (self.image_size, self.image_size, self.image_channels)
-    if (found := batch['image'].shape[1:]) != expected:
-      raise UserError(
-        f'the data has images {list(found)}, but config.model.image_size and image_channels ask '
-        f'for {list(expected)}; correct them, or config.data.name'
-      )
+    protocol.check_images(self, batch)
     # A loop compiles faster than its copies, and makes the same parameters.
     net = Net(dataclasses.replace(self, unroll='1', remat='none'))
     params_rng, sample_rng = jax.random.split(rng)
@@ -173,19 +172,44 @@ class VDVAE:
     self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array, train: bool
   ) -> tuple[Array, tuple[State, Metrics]]:
     """Nats per dimension. No schedule: `step` is not used."""
-    image = batch['image']
-    out, levels = self._infer(params, image, rng)
-    log_prob = self.log_likelihood(out, self.scale_target(image))
+    metrics = self.pruned(params, state, batch, rng, None)
+    kl_weight = self.kl_weight if train else 1.0
+    loss = metrics['nll'] + kl_weight * metrics['kl']
+    return loss.mean() / self.num_dims, (state, metrics)
+
+  def pruned(
+    self, params: Params, state: State, batch: Batch, rng: Array, variates: Array | None
+  ) -> Metrics:
+    """The metrics where only `variates` [L, V] (None: all) are drawn from the posterior."""
+    out, levels = self._infer(params, batch['image'], rng, variates)
+    log_prob = self.log_likelihood(out, self.scale_target(batch['image']))
     crop = slice(self.target_crop, self.image_size - self.target_crop)
     nll = -log_prob[:, crop, crop].sum((1, 2))
-    metrics = distributions.elbo_metrics(nll, _kl(levels), self.num_dims)
-    kl_weight = self.kl_weight if train else 1.0
-    return (nll + kl_weight * metrics['kl']).mean() / self.num_dims, (state, metrics)
+    return distributions.elbo_metrics(nll, distributions.kl_of_runs(levels), self.num_dims)
+
+  def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
+    """Targets, draws from the likelihood, and means and log-scales of its components."""
+    latent_rng, pixel_rng = jax.random.split(rng)
+    out, _ = self._infer(params, batch['image'], latent_rng)
+    found = {'targets': self.scale_target(batch['image']), 'outputs': self.draw(out, pixel_rng)}
+    if self.likelihood == 'bernoulli':
+      return found
+    mixture, scales = self.mixture(out), self.mixture(out).scales
+    if self.likelihood == 'dmol_exact':
+      scales = -jnp.log(jax.nn.softplus(scales))
+    return {**found, 'mixture_means': mixture.means, 'mixture_log_scales': scales}
 
   # Inference and generation.
 
-  def encode(self, params: Params, state: State, batch: Batch, rng: Array) -> distributions.Latents:
-    _, levels = self._infer(params, batch['image'], rng)
+  def encode(
+    self,
+    params: Params,
+    state: State,
+    batch: Batch,
+    rng: Array,
+    variates: Array | None = None,
+  ) -> distributions.Latents:
+    _, levels = self._infer(params, batch['image'], rng, variates)
     return tuple(
       group
       for run, level in zip(self.decoder_runs, levels, strict=True)
@@ -193,7 +217,7 @@ class VDVAE:
     )
 
   def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
-    return _kl(self._infer(params, batch['image'], rng)[1])
+    return distributions.kl_of_runs(self._infer(params, batch['image'], rng)[1])
 
   def decode(
     self,
@@ -218,23 +242,28 @@ class VDVAE:
   ) -> Array:
     return self._generate(params, rng, num, temperature)
 
-  def pictures(self, out: Array, rng: Array) -> Array:
-    """One draw from the likelihood (its mean, for Bernoulli), uint8 [B, H, W, C]."""
+  def draw(self, out: Array, rng: Array) -> Array:
+    """One draw from the likelihood in the scale of the target (Bernoulli: its mean)."""
     if self.likelihood == 'bernoulli':
-      return jnp.round(255 * jax.nn.sigmoid(out)).astype(jnp.uint8)
-    if self.likelihood == 'dmol_exact':
-      mixture = distributions.mixture_by_component(out, self.num_mixtures)
-      x = distributions.dmol_exact_sample(rng, mixture)
-    else:
-      mixture = distributions.mixture_by_colour(out, self.num_mixtures)
-      x = distributions.dmol_sample(rng, mixture)
+      return jax.nn.sigmoid(out / self.output_temperature)
+    is_exact = self.likelihood == 'dmol_exact'
+    sample = distributions.dmol_exact_sample if is_exact else distributions.dmol_sample
+    return sample(rng, self.mixture(out), temperature=self.output_temperature)
+
+  def pictures(self, out: Array, rng: Array) -> Array:
+    """`draw` as uint8 [B, H, W, C]."""
+    x = self.draw(out, rng)
+    if self.likelihood == 'bernoulli':
+      return jnp.round(255 * x).astype(jnp.uint8)
     image = distributions.to_uint8(x, self.sample_rounding)
     bin_width = 2 ** (8 - self.num_bits)
     return image // bin_width * bin_width if self.sample_snap else image
 
-  def _infer(self, params: Params, image: Array, rng: Array) -> tuple[Array, list[Level]]:
-    x = self.scale_input(image)
-    return Net(self).apply({'params': params}, x, len(x), rngs={'sample': rng})
+  def _infer(
+    self, params: Params, image: Array, rng: Array, variates: Array | None = None
+  ) -> tuple[Array, list[distributions.Level]]:
+    x, rngs = self.scale_input(image), {'sample': rng}
+    return Net(self).apply({'params': params}, x, len(x), variates=variates, rngs=rngs)
 
   def _generate(self, params, rng, num, temperature, z=None, given=None) -> Array:
     latent_rng, pixel_rng = jax.random.split(rng)
@@ -246,8 +275,3 @@ class VDVAE:
       {'params': params}, None, num, z, given, temperature, rngs={'sample': latent_rng}
     )
     return self.pictures(out, pixel_rng)
-
-
-def _kl(levels: list[Level]) -> Array:
-  """Stacked levels of every run -> [B, L, V]."""
-  return jnp.concatenate([level.kl for level in levels]).swapaxes(0, 1)

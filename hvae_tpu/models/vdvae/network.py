@@ -4,7 +4,6 @@ Shapes are [B, H, W, C]. Blocks and the residual stream between them compute in 
 and all that enters a distribution, a divergence or a likelihood are float32.
 """
 
-import itertools
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -12,6 +11,7 @@ from jax import Array
 import jax.numpy as jnp
 
 from hvae_tpu import distributions, layers
+from hvae_tpu.distributions import Level
 from hvae_tpu.models.vdvae import layout
 
 
@@ -29,18 +29,6 @@ class Options(NamedTuple):
     if scale == 0:
       return nn.initializers.zeros_init()
     return nn.initializers.variance_scaling(scale, 'fan_in', 'truncated_normal')
-
-
-class Level(NamedTuple):
-  """What one block of the hierarchy reports.
-
-  Attributes:
-    group: mean, standard deviation and z of the distribution drawn from, [B, h, w, zdim].
-    kl: [B, zdim], KL of that distribution from the prior, summed over space, nats.
-  """
-
-  group: distributions.Group
-  kl: Array
 
 
 class Block(nn.Module):
@@ -113,8 +101,10 @@ class DecoderBlock(nn.Module):
     z: Array | None,
     given: Array | None,
     temperature: Array | None,
+    variates: Array | None,
   ) -> tuple[Array, Level]:
-    # x, acts [B, h, w, width]; noise [B, h * w * zdim]; z [B, h, w, zdim]; given, temperature [].
+    # x, acts [B, h, w, width]; noise [B, h * w * zdim]; z [B, h, w, zdim]; temperature [];
+    # given [] or [zdim]; variates [zdim].
     def block(out, name, **kwargs):
       return Block(self.mid, out, self.kernel, self.options, name=name, **kwargs)
 
@@ -124,9 +114,14 @@ class DecoderBlock(nn.Module):
       dist = prior.tempered(temperature)
     else:
       dist = _normal(block(2 * self.zdim, 'enc')(jnp.concatenate([x, acts], axis=-1)))
+      if variates is not None:
+        pairs = zip(dist, prior, strict=True)
+        dist = distributions.Normal(*(jnp.where(variates, *pair) for pair in pairs))
     drawn = dist.sample(noise.reshape(dist.mean.shape))
     z = drawn if z is None else jnp.where(given, z, drawn)
     kl = dist.kl(prior)
+    if variates is not None:
+      kl = jnp.where(variates, kl, 0.0)  # exactly: not what rounding leaves
     init = self.options.initializer(self.last_scale)
     x = x + skip
     x = x + layers.conv(self.width, 1, init, self.options.dtype, 'z_proj')(z)
@@ -193,6 +188,7 @@ class Decoder(nn.Module):
     latents: tuple[Array, ...] | None = None,
     given: Array | None = None,
     temperature: Array | None = None,
+    variates: Array | None = None,
   ) -> tuple[Array, list[Level]]:
     """Args as `Net`. Returns the last map [B, H, W, width] and one stacked `Level` a run."""
     c = self.config
@@ -204,7 +200,7 @@ class Decoder(nn.Module):
       if run.mixin is not None:
         x += layers.upsample_nearest(maps[run.mixin][..., :width], run.res // run.mixin)
       mine = slice(first, first + run.count)
-      stack = c.stack(DecoderBlock, run.count, in_axes=(nn.broadcast, 0, 0, 0, 0))
+      stack = c.stack(DecoderBlock, run.count, in_axes=(nn.broadcast, 0, 0, 0, 0, 0))
       x, level = stack(zdim=c.zdim, **_block_fields(c, run, c.options, num_blocks))(
         x,
         acts[run.res] if acts is not None else None,
@@ -212,6 +208,7 @@ class Decoder(nn.Module):
         jnp.stack(latents[mine]) if latents is not None else None,
         given[mine] if given is not None else None,
         temperature[mine] if temperature is not None else None,
+        variates[mine] if variates is not None else None,
       )
       maps[run.res] = x
       levels.append(level)
@@ -219,18 +216,9 @@ class Decoder(nn.Module):
     return maps[c.image_size], levels
 
   def _noise(self, num: int) -> list[Array]:
-    """Standard normal draws of all blocks: per run [count, B, h * w * zdim].
-
-    One call for the whole hierarchy: each costs compilation. Flat per block: a minor axis of `zdim`
-    would be padded to 128 on a TPU.
-    """
+    """Standard normal draws of all blocks: per run [count, B, h * w * zdim]."""
     sizes = [(run.count, run.res**2 * self.config.zdim) for run in self.config.decoder_runs]
-    draws = distributions.normal(self.make_rng('sample'), (num, sum(n * d for n, d in sizes)))
-    ends = itertools.accumulate(n * d for n, d in sizes)
-    return [
-      draws[:, end - n * d : end].reshape(num, n, d).swapaxes(0, 1)
-      for (n, d), end in zip(sizes, ends, strict=True)
-    ]
+    return layers.noise_of_runs(self.make_rng('sample'), num, sizes)
 
   def _start_maps(self, num: int) -> dict[int, Array]:
     """The learned maps that the coarse resolutions start from (`bias_xs` of the release)."""
@@ -259,6 +247,7 @@ class Net(nn.Module):
     latents: tuple[Array, ...] | None = None,
     given: Array | None = None,
     temperature: Array | None = None,
+    variates: Array | None = None,
   ) -> tuple[Array, list[Level]]:
     """Runs the hierarchy once.
 
@@ -266,15 +255,16 @@ class Net(nn.Module):
       x: [B, H, W, C] scaled images, to infer; None, to generate.
       num: B.
       latents: z of every group, [B, h, w, zdim] each, or None.
-      given: [L] bool; which of `latents` to use. The other groups are drawn.
+      given: [L] or [L, V] bool; which of `latents` to use. The others are drawn.
       temperature: [L], multiplies the prior's standard deviations where x is None; None is 1.
+      variates: [L, V] bool; the others are drawn from the prior although x is given; None is all.
 
     Returns:
       Output channels [B, H, W, out_channels], float32, and per run a `Level` with leading [count].
     """
     c = self.config
     acts = Encoder(c, name='encoder')(x) if x is not None else None
-    px, levels = Decoder(c, name='decoder')(acts, num, latents, given, temperature)
+    px, levels = Decoder(c, name='decoder')(acts, num, latents, given, temperature, variates)
     gain = self.param('gain', nn.initializers.ones, (c.width,))
     bias = self.param('bias', nn.initializers.zeros, (c.width,))
     px = px.astype(jnp.float32) * gain + bias

@@ -1,0 +1,232 @@
+"""The lists that lay out an Efficient-VDVAE, and the runs of equal blocks that they stand for.
+
+A list has one number per level; bottom-up levels go from fine to coarse, top-down levels from
+coarse to fine, and the two sides mirror each other. A list of one number holds for every level.
+Reference: the sections `model.up_*` and `model.down_*` of Rayhane-mamah/Efficient-VDVAE.
+"""
+
+from collections.abc import Mapping
+import itertools
+import math
+from typing import Any, NamedTuple
+
+# Lists that count blocks may hold zeros.
+COUNTS = ('up_n_blocks_per_res', 'up_n_layers', 'down_n_blocks_per_res', 'down_n_layers')
+LISTS = (
+  *COUNTS,
+  'up_n_blocks',
+  'up_filters',
+  'up_mid_filters_ratio',
+  'up_kernel_size',
+  'down_n_blocks',
+  'down_filters',
+  'down_mid_filters_ratio',
+  'down_kernel_size',
+)
+
+
+class Cells(NamedTuple):
+  """The residual cells of a block.
+
+  Attributes:
+    count: number of cells.
+    width: channels of the block.
+    ratio: bottleneck channels, as a part of what goes into a cell.
+    kernel: of the middle convolutions.
+    layers: number of middle convolutions.
+  """
+
+  count: int
+  width: int
+  ratio: float
+  kernel: int
+  layers: int
+
+
+class UpRun(NamedTuple):
+  """Equal bottom-up blocks in a row, and the pooling behind the last one.
+
+  Attributes:
+    name: of the module, e.g. `up_00_32x12`.
+    count: number of blocks.
+    cells: of each block.
+    skip: channels that each block hands to the top-down side; 0: none.
+    rate, pooled: stride and output channels of the pooling; a rate of 1 is no pooling.
+    pool: name of its module.
+  """
+
+  name: str
+  count: int
+  cells: Cells
+  skip: int
+  rate: int
+  pooled: int
+  pool: str
+
+
+class DownRun(NamedTuple):
+  """Equal top-down blocks in a row, and the upsampling before the first one.
+
+  Attributes:
+    name: of the module, e.g. `down_01_4x4`.
+    res: side of the maps.
+    count: number of blocks.
+    cells: of each block.
+    rate: of the upsampling; 1 is none.
+    unpool: name of its module.
+    levels: which skip each block receives, counted from the coarsest.
+  """
+
+  name: str
+  res: int
+  count: int
+  cells: Cells
+  rate: int
+  unpool: str
+  levels: tuple[int, ...]
+
+
+def at_every_level(values: tuple, levels: int) -> tuple:
+  return values * levels if len(values) == 1 else values
+
+
+def _cells(lists: Mapping[str, tuple], side: str, level: int, width: int) -> Cells:
+  get = lambda name: lists[f'{side}_{name}'][level]
+  return Cells(
+    get('n_blocks'), width, get('mid_filters_ratio'), get('kernel_size'), get('n_layers')
+  )
+
+
+def down_runs(strides: tuple[int, ...], lists: Mapping[str, tuple], side: int) -> list[DownRun]:
+  """The top-down runs.
+
+  Args:
+    strides: of the top-down levels.
+    lists: by field name, each with one entry per level.
+    side: of the coarsest map, before the first stride.
+  """
+  runs, width = [], lists['down_filters'][0]
+  for level, rate in enumerate(strides):
+    side *= rate
+    width = lists['down_filters'][level] if rate > 1 else width
+    cells = _cells(lists, 'down', level, width)
+    mine = (level,) * (1 + lists['down_n_blocks_per_res'][level])
+    if runs and rate == 1 and runs[-1].cells == cells:
+      runs[-1] = runs[-1]._replace(levels=runs[-1].levels + mine)
+    else:
+      runs.append(DownRun('', side, 0, cells, rate, '', mine))
+  return [
+    run._replace(
+      name=f'down_{i:02d}_{run.res}x{len(run.levels)}',
+      count=len(run.levels),
+      unpool=f'unpool_{i:02d}',
+    )
+    for i, run in enumerate(runs)
+  ]
+
+
+def up_runs(
+  strides: tuple[int, ...],
+  lists: Mapping[str, tuple],
+  skips: tuple[int, ...],
+  width: int,
+  side: int,
+) -> list[UpRun]:
+  """The bottom-up runs.
+
+  Args:
+    strides: of the bottom-up levels.
+    lists: by field name, each with one entry per level.
+    skips: channels of the skip of each level.
+    width: channels of the first map.
+    side: of the image.
+  """
+  runs, sides = [], []
+  for level, rate in enumerate(strides):
+    cells = _cells(lists, 'up', level, width)
+    for count, skip in ((lists['up_n_blocks_per_res'][level], 0), (1, skips[level])):
+      same = runs and (runs[-1].cells, runs[-1].skip, runs[-1].rate) == (cells, skip, 1)
+      if same:
+        runs[-1] = runs[-1]._replace(count=runs[-1].count + count)
+      elif count:
+        runs.append(UpRun('', count, cells, skip, 1, width, ''))
+        sides.append(side)
+    if rate > 1:
+      width = lists['up_filters'][level]
+      runs[-1] = runs[-1]._replace(rate=rate, pooled=width)
+      side //= rate
+  return [
+    run._replace(name=f'up_{i:02d}_{side}x{run.count}', pool=f'pool_{i:02d}')
+    for i, (run, side) in enumerate(zip(runs, sides, strict=True))
+  ]
+
+
+def skip_widths(strides: tuple[int, ...], down_filters: tuple[int, ...]) -> tuple[int, ...]:
+  """Channels of every bottom-up level's skip: the width of the top-down level that it meets."""
+  width, widths = down_filters[0], []
+  for rate, filters in zip(strides, down_filters, strict=True):
+    width = filters if rate > 1 else width
+    widths.append(width)
+  return tuple(reversed(widths))
+
+
+def problems(
+  strides: tuple[int, ...], lists: Mapping[str, tuple], image_size: int, input_width: int
+) -> list[str]:
+  """What is wrong with a layout, one sentence each, named by config field; empty if it is sound.
+
+  Args:
+    strides: `down_strides`.
+    lists: by field name, as given.
+    image_size: side of the image.
+    input_width: `input_conv_filters`.
+  """
+  levels = len(strides)
+  errors = [
+    f'model.{name} has {len(values)} entries; it must have 1, or {levels}, one per entry of '
+    f'model.down_strides'
+    for name, values in lists.items()
+    if len(values) not in (1, levels)
+  ]
+  smallest = {name: 0 if name in COUNTS else 1 for name in lists}
+  for name, values in {'down_strides': strides, **lists}.items():
+    wrong = [v for v in values if _too_small(v, name, smallest.get(name, 1))]
+    if wrong or not values:
+      errors.append(f'model.{name}={_shown(values)} has an entry that is too small: {wrong[:1]}')
+  if errors:
+    return errors
+  if image_size % math.prod(strides):
+    errors.append(
+      f'model.image_size={image_size} must divide by {math.prod(strides)}, the product of '
+      f'model.down_strides'
+    )
+  lists = {name: at_every_level(values, levels) for name, values in lists.items()}
+  errors += _width_problems('down_filters', strides, lists['down_filters'], None)
+  up_strides = tuple(reversed(strides))
+  errors += _width_problems('up_filters', up_strides, lists['up_filters'], input_width)
+  return errors
+
+
+def _too_small(value: Any, name: str, smallest: int) -> bool:
+  return value <= 0 if name.endswith('ratio') else value < smallest
+
+
+def _width_problems(
+  name: str, strides: tuple[int, ...], filters: tuple[int, ...], width: int | None
+) -> list[str]:
+  """Only a level that resamples can change the width; any other entry must repeat it."""
+  width = filters[0] if width is None else width
+  for level, (rate, wanted) in enumerate(zip(strides, filters, strict=True)):
+    if rate == 1 and wanted != width:
+      return [
+        f'model.{name}: level {level} does not resample, so it cannot change {width} channels to '
+        f'{wanted}'
+      ]
+    width = wanted
+  return []
+
+
+def _shown(values: tuple) -> str:
+  """(1, 1, 2) -> '1x2, 2': runs of equal entries."""
+  groups = [(value, len(list(group))) for value, group in itertools.groupby(values)]
+  return ', '.join(str(v) if n == 1 else f'{v}x{n}' for v, n in groups)

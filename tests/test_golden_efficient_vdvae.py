@@ -1,0 +1,27 @@
+"""Efficient-VDVAE against stored results of its reference implementation.
+
+Files are found by `golden_files.find`; what is checked in a file follows from its keys, and every
+size and option from its `config`, so files with other settings are checked just the same.
+"""
+
+import pytest
+
+from tests import golden_files
+from tests.efficient_vdvae_checks import forward, heads, pieces, rates, torch_form, trajectory
+
+# Patterns that each match a key of every file of a kind -> the cases of such a file.
+KINDS = {
+  ('param/bottom_up/input_conv/conv/kernel', 'output/eps*/logits'): forward.forward_cases,
+  ('param/bottom_up/input_conv/conv/kernel', 'input/batch_sequence'): trajectory.trajectory_cases,
+  ('param/bottom_up.input_conv.weight', 'output/eps*/logits_nchw'): torch_form.torch_cases,
+  ('input/*/logits', 'output/*/loss_nats_per_dim'): heads.head_cases,
+  ('input/beta_steps', 'output/lr_*'): rates.schedule_cases,
+  ('input/grads/*', 'output/*_wd?/*'): rates.optimizer_cases,
+  ('output/ssim_mean_*',): pieces.ssim_cases,
+  ('output/test_permutation_*', 'output/quantile_mask_*'): pieces.data_cases,
+}
+
+
+@pytest.mark.parametrize('check', golden_files.checks('efficient_vdvae', KINDS))
+def test_golden(check):
+  check()
