@@ -6,8 +6,8 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from hvae_tpu import inference, runs
 from hvae_tpu import div_stats as div_stats_lib
+from hvae_tpu import inference, runs
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import pruned
 
