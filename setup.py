@@ -70,6 +70,7 @@ setup(
     'test': [
       'hypothesis >= 6.100, < 7',  # property tests of the distributions
       'pytest >= 8, < 10',  # runs the tests
+      'pytest-xdist >= 3.6, < 4',  # in several processes
       'ruff >= 0.9, < 1',  # style
       *PHOTOS,
       *RAW,
