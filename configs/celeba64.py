@@ -19,6 +19,7 @@ from configs.systems.efficient_vdvae import lists
 DATA = dict(
   data=dict(
     name='celeba64',
+    require=dict(variant='aligned'),
     train_split='efficient_vdvae/train',
     valid_split='efficient_vdvae/valid',
     test_split='efficient_vdvae/test',

@@ -14,6 +14,7 @@ from configs.systems import efficient_vdvae_faces as faces
 DATA = dict(
   data=dict(
     name='celebahq1024',
+    require=dict(variant='png'),
     train_split='efficient_vdvae/train',
     valid_split='efficient_vdvae/valid',
     test_split='efficient_vdvae/test',

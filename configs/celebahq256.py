@@ -19,6 +19,7 @@ from configs.systems import nvae
 DATA = dict(
   data=dict(
     name='celebahq256',
+    require=dict(variant='png'),
     train_split='efficient_vdvae/train',
     valid_split='efficient_vdvae/valid',
     test_split='efficient_vdvae/test',
@@ -49,7 +50,7 @@ DIFFERENCES = {
     'nvae': nvae.merged(
       nvae.schedule(27_000, 96, epochs=300, warmup_epochs=5, norm=1e-2, norm_init=1.0),
       dict(
-        data=nvae.VIEWS,
+        data={**nvae.VIEWS, 'require': dict(variant='glow')},
         model=nvae.FACES_256,
         evals=dict(batch_size=24, **faces.PICTURES_256),
         eval=dict(**nvae.IWAE, published_bpd=0.7),

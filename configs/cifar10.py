@@ -22,6 +22,10 @@ from configs.systems.efficient_vdvae import lists
 DATA = dict(
   data=dict(
     name='cifar10',
+    require=dict(
+      variant='cifar-10',
+      split_sha256='41bfb7d6515495aa7dccb33e7508d8ef7b23d9d8c44d3073385d8198657c5a66',
+    ),
     train_split='vdvae/train',
     valid_split='vdvae/valid',
     test_split='vdvae/test',
@@ -56,6 +60,7 @@ DIFFERENCES = {
   'efficient_vdvae': {
     'efficient_vdvae': dict(
       data=dict(
+        require=dict(split_sha256=''),
         train_split='efficient_vdvae/train',
         valid_split='efficient_vdvae/valid',
         test_split='efficient_vdvae/test',

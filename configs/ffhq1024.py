@@ -18,6 +18,10 @@ from configs.systems import efficient_vdvae_faces as faces
 DATA = dict(
   data=dict(
     name='ffhq1024',
+    require=dict(
+      variant='ffhq',
+      split_sha256='e769b377a15382d24413caaa9dab4e78907e03b205c4f441bc19f03492c0a96f',
+    ),
     train_split='vdvae/train',
     valid_split='vdvae/valid',
     test_split='vdvae/test',
@@ -55,6 +59,7 @@ DIFFERENCES = {
   'efficient_vdvae': {
     'efficient_vdvae': dict(
       data=dict(
+        require=dict(split_sha256=''),
         train_split='efficient_vdvae/train',
         valid_split='efficient_vdvae/valid',
         test_split='efficient_vdvae/test',

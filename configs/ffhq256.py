@@ -26,6 +26,10 @@ from configs.systems import nvae
 DATA = dict(
   data=dict(
     name='ffhq256',
+    require=dict(
+      variant='ffhq',
+      split_sha256='89b3c0a62ccc7a8af939365b7bfac032c0f06e1306e7543460c3ae23671cbe0d',
+    ),
     train_split='vdvae/train',
     valid_split='vdvae/valid',
     test_split='vdvae/test',
@@ -58,6 +62,7 @@ DIFFERENCES = {
   'efficient_vdvae': {
     'efficient_vdvae': dict(
       data=dict(
+        require=dict(split_sha256=''),
         train_split='efficient_vdvae/train',
         valid_split='efficient_vdvae/valid',
         test_split='efficient_vdvae/test',

@@ -16,6 +16,7 @@ from configs.systems.efficient_vdvae import lists
 DATA = dict(
   data=dict(
     name='imagenet32_box',
+    require=dict(variant='box'),
     train_split='efficient_vdvae/train',
     valid_split='efficient_vdvae/valid',
     test_split='efficient_vdvae/test',

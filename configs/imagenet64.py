@@ -12,6 +12,10 @@ from configs import systems
 DATA = dict(
   data=dict(
     name='imagenet64',
+    require=dict(
+      variant='van_den_oord',
+      split_sha256='83658f997c9dd8ba894078a9a7ba6a3328b858fb7e12961b123fd68ad161660c',
+    ),
     train_split='vdvae/train',
     valid_split='vdvae/valid',
     test_split='vdvae/test',

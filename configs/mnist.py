@@ -17,6 +17,7 @@ from configs.systems.efficient_vdvae import lists
 DATA = dict(
   data=dict(
     name='mnist',
+    require=dict(variant='mnist'),
     train_split='efficient_vdvae/train',
     valid_split='efficient_vdvae/valid',
     test_split='efficient_vdvae/test',

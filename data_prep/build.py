@@ -1,4 +1,4 @@
-"""Builds one data set: `python -m data_prep.build NAME [--out=DIR] [--limit=N]`."""
+"""Builds one data set: `python -m data_prep.build NAME [--raw=PATH ...] [--out=DIR] ...`."""
 
 import argparse
 from collections.abc import Sequence
@@ -6,26 +6,44 @@ import importlib
 import os
 import pathlib
 import sys
+import textwrap
 from types import ModuleType
 
 from data_prep import card as data_card
 from data_prep import records
-from data_prep.builders import BUILDERS
+from data_prep.builders import ALIASES, BUILDERS
 from data_prep.errors import DataPrepError
+from data_prep.request import SOURCES, About, Request
 
-_DISTRIBUTIONS = {'PIL': 'pillow', 'skimage': 'scikit-image', 'sklearn': 'scikit-learn'}
+_MOST_JOBS = 8  # by default: each process may hold an index of a million files
+_EXTRA = "pip install -e '.[data]'"
 
 
 def build(
-  name: str, root: str | os.PathLike | None = None, limit: int | None = None
+  name: str,
+  root: str | os.PathLike | None = None,
+  limit: int | None = None,
+  *,
+  source: str = 'auto',
+  raw: Sequence[str | os.PathLike] = (),
+  variant: str | None = None,
+  called: str | None = None,
+  jobs: int = 1,
+  unverified: bool = False,
 ) -> pathlib.Path:
   """Builds a data set unless it is there already, and prints its check list.
 
   Args:
-    name: a key of `BUILDERS`.
+    name: a key of `BUILDERS` or `ALIASES`.
     root: the folder of all data sets, by default `$HVAE_DATA`, else `data`; the set gets the
-      folder `<root>/<name>`.
+      folder `<root>/<called>`.
     limit: keep only the first records of each split.
+    source: where the raw files come from: `auto`, `local`, `tfds` or `download`.
+    raw: the user's own raw files and folders; given, they are the source.
+    variant: which of several forms of the data set is meant.
+    called: another name for the result, by default `name`.
+    jobs: processes that write side by side; the bytes do not depend on it.
+    unverified: take files whose bytes are not the published ones, or of which no hash is known.
 
   Returns:
     The folder of the data set.
@@ -33,48 +51,134 @@ def build(
   Raises:
     DataPrepError: no such data set, a missing package or raw file, or a failed write.
   """
-  contents = _builder(name).load()
-  folder = pathlib.Path(root or os.environ.get('HVAE_DATA') or 'data') / name
-  card, written = records.write_dataset(folder, name, contents, limit=limit)
+  name = ALIASES.get(name, name)
+  root, called = pathlib.Path(root or default_root()), called or name
+  about = about_of(name)
+  _check(name, about, source, raw, called, variant)
+  request = Request(
+    name=name,
+    downloads=root / 'downloads',
+    source=source,
+    raw=tuple(map(pathlib.Path, raw)),
+    variant=variant,
+    unverified=unverified,
+  )
+  contents = _module(name).load(request)
+  folder = root / called
+  card, written = records.write_dataset(folder, called, contents, limit=limit, jobs=jobs)
   for line in (*contents.checks, *data_card.check_list(card)):
     print(line)
-  print(f'{name}: ' + (f'written to {folder}' if written else f'{folder} is complete already'))
+  print(f'{called}: ' + (f'written to {folder}' if written else f'{folder} is complete already'))
   return folder
+
+
+def default_root() -> str:
+  """The folder of all data sets where none is named; reading uses the same."""
+  return os.environ.get('HVAE_DATA') or 'data'
+
+
+def about_of(name: str) -> About:
+  """What is known of a data set before it is built; DataPrepError if there is none."""
+  about = _module(name).ABOUT
+  return about if isinstance(about, About) else about[name]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """The command; returns its exit code: 2 for what the user can put right."""
-  parser = argparse.ArgumentParser(prog='python -m data_prep.build', description=__doc__)
-  parser.add_argument('name', nargs='?', metavar='NAME', help='the data set; see --list')
-  parser.add_argument('--out', metavar='DIR', help='folder of all data sets ($HVAE_DATA, data)')
-  parser.add_argument('--limit', metavar='N', type=_number, help='first N records of each split')
-  parser.add_argument('--list', action='store_true', help='list the data sets and stop')
-  options = parser.parse_args(arguments)
+  options = _parser().parse_args(arguments)
   try:
     if options.list:
-      for name in BUILDERS:
-        print(f'{name:16} {_builder(name).__doc__.splitlines()[0]}')
+      _print_list()
     elif options.name is None:
       raise DataPrepError(f'name the data set to build, one of: {", ".join(BUILDERS)}.')
     else:
-      build(options.name, options.out, options.limit)
+      build(
+        options.name,
+        options.out,
+        options.limit,
+        source=options.source,
+        raw=options.raw,
+        variant=options.variant,
+        called=options.called,
+        jobs=options.jobs or min(os.cpu_count() or 1, _MOST_JOBS),
+        unverified=options.unverified,
+      )
   except DataPrepError as error:
     print(f'data_prep.build: {error}', file=sys.stderr)
     return 2
+  except BrokenPipeError:  # `--list | head`
+    sys.stderr.close()
+  except KeyboardInterrupt:
+    print('data_prep.build: stopped; finished shards are kept, run it again', file=sys.stderr)
+    return 130
   return 0
 
 
-def _builder(name: str) -> ModuleType:
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m data_prep.build',
+    description=__doc__,
+    allow_abbrev=False,
+    epilog='The raw files come from --raw, else a folder that tensorflow-datasets prepared, else '
+    'the network. What --list says of a set tells what is possible.',
+  )
+  add = parser.add_argument
+  add('name', nargs='?', metavar='NAME', help='the data set; see --list')
+  add('--source', choices=SOURCES, default='auto', help='where the raw files come from (auto)')
+  add('--raw', metavar='PATH', action='append', default=[], help='a raw file or folder of yours')
+  add('--variant', metavar='V', help='which form is meant; see the builder of the set')
+  add('--out', metavar='DIR', help='folder of all data sets ($HVAE_DATA, data)')
+  add('--as', metavar='NAME', dest='called', help='another name for the result')
+  add('--limit', metavar='N', type=number, help='first N records of each split')
+  add('--jobs', metavar='N', type=number, help='writing processes (one for each core, 8 at most)')
+  add('--unverified', action='store_true', help='take files that are not the published bytes')
+  add('--list', action='store_true', help='list the data sets and stop')
+  return parser
+
+
+def _print_list() -> None:
+  for name in BUILDERS:
+    about, first = about_of(name), _module(name).__doc__.splitlines()[0]
+    publishable = 'may be published' if about.samples_publishable else 'not to be published'
+    print(f'{name:<21}{first}')
+    for line in (
+      f'records {about.records}; {about.splits}',
+      f'built about {about.built}; sources: {", ".join(about.sources)}',
+      f'licence: {about.licence}; samples {publishable}',
+    ):
+      print(textwrap.fill(line, 98, initial_indent=' ' * 21, subsequent_indent=' ' * 23))
+
+
+def _check(
+  name: str,
+  about: About,
+  source: str,
+  raw: Sequence[str | os.PathLike],
+  called: str,
+  variant: str | None,
+) -> None:
+  if about.embedded and (raw or source != 'auto'):
+    raise DataPrepError(f'{name} has one source of its own; leave out --raw and --source')
+  if about.embedded and variant not in (None, *about.variants):
+    choices = f'the variants {", ".join(about.variants)}' if about.variants else 'no variants'
+    raise DataPrepError(f'--variant={variant}: {name} has {choices}')
+  if called != pathlib.PurePath(called).name or called in ('..', 'downloads'):
+    raise DataPrepError(f'--as={called} must be the name of a folder, without a path')
+  if called != name and called.startswith('demo_'):
+    raise DataPrepError(f'--as={called}: names that begin with demo_ are for the embedded sets')
+
+
+def _module(name: str) -> ModuleType:
   if name not in BUILDERS:
     raise DataPrepError(f"there is no data set '{name}'; choose one of: {', '.join(BUILDERS)}.")
   try:
     return importlib.import_module(BUILDERS[name])
   except ModuleNotFoundError as error:
-    package = _DISTRIBUTIONS.get(error.name, error.name)
-    raise DataPrepError(f'building {name} needs {package}; run: pip install {package}') from error
+    raise DataPrepError(f'building {name} needs {error.name}; run: {_EXTRA}') from error
 
 
-def _number(text: str) -> int:
+def number(text: str) -> int:
+  """A whole number from 1 on out of an argument; argparse shows the error."""
   if not text.isdecimal() or int(text) < 1:
     raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not '{text}'")
   return int(text)

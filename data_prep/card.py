@@ -41,6 +41,8 @@ def plan(name: str, contents: Contents, limit: int | None) -> dict[str, Any]:
     'splits': {split: {'count': spec.count} for split, spec in contents.splits.items()},
     'views': {view: _describe(contents, spec) for view, spec in contents.views.items()},
   }
+  if variant := info.pop('variant'):
+    facts['variant'] = variant
   # Package versions and texts are left out of the identity: they do not change the records.
   return {'build_id': _hash_facts(facts), **facts, **info}
 
@@ -99,15 +101,23 @@ def measure(folder: pathlib.Path, splits: Mapping[str, Any], fields: Mapping[str
     one; `across`, the number of different pictures that occur in more than one split.
 
   Raises:
-    DataPrepError: a shard cannot be read.
+    DataPrepError: a shard cannot be read, or holds records of another size.
   """
   start, stop, channels = _find_pixels(fields)
+  size = sum(_field_size(field) for field in fields.values())
   whole = hashlib.sha256()
   histogram = np.zeros((channels, 256), np.int64)
   keys = {}
   for split, spec in splits.items():
     found = []
-    for records in (group for shard in spec['shards'] for group in _read_groups(folder, shard)):
+    for records in (
+      group for shard in spec['shards'] for group in _read_groups(folder, shard, size)
+    ):
+      if any(len(record) != size for record in records):
+        raise DataPrepError(
+          f"{folder}: a record of split '{split}' does not have the {size} bytes that the card's "
+          'fields make up; delete the folder and build again'
+        )
       pixels = [record[start:stop] for record in records]
       found += [hashlib.blake2b(one, digest_size=8).digest() for one in pixels]
       joined = b''.join(pixels)
@@ -151,16 +161,23 @@ def _find_pixels(fields: Mapping[str, Any]) -> tuple[int, int, int]:
   """First byte of the pixels in a record, the byte after the last, and the number of channels."""
   start = 0
   for name, field in fields.items():
-    size = int(np.prod(field['shape'], dtype=np.int64)) * np.dtype(field['dtype']).itemsize
+    size = _field_size(field)
     if name in PIXEL_FIELDS:
       return start, start + size, field['shape'][-1]
     start += size
   raise ValueError(f'none of the fields {list(fields)} is one of {PIXEL_FIELDS}')
 
 
-def _read_groups(folder: pathlib.Path, shard: Mapping[str, Any]) -> Iterator[list[bytes]]:
-  """All records of a shard in groups of some megabytes."""
-  group = max(1, _READ_AT_ONCE * shard['count'] // shard['bytes'])
+def _field_size(field: Mapping[str, Any]) -> int:
+  """Bytes of one field of a record."""
+  return int(np.prod(field['shape'], dtype=np.int64)) * np.dtype(field['dtype']).itemsize
+
+
+def _read_groups(
+  folder: pathlib.Path, shard: Mapping[str, Any], size: int
+) -> Iterator[list[bytes]]:
+  """All records of a shard, of `size` bytes each, in groups of some megabytes."""
+  group = max(1, _READ_AT_ONCE // size)
   try:
     reader = array_record_module.ArrayRecordReader(str(folder / shard['file']))
     for start in range(0, shard['count'], group):

@@ -1,7 +1,12 @@
-"""What a builder hands over: fields, splits, views, and what the data card tells of the origin."""
+"""What a builder hands over: fields, splits, views, and what the data card tells of the origin.
+
+Everything here pickles: the shards of a split may be written by worker processes, each of which
+gets the contents once.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +24,11 @@ class Field:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """`count` examples in canonical order; `examples(start, stop)` yields those of a range."""
+  """`count` examples in canonical order; `examples(start, stop)` yields those of a range.
+
+  `examples` must pickle: an instance of a class at the top of a module, not a closure. What it
+  yields for an index depends on the index alone, never on the range or on earlier calls.
+  """
 
   count: int
   examples: Callable[[int, int], Iterator[Example]]
@@ -49,6 +58,8 @@ class CardInfo:
   preprocessing: str
   licence: str
   samples_publishable: bool  # may pictures made from it stand in public documents?
+  variant: str = ''  # which of the sets that go by this name; configs can require one
+  details: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # JSON values for readers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,17 +78,23 @@ class Contents:
   compression: str = 'uncompressed'
 
 
+@dataclasses.dataclass(frozen=True)
+class ArrayExamples:
+  """Examples held in memory: one array [N, ...] per field."""
+
+  arrays: Mapping[str, np.ndarray]
+
+  def __call__(self, start: int, stop: int) -> Iterator[Example]:
+    for index in range(start, stop):
+      yield {name: array[index] for name, array in self.arrays.items()}
+
+
 def split_of_arrays(**arrays: np.ndarray) -> Split:
   """A split held in memory: one array [N, ...] per field."""
-
-  def examples(start: int, stop: int) -> Iterator[Example]:
-    for index in range(start, stop):
-      yield {name: array[index] for name, array in arrays.items()}
-
   counts = {name: len(array) for name, array in arrays.items()}
   if len(set(counts.values())) != 1:
     raise ValueError(f'fields of one split have different lengths: {counts}')
-  return Split(next(iter(counts.values())), examples)
+  return Split(next(iter(counts.values())), ArrayExamples(arrays))
 
 
 def limited(contents: Contents, limit: int) -> Contents:

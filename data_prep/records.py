@@ -5,44 +5,31 @@ card's `fields`. Every shard can be made alone, from `Split.examples(start, stop
 was cut off goes on with the shards that are missing.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import fcntl
 import json
 import os
 import pathlib
-from typing import Any, BinaryIO
+from typing import Any
 
-from array_record.python import array_record_module
 import numpy as np
 
 from data_prep import card as data_card
 from data_prep import contents as data_contents
-from data_prep import sources
-from data_prep.contents import Contents, Example, Field, Split
+from data_prep import shards
+from data_prep.contents import Contents
 from data_prep.errors import DataPrepError
-
-_COMPRESSION = {'uncompressed': 'uncompressed', 'zstd': 'zstd:3'}
-
-
-def encode(example: Example, fields: Mapping[str, Field]) -> bytes:
-  """One record: the raw bytes of the fields in order, numbers little-endian.
-
-  Raises:
-    ValueError: a field is missing, or its dtype or shape is not the declared one.
-  """
-  parts = []
-  for name, field in fields.items():
-    array = np.asarray(example[name]) if name in example else None
-    if array is None or array.dtype != field.dtype or array.shape != field.shape:
-      found = 'nothing' if array is None else f'{array.dtype} {array.shape}'
-      raise ValueError(f"field '{name}' must be {field.dtype} {field.shape}, but is {found}")
-    parts.append(array.astype(array.dtype.newbyteorder('<')).tobytes())
-  return b''.join(parts)
+from data_prep.shards import sync, write_whole
 
 
 def write_dataset(
-  out_dir: str | os.PathLike, name: str, contents: Contents, *, limit: int | None = None
+  out_dir: str | os.PathLike,
+  name: str,
+  contents: Contents,
+  *,
+  limit: int | None = None,
+  jobs: int = 1,
 ) -> tuple[dict[str, Any], bool]:
   """Writes a data set, or finds it already written.
 
@@ -55,6 +42,7 @@ def write_dataset(
     name: stands in the card and in the names of the shards.
     contents: the records and what to say of them.
     limit: keep only the first records of each split, and of views what points to them.
+    jobs: processes that write shards side by side; the bytes do not depend on it.
 
   Returns:
     The card, and whether it was written now.
@@ -75,9 +63,9 @@ def write_dataset(
     with _locked(partial):
       if found := data_card.find_existing(out_dir, plan):  # another process was quicker
         return found, False
-      card = _fill(partial, plan, contents)
+      card = _fill(partial, plan, contents, jobs)
       os.rename(partial, out_dir)
-      _sync(out_dir.parent)
+      sync(out_dir.parent)
   except OSError as error:
     raise DataPrepError(
       f'cannot write {out_dir}: {error}; free some space or choose another place with --out=DIR '
@@ -101,13 +89,13 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
     os.close(descriptor)
 
 
-def _fill(folder: pathlib.Path, plan: Mapping[str, Any], contents: Contents) -> dict[str, Any]:
+def _fill(
+  folder: pathlib.Path, plan: Mapping[str, Any], contents: Contents, jobs: int
+) -> dict[str, Any]:
   """Writes shards, views and card into `folder`, which then holds nothing else."""
+  written = shards.write_shards(folder, plan['name'], contents, jobs)
   splits = {
-    split: {
-      'count': spec.count,
-      'shards': _write_split(folder, f'{plan["name"]}-{split}', spec, contents),
-    }
+    split: {'count': spec.count, 'shards': written[split]}
     for split, spec in contents.splits.items()
   }
   views = {
@@ -116,88 +104,10 @@ def _fill(folder: pathlib.Path, plan: Mapping[str, Any], contents: Contents) -> 
     if view.indices is not None
   }
   if views:
-    _write_whole(folder / data_card.VIEWS_FILE, lambda file: np.savez(file, **views))
+    write_whole(folder / data_card.VIEWS_FILE, lambda file: np.savez(file, **views))
   card = {**plan, 'splits': splits, **data_card.measure(folder, splits, plan['fields'])}
   text = json.dumps(card, indent=1) + '\n'
-  _write_whole(folder / data_card.CARD_FILE, lambda file: file.write(text.encode()))
-  for leftover in folder.glob('*.part'):  # of a build that was killed
+  write_whole(folder / data_card.CARD_FILE, lambda file: file.write(text.encode()))
+  for leftover in folder.glob('*.part*'):  # of a build that was killed
     leftover.unlink()
   return card
-
-
-def _write_split(
-  folder: pathlib.Path, stem: str, split: Split, contents: Contents
-) -> list[dict[str, Any]]:
-  """Writes the shards of one split, except those that a build before finished; describes all."""
-  starts = range(0, split.count, contents.records_per_shard)
-  shards = []
-  for number, start in enumerate(starts):
-    path = folder / f'{stem}.array_record-{number:05d}-of-{len(starts):05d}'
-    stop = min(start + contents.records_per_shard, split.count)
-    if not path.exists():
-      encoded = (encode(example, contents.fields) for example in split.examples(start, stop))
-      _write_shard(path, encoded, stop - start, contents.compression)
-    shards.append(
-      {
-        'file': path.name,
-        'count': stop - start,
-        'bytes': path.stat().st_size,
-        'sha256': sources.sha256_file(path),
-      }
-    )
-  return shards
-
-
-def _write_shard(
-  path: pathlib.Path, encoded: Iterator[bytes], expected: int, compression: str
-) -> None:
-  """Writes one file of `expected` records; it gets its name only when it is whole."""
-  temporary = path.with_name(path.name + '.part')
-  # Grain reads record by record: any other group size makes random access slow.
-  options = f'group_size:1,{_COMPRESSION[compression]}'
-  try:
-    writer = _as_os_error(array_record_module.ArrayRecordWriter, str(temporary), options)
-    count = 0
-    for record in encoded:
-      _as_os_error(writer.write, record)
-      count += 1
-    _as_os_error(writer.close)
-    if count != expected:
-      raise DataPrepError(
-        f'{path.name} must hold {expected} examples, but the raw files gave {count}; '
-        'fetch them anew'
-      )
-    _publish(temporary, path)
-  except BaseException:
-    temporary.unlink(missing_ok=True)  # a full disk gets its space back
-    raise
-
-
-def _as_os_error(call: Callable, *arguments: Any) -> Any:
-  """ArrayRecord tells of a full disk or a forbidden folder by RuntimeError."""
-  try:
-    return call(*arguments)
-  except RuntimeError as error:
-    raise OSError(str(error)) from error
-
-
-def _write_whole(path: pathlib.Path, write: Callable[[BinaryIO], Any]) -> None:
-  temporary = path.with_name(path.name + '.part')
-  with open(temporary, 'wb') as file:
-    write(file)
-  _publish(temporary, path)
-
-
-def _publish(temporary: pathlib.Path, path: pathlib.Path) -> None:
-  """Gives a finished file its name once its bytes are on disk."""
-  _sync(temporary)
-  os.rename(temporary, path)
-  _sync(path.parent)
-
-
-def _sync(path: pathlib.Path) -> None:
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)

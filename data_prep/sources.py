@@ -4,6 +4,9 @@ import hashlib
 import importlib.metadata
 import pathlib
 
+from tqdm import tqdm
+
+from data_prep import progress
 from data_prep.errors import DataPrepError
 
 
@@ -63,3 +66,12 @@ def check_files(found: dict[str, str], known: dict[str, str]) -> tuple[str, ...]
     if found[name] != known[name]
   )
   return warnings or (f'[ok] sha256 of {len(known)} source file(s) as expected',)
+
+
+def sha256_folder(path: pathlib.Path) -> str:
+  """Hex SHA-256 over the sorted names of all files below a folder, and the SHA-256 of each."""
+  names = sorted(file.relative_to(path).as_posix() for file in path.rglob('*') if file.is_file())
+  whole = hashlib.sha256()
+  for name in tqdm(names, desc=f'hashing {path.name}', unit='file', **progress.QUIET):
+    whole.update(f'{name} {sha256_file(path / name)}\n'.encode())
+  return whole.hexdigest()

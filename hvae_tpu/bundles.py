@@ -63,6 +63,7 @@ class Recorder:
       batch_size=config.train.batch_size,
       seed=config.seed,
       step=step,
+      seq_len=config.data.seq_len,
     )
     bundle = {
       'step': step,

@@ -307,13 +307,16 @@ def dmol_mean(mixture: LogisticMixture) -> Array:
   return _chain_colours(means, coeffs, clip=lambda v: jnp.clip(v, -1.0, 1.0))
 
 
-def dmol_exact_sample(rng: Array, mixture: LogisticMixture) -> Array:
-  """One draw, not clipped, [B, H, W, 3]; `scales` are inverse scales before a softplus."""
+def dmol_exact_sample(rng: Array, mixture: LogisticMixture, temperature: float = 1.0) -> Array:
+  """One draw, not clipped, [B, H, W, 3]; `scales` are inverse scales before a softplus.
+
+  `temperature` as in `dmol_sample`.
+  """
   component_rng, logistic_rng = jax.random.split(rng)
   noise = gumbel(component_rng, mixture.logits.shape)
-  chosen = mixture.component(jnp.argmax(mixture.logits + noise, axis=0))
+  chosen = mixture.component(jnp.argmax(mixture.logits / temperature + noise, axis=0))
   inv_scale = jnp.maximum(jax.nn.softplus(chosen.scales), 1e-7)
-  x = chosen.means + logistic(logistic_rng, chosen.means.shape) / inv_scale
+  x = chosen.means + logistic(logistic_rng, chosen.means.shape) * temperature / inv_scale
   return _chain_colours(x, chosen.coeffs, clip=lambda v: v)
 
 

@@ -70,6 +70,28 @@ class Pointwise(nn.Module):
     return (pixels @ kernel[0, 0] + bias).reshape(*x.shape[:-1], self.features)
 
 
+class Patches(nn.Module):
+  """A convolution whose kernel is as large as its stride, as a matrix product over patches.
+
+  The same numbers and parameters as `nn.Conv`; the gradient of a strided convolution is far slower.
+  """
+
+  features: int
+  rate: int
+  kernel_init: Callable[..., Array]
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    r, (num, height, width, channels) = self.rate, x.shape
+    kernel = self.param('kernel', self.kernel_init, (r, r, channels, self.features))
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    x, kernel, bias = (v.astype(self.dtype) for v in (x, kernel, bias))
+    x = x.reshape(num, height // r, r, width // r, r, channels).swapaxes(2, 3)
+    out = x.reshape(-1, r * r * channels) @ kernel.reshape(-1, self.features) + bias
+    return out.reshape(num, height // r, width // r, self.features)
+
+
 def conv(features: int, kernel: int, kernel_init, dtype, name: str) -> nn.Module:
   """A kernel x kernel convolution that keeps the size (zero padding); biases start at zero."""
   if kernel == 1:

@@ -1,7 +1,9 @@
 """A trained run, opened for everything but training: model, weights, data."""
 
 from collections.abc import Callable, Generator, Iterator
+import contextlib
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +37,6 @@ class Run:
   config: ml_collections.ConfigDict
   mesh: Mesh
   meta: dict[str, Any]
-
-
-def batch_spec(card: dict[str, Any], fields: tuple[str, ...], batch_size: int) -> dict[str, Any]:
-  """Shapes and dtypes of a batch, without reading one."""
-  return {
-    name: jax.ShapeDtypeStruct((batch_size, *field['shape']), field['dtype'])
-    for name, field in card['fields'].items()
-    if name in fields
-  }
 
 
 def platform(mesh: Mesh) -> str:
@@ -84,7 +77,7 @@ def open_run(
     named = store.resolve(checkpoint, config.train.best_metric)
     step, state = store.restore_newest(
       store.steps if checkpoint == 'latest' else [named],
-      lambda step: restore_weights(store, step, model, config.data.fields, mesh, weights),
+      lambda step: restore_weights(store, step, model, config.data, mesh, weights),
     )
     meta = store.meta(step)
   finally:
@@ -111,12 +104,12 @@ def restore_weights(
   store: checkpoints_lib.Checkpoints,
   step: int,
   model: Any,
-  fields: tuple[str, ...],
+  section: ml_collections.ConfigDict,
   mesh: Mesh,
   weights: tuple[str, ...],
 ) -> TrainState:
-  """The parts of a state that inference needs; see `Run.state`. `fields` are those of a batch."""
-  batch = batch_spec(store.meta(step)['card'], fields, 1)
+  """The parts of a state that inference needs; see `Run.state`. `section` is `config.data`."""
+  batch = train_spec(store.meta(step)['card'], section, 1)
   params, model_state = jax.eval_shape(model.init, jax.random.key(0), batch)
   has_average = any(name.startswith('ema_params/') for name in store.shapes(step))
   parts = {'model_state': model_state} if jax.tree.leaves(model_state) else {}
@@ -139,6 +132,49 @@ def restore_weights(
   )
 
 
+def open_data(config: ml_collections.ConfigDict) -> data.Dataset:
+  """The data set of a config.
+
+  Raises:
+    UserError: it is missing or damaged, or a look-alike of the one that the config is made for.
+  """
+  dataset = data.open_dataset(config.data.name, config.data.root)
+  data.check_required(dataset, config.data.train_split, **config.data.require)
+  return dataset
+
+
+def train_spec(
+  card: dict[str, Any], section: ml_collections.ConfigDict, batch_size: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and dtypes of a training batch; `section` is `config.data`."""
+  return data.batch_spec(
+    card,
+    section.fields,
+    batch_size,
+    seq_len=section.seq_len,
+    transforms=section.train_transforms,
+  )
+
+
+def check_transforms(card: dict[str, Any], section: ml_collections.ConfigDict) -> None:
+  """Raises UserError if evaluations would see pictures of another size than training.
+
+  `section` is `config.data`; videos may be longer or shorter.
+  """
+  train = train_spec(card, section, 1)
+  evaluated = data.batch_spec(
+    card, section.fields, 1, seq_len=section.eval_seq_len, transforms=section.eval_transforms
+  )
+  for name, spec in train.items():
+    start = 2 if name == 'video' else 1
+    if spec.shape[start:] != evaluated[name].shape[start:]:
+      raise UserError(
+        f'config.data.train_transforms makes {name} {list(spec.shape[start:])}, but '
+        f'config.data.eval_transforms {list(evaluated[name].shape[start:])}; give both the same '
+        "size, for example with 'crop:N' and 'centre_crop:N'"
+      )
+
+
 def train_batches(
   dataset: data.Dataset, config: ml_collections.ConfigDict, mesh: Mesh, start: int
 ) -> Generator[dict[str, jax.Array], None, None]:
@@ -149,8 +185,11 @@ def train_batches(
     batch_size=config.train.batch_size,
     seed=config.seed,
     start_step=start,
+    fields=config.data.fields,
+    seq_len=config.data.seq_len,
     transforms=config.data.train_transforms,
     num_workers=config.data.num_workers,
+    cache_bytes=config.data.cache_mb * 2**20,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
@@ -180,6 +219,8 @@ def eval_batches(
       view_of(config, other or role),
       batch_size=config.evals.batch_size,
       seed=config.seed,
+      fields=config.data.fields,
+      seq_len=config.data.eval_seq_len,
       transforms=config.data.eval_transforms,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
@@ -189,6 +230,41 @@ def eval_batches(
       yield batch
 
   return batches
+
+
+def chosen_batches(
+  dataset: data.Dataset,
+  config: ml_collections.ConfigDict,
+  mesh: Mesh,
+  view: str,
+  seed: int,
+  count: int,
+  check: Callable[[], None],
+) -> Iterator[dict[str, jax.Array]]:
+  """`count` full evaluation batches of different examples of a view, chosen by `seed`.
+
+  `check` is called before every batch, and may raise.
+
+  Raises:
+    UserError: a batch that does not divide by the devices.
+  """
+  sharding.check_batch_size(config.evals.batch_size, mesh, 'evals.batch_size')
+  source = data.train_batches(
+    dataset,
+    view,
+    batch_size=config.evals.batch_size,
+    seed=seed,
+    fields=config.data.fields,
+    seq_len=config.data.eval_seq_len,
+    transforms=config.data.eval_transforms,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  everything = np.ones(config.evals.batch_size // jax.process_count(), bool)
+  with contextlib.closing(put_batches(source, config.data.fields, mesh)) as batches:
+    for batch in itertools.islice(batches, count):
+      check()
+      yield {**batch, **sharding.put({'mask': everything}, mesh)}
 
 
 def view_of(config: ml_collections.ConfigDict, role: str) -> str:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from configs import cifar10, demo_mnist, ffhq256
-from hvae_tpu import data, models, runs
+from hvae_tpu import data, models
 from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.checkpoints import path_name
 from hvae_tpu.importers import hvae_tpu as exchange
@@ -49,7 +49,7 @@ def export_demo(path: Path) -> Path:
   config = demo_mnist.get_config('vdvae,debug')
   model = models.create(config.model.to_dict(), 'cpu', differentiated=False)
   card = data.open_dataset('demo_mnist').card
-  batch = runs.batch_spec(card, ('image',), 1)
+  batch = data.batch_spec(card, ('image',), 1)
   image = np.zeros(batch['image'].shape, np.uint8)
   params, _ = jax.jit(model.init)(jax.random.key(0), {'image': image})
   leaves = jax.tree_util.tree_leaves_with_path(params)

@@ -91,7 +91,7 @@ MALFORMED = {
   'likelihood': Case("likelihood='dmol_torch'", settings={'likelihood': 'dmol_exact'}),
   'other format': Case('missing: encoder/Conv_0/kernel', name='vdvae_jax', settings=foreign.PORT),
   'unknown format': Case(
-    '--from=pytorch must be one of openai_vdvae, vdvae_jax, hvae_tpu', name='pytorch'
+    '--from=pytorch must be one of openai_vdvae, vdvae_jax, efficient_vdvae_jax', name='pytorch'
   ),
   'not exported by us': Case(
     "has format None, version None in its metadata, expected 'hvae_tpu'", name='hvae_tpu'

@@ -10,6 +10,7 @@ import pytest
 
 from data_prep import contents, records
 from hvae_tpu import data
+from hvae_tpu.data import transforms
 from hvae_tpu.errors import UserError
 
 COUNT = 103
@@ -150,12 +151,66 @@ def test_evaluation_goes_once_through_the_view_in_its_order(tiny, batch_size, pr
   assert (index[50:] == SOME[-1]).all()
 
 
+@pytest.mark.parametrize('transforms', [(), ('flip',)])
+def test_records_in_memory_change_nothing(tiny, transforms):
+  options = {'start_step': 3, 'transforms': transforms}
+  assert_same(train(tiny, 6, cache_bytes=2**20, **options), train(tiny, 6, **options))
+  assert_same(train(tiny, 6, cache_bytes=2**10, **options), train(tiny, 6, **options))  # too small
+
+
+def test_only_the_wanted_fields_are_read(tiny):
+  (some,), (all_,) = train(tiny, 1, fields=('index', 'image')), train(tiny, 1)
+  assert set(some) == {'index', 'image'}
+  np.testing.assert_array_equal(some['image'], all_['image'])
+
+
+def test_indices_of_a_batch_are_those_that_are_read(tiny):
+  batch = train(tiny, 1, start_step=4)[0]
+  indices = data.train_indices(tiny, 'paper/train', batch_size=12, seed=0, step=4)
+  np.testing.assert_array_equal(batch['index'], indices)
+
+
+def test_crops_cut_the_same_square_out_of_every_picture():
+  row, column = np.mgrid[:6, :9].astype(np.uint8)
+  image = np.stack([row, column], -1)
+  example = {'image': image, 'segmentation': image[np.newaxis], 'label': np.array(3)}
+  corners = set()
+  for seed in range(200):
+    cut = transforms.crop(example, np.random.default_rng(seed), 4)
+    assert cut['image'].shape == (4, 4, 2)
+    np.testing.assert_array_equal(cut['segmentation'][0], cut['image'])
+    top, left = cut['image'][0, 0]
+    np.testing.assert_array_equal(cut['image'], image[top : top + 4, left : left + 4])
+    corners.add((int(top), int(left)))
+  assert corners == {(top, left) for top in range(3) for left in range(6)}
+  centre = transforms.centre_crop(example, np.random.default_rng(0), 4)['image']
+  np.testing.assert_array_equal(centre[0, 0], (1, 2))
+
+
+def test_shapes_of_a_batch_are_known_without_reading(tiny):
+  options = {'transforms': ('flip', 'crop:3')}
+  spec = data.batch_spec(tiny.card, ('image', 'factors'), 12, **options)
+  (batch,) = train(tiny, 1, fields=('image', 'factors'), **options)
+  assert {name: (array.shape, array.dtype) for name, array in batch.items()} == {
+    name: (array.shape, array.dtype) for name, array in spec.items()
+  }
+
+
+def test_look_alikes_are_refused(tiny):
+  view = tiny.view('paper/train')
+  data.check_required(tiny, 'paper/train', '', view['sha256'])
+  with pytest.raises(UserError, match=r"require\.variant='van_den_oord', but .* holds the variant"):
+    data.check_required(tiny, 'paper/train', 'van_den_oord', '')
+  with pytest.raises(UserError, match='its examples are not those of the paper; build the right'):
+    data.check_required(tiny, 'all', '', view['sha256'])
+
+
 def test_flip_mirrors_pictures_whole_and_half_of_the_time():
   scene = np.arange(2 * 3 * 4 * 1, dtype=np.uint8).reshape(2, 3, 4, 1)
   example = {'image': scene[0], 'segmentation': scene, 'factors': np.arange(3)}
   mirrored = 0
   for seed in range(400):
-    flipped = data.flip(example, np.random.default_rng(seed))
+    flipped = transforms.flip(example, np.random.default_rng(seed))
     now = flipped['image'][0, 0, 0] != example['image'][0, 0, 0]
     mirrored += now
     for name in ('image', 'segmentation'):
@@ -168,7 +223,7 @@ def test_flip_mirrors_pictures_whole_and_half_of_the_time():
 def test_binarize_draws_white_with_the_probability_of_the_grey_level():
   grey = np.array([0, 1, 64, 128, 254, 255], np.uint8)
   image = np.broadcast_to(grey, (20000, 6))[..., None]
-  drawn = data.binarize({'image': image}, np.random.default_rng(0))['image']
+  drawn = transforms.binarize({'image': image}, np.random.default_rng(0))['image']
   assert drawn.dtype == np.uint8
   assert set(np.unique(drawn)) == {0, 255}
   share = (drawn[..., 0] == 255).mean(0)
@@ -212,8 +267,14 @@ def test_missing_data_set_names_the_command(tmp_path):
   [
     ({'view': 'valid'}, "no view 'valid'; choose one of: all, paper/train, none"),
     ({'batch_size': 51}, "data.train_split='paper/train' of tiny has 50 examples, fewer than"),
-    ({'transforms': ('spin',)}, "no transform 'spin'; choose from: flip, binarize"),
+    (
+      {'transforms': ('spin',)},
+      "no transform 'spin'; choose from: flip, binarize",
+    ),
     ({'process_count': 5}, 'train.batch_size=12 must be a positive multiple of the 5'),
+    ({'transforms': ('crop',)}, "the transform 'crop' must be written 'crop:N'"),
+    ({'transforms': ('flip:2',)}, "the transform 'flip:2' must be written 'flip'"),
+    ({'transforms': ('crop:5',)}, 'crop:5 does not fit into 6x4 px'),
     ({'seed': -1}, 'seed=-1 must lie between'),
   ],
 )
@@ -275,3 +336,22 @@ def test_other_format_and_broken_card_are_refused(copy):
   (copy / 'dataset.json').write_text('{')
   with pytest.raises(UserError, match=r'dataset\.json cannot be read as a data card'):
     data.open_dataset('tiny', copy.parent)
+
+
+def test_a_demo_set_stands_in_for_the_views_of_a_paper(root, tmp_path):
+  shutil.copytree(root / 'tiny', tmp_path / 'demo_tiny')
+  card = json.loads((tmp_path / 'demo_tiny' / 'dataset.json').read_text())
+  card['views']['train'] = card['views']['all']
+  (tmp_path / 'demo_tiny' / 'dataset.json').write_text(json.dumps({**card, 'name': 'demo_tiny'}))
+  demo = data.open_dataset('demo_tiny', tmp_path)
+  assert demo.size('vdvae/train') == COUNT and len(demo.indices('vdvae/train')) == COUNT
+  with pytest.raises(UserError, match="demo_tiny has no view 'valid'"):
+    demo.size('vdvae/valid')
+
+
+def test_a_field_that_the_records_lack_is_told(tiny):
+  message = "names 'video', but the records of tiny have only: image, index, factors"
+  with pytest.raises(UserError, match=message):
+    data.batch_spec(tiny.card, ('video',), 2)
+  with pytest.raises(UserError, match=message):
+    train(tiny, 1, fields=('image', 'video'))

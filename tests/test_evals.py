@@ -11,7 +11,7 @@ from skimage.metrics import structural_similarity
 
 from hvae_tpu import evals
 from hvae_tpu.errors import UserError
-from hvae_tpu.evals import bernoulli_baseline, elbo, iwae, pictures, pruned, ssim
+from hvae_tpu.evals import bernoulli_baseline, elbo, histograms, iwae, pictures, pruned, ssim
 
 RNG = jax.random.key(0)
 
@@ -249,3 +249,14 @@ def test_samples_after_a_refresh():
   assert shade() == 7 and shade(refresh_iterations=3, refresh_num=4) == 34
   with pytest.raises(UserError, match='refresh_iterations=3 needs refresh'):
     pictures.make(Reporter(), batches([1]), refresh_iterations=3)
+
+
+def test_histograms_take_evenly_from_many_values(monkeypatch):
+  monkeypatch.setattr(histograms, 'MAX_VALUES', 4)
+  named = lambda params, state, batch, rng: {
+    'few': batch['image'][0].astype(jnp.float32),
+    'many': jnp.arange(12.0).reshape(3, 4),
+  }
+  found = histograms.make(types.SimpleNamespace(histograms=named), batches([7]))({}, {}, 0, RNG)
+  np.testing.assert_array_equal(found['few'], [[7, 7, 7, 7]])
+  np.testing.assert_array_equal(found['many'], [[0, 3, 6, 9]])

@@ -185,7 +185,7 @@ def test_both_weights_of_a_published_file_are_found(name):
   for field, arrays in (('params', one), ('ema_params', two)):
     assert set(found.fields[field]) == set(arrays)
     assert all((found.fields[field][key] == arrays[key]).all() for key in arrays)
-  assert any('step' in path for path in found.aside)
+  assert any('step' in path for path in found.aside) and found.meta == {'step': 7}
   assert form.contents(Container('file', one, {}, '')).fields.keys() == {'params'}
 
 

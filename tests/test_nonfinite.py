@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from hvae_tpu import data, nonfinite
+from hvae_tpu.data.records import Records
 from hvae_tpu.train import step_key
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -91,8 +92,9 @@ def test_the_bundle_says_which_step_it_was(broken_run, data_root):
   batches = data.train_batches(dataset, 'train', batch_size=8, seed=0, start_step=step)
   labels = next(batches)['label']
   batches.close()
-  records = data._Records(dataset, 'train', np.array(bundle['batch_indices']))
-  assert [int(records[i]['label']) for i in range(8)] == labels.tolist()
+  split = dataset.view('train')['split']
+  records = Records(dataset, split).read(np.array(bundle['batch_indices']))
+  assert records['label'].tolist() == labels.tolist()
   assert bundle['first_nonfinite_gradient'] is not None
 
 

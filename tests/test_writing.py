@@ -54,7 +54,8 @@ def written(tmp_path_factory):
   writer.hparams({'optimizer.rate': 1e-3, 'model.name': 'vdvae', 'data.size': (32, 32)})
   writer.text(0, 'config', 'width: **8**')
   writer.scalars(1, 'train', {'loss': 1.5, 'kl': np.array([1.0, 2.0, 4.0], np.float32)})
-  writer.write(2, 'eval', {'bpd': np.float32(3.5), 'one': pictures['one']})
+  spread = np.array([[0, 0, 0, 1, 1, 9]], np.float32)
+  writer.write(2, 'eval', {'bpd': np.float32(3.5), 'one': pictures['one'], 'spread': spread})
   writer.images(3, 'eval', {'grey': pictures['grey']})
   writer.gif(4, 'eval/denoise', pictures['frames'], fps=10)
   writer.flush()
@@ -101,6 +102,13 @@ def test_gif(written):
   for i, frame in enumerate(pictures['frames']):  # 80 pixels fit into a palette exactly
     movie.seek(i)
     np.testing.assert_array_equal(np.asarray(movie.convert('RGB')), frame)
+
+
+def test_histograms(written):
+  ((step, buckets),) = written[2]['eval/spread']
+  assert step == 2 and buckets.shape[1] == 3  # left edge, right edge, count
+  assert buckets[0, 0] == 0 and buckets[-1, 1] == 9 and buckets[:, 2].sum() == 6
+  assert buckets[0, 2] == 3 and buckets[-1, 2] == 1
 
 
 def test_tensorboard_shows_the_gif_among_the_images(written):
@@ -242,6 +250,6 @@ def test_save_png_replaces_only_by_a_complete_file(tmp_path, monkeypatch):
     raise OSError('disk full')
 
   monkeypatch.setattr(Image.Image, 'save', fail)
-  with pytest.raises(OSError, match='disk full'):
+  with pytest.raises(UserError, match=r'a.png cannot be written .disk full'):
     writing.save_png(path, noise(8, 8, 3))
   assert os.listdir(tmp_path) == ['a.png'] and path.read_bytes() == before

@@ -100,6 +100,7 @@ def base() -> ml_collections.ConfigDict:
   config.train.drop_above = 800.0
   config.train.precision = 'default'  # the reference computes in TF32
   config.train.progress = ('bpd', 'kl_bpd', 'grad_norm')
+  config.evals.histograms.every = 10_000
   config.evals.weights = 'both'  # the reference validates the raw ones, and publishes the average
   return config
 
@@ -178,6 +179,8 @@ def debug(config: ml_collections.ConfigDict) -> dict:
     ),
     optimizer=dict(warmup_steps=2, decay_start=5, decay_steps=0),
     train=dict(batch_size=8, num_steps=20, log_every=5, save_every=10, precision='default'),
-    evals=dict(batch_size=8, elbo=dict(every=20), pictures=dict(every=20, num=4)),
+    evals=dict(
+      batch_size=8, elbo=dict(every=20), pictures=dict(every=20, num=4), histograms=dict(every=20)
+    ),
     sample=dict(num=4),
   )

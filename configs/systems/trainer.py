@@ -14,11 +14,15 @@ def base() -> ml_collections.ConfigDict:
     name='',  # folder below root, written by `python -m data_prep.build NAME`
     root='',  # folder of all data sets; '' is $HVAE_DATA, else `data`
     fields=('image',),  # of a record, that models read
+    require=dict(variant='', split_sha256=''),  # of the card and of train_split; '' takes any
     train_split='train',  # views of the data card
     valid_split='valid',  # evaluated during training
     test_split='test',  # evaluated by --mode=eval
-    train_transforms=(),  # hvae_tpu/data.py, TRANSFORMS: drawn anew at each visit
+    train_transforms=(),  # flip, binarize, crop:N, centre_crop:N; drawn anew at each visit
     eval_transforms=(),  # drawn once per example
+    seq_len=0,  # frames of a training example of a video set; 0: whole sequences
+    eval_seq_len=0,  # the same, of an evaluation example
+    cache_mb=1024,  # a training split that takes no more is kept in memory on every host
     num_workers=0,  # reader processes; 0 reads in threads, faster unless decoding is costly
   )
   config.mesh = dict(data=-1, fsdp=1)  # devices per axis; -1: the rest
@@ -52,7 +56,7 @@ def base() -> ml_collections.ConfigDict:
     pictures=dict(
       every=10_000,
       num=8,  # images a row
-      temperatures=(1.0, 0.9, 0.8),
+      temperatures=(1.0, 0.9, 0.8),  # numbers, tuples of one per level, or 'linear(a,b)'
       temperature_per_level=(),  # one more row of samples, at one temperature per level
       num_partial=6,  # rows of reconstructions from the first levels only
       partial_temperature=0.1,  # of the levels that are drawn there
@@ -61,6 +65,7 @@ def base() -> ml_collections.ConfigDict:
     ),
     ssim=dict(every=0),
     pruned=dict(every=0, share=0.03, max_batches=0),  # variates kept; training batches to rank them
+    histograms=dict(every=0),
     bernoulli_baseline=dict(every=0),
     iwae=dict(every=0, num_samples=10, chunk=1),  # importance samples; at a time, on a device
   )
@@ -73,12 +78,39 @@ def base() -> ml_collections.ConfigDict:
     seed=0,
     split='test',  # of the images to reconstruct
     num=8,
-    temperatures=(1.0, 0.9, 0.8, 0.7),
+    temperatures=(1.0, 0.9, 0.8, 0.7),  # as in evals.pictures
     temperature_per_level=(),
+    output_temperature=config_dict.placeholder(float),  # of the pixels; None: that of the model
     num_partial=6,
     partial_temperature=0.1,
     refresh_iterations=0,
     refresh_num=16,
+  )
+  config.div_stats = dict(split='train', share=0.2, seed=0)  # part of the split to average over
+  config.reconstruct = dict(
+    split='test',
+    quantiles=(1.0,),  # shares of latent channels kept; less than 1 needs div_stats
+    num_pictures=8,
+    columns=8,  # of the picture grid
+    save_targets=False,  # also the originals alone
+    seed=0,
+  )
+  config.encode = dict(
+    split='test',
+    quantile=1.0,  # as in reconstruct
+    num=0,  # first examples of the split; 0: all
+    moments=True,  # with means and scales, which decoding does not need
+    formats=('array_record', 'npz'),
+    shard_mb=256,
+    seed=0,
+  )
+  config.decode = dict(
+    latents='',  # folder that encode wrote; '' is the newest in the work directory
+    num=64,  # first examples; 0: all
+    keep=-1,  # first (coarsest) groups kept; -1: all. The others are drawn from the prior
+    temperature=(1.0,),  # of those: a number or 'linear(a,b)', or one number per level
+    columns=8,
+    seed=config_dict.placeholder(int),  # None: noise of the encoding, which gives its pictures
   )
   config.reset = dict(yes=False)  # really delete
   config.replay = dict(

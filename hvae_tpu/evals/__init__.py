@@ -1,9 +1,10 @@
 """Evaluations: numbers and pictures of a trained state, by the name that configs use.
 
 An evaluation is a module with `NEEDS`, the methods of a model that it asks for, `make(model,
-batches, **options) -> run`, and `run(params, model_state, step, rng) -> dict` of numbers and uint8
-pictures. `batches(role)` iterates once over the view of that role ('train', 'valid', 'test'; None:
-the evaluated one) as global arrays with `mask`. A module may `check(options, batch_size)` first.
+batches, **options) -> run`, and `run(params, model_state, step, rng) -> dict` of numbers, uint8
+pictures, and float arrays of two axes, which are the values of histograms. `batches(role)` iterates
+once over the view of that role ('train', 'valid', 'test'; None: the evaluated one) as global arrays
+with `mask`. A module may `check(options, batch_size)` first.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import jax
 
 from hvae_tpu import state as state_lib
 from hvae_tpu.errors import UserError
-from hvae_tpu.evals import bernoulli_baseline, elbo, iwae, pictures, pruned, ssim
+from hvae_tpu.evals import bernoulli_baseline, elbo, histograms, iwae, pictures, pruned, ssim
 
 EVALS = {
   'elbo': elbo,
@@ -21,6 +22,7 @@ EVALS = {
   'pictures': pictures,
   'ssim': ssim,
   'pruned': pruned,
+  'histograms': histograms,
   'bernoulli_baseline': bernoulli_baseline,
 }
 WEIGHTS = {'ema': ('ema',), 'raw': ('raw',), 'both': ('ema', 'raw')}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvae_tpu import sharding, writing
+from hvae_tpu import temperatures as temperatures_lib
 from hvae_tpu.errors import UserError
 
 NEEDS = ('sample', 'encode', 'decode', 'level_names')
@@ -27,7 +28,7 @@ def make(
   model: Any,
   batches: Callable[..., Iterator],
   num: int = 8,
-  temperatures: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7),
+  temperatures: tuple[temperatures_lib.Setting, ...] = (1.0, 0.9, 0.8, 0.7),
   temperature_per_level: tuple[float, ...] = (),
   num_partial: int = 6,
   partial_temperature: float = 0.1,
@@ -37,7 +38,7 @@ def make(
   """Pictures of `num` images a row.
 
   Args:
-    temperatures: one row of samples for each.
+    temperatures: one row of samples for each; see `temperatures.per_level`.
     temperature_per_level: if not empty, one more row, sampled at these, one per level.
     num_partial: rows of reconstructions from the first i latents only, the others being drawn at
       `partial_temperature`; i at equal distances between none and all.
@@ -50,8 +51,8 @@ def make(
     `partial`, the grid of the VDVAE release: originals, a row per i, the rows of samples.
 
   Raises:
-    UserError: a temperature per level is given for another number of levels, or statistics are to
-      be renewed of a model that has none.
+    UserError: a temperature that `temperatures.per_level` refuses, or statistics are to be renewed
+      of a model that has none.
   """
   if refresh_iterations and not hasattr(model, 'refresh'):
     raise UserError(
@@ -59,14 +60,10 @@ def make(
       f'lacks; set it to 0'
     )
   levels = len(model.level_names)
-  if temperature_per_level and len(temperature_per_level) != levels:
-    raise UserError(
-      f'temperature_per_level has {len(temperature_per_level)} numbers; the model has {levels} '
-      f'levels and needs one for each'
-    )
-  rows = [np.full(levels, t, np.float32) for t in temperatures]
+  named = [(t, f'temperatures[{i}]') for i, t in enumerate(temperatures)]
   if temperature_per_level:
-    rows.append(np.array(temperature_per_level, np.float32))
+    named.append((tuple(temperature_per_level), 'temperature_per_level'))
+  rows = [temperatures_lib.per_level(model, setting, key) for setting, key in named]
   points = np.floor(np.linspace(0, 1, num_partial + 2) * levels).astype(int)[1:-1]
 
   @jax.jit

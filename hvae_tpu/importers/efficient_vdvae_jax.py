@@ -1,15 +1,10 @@
 """Checkpoints of the JAX form of Efficient-VDVAE: Flax msgpack of the train state.
 
 A file holds `params`, `ema_params`, the optimizer and the step. The `model` section must be that of
-the run's own `hparams-*.cfg`; the lists have the same names there.
+the run's own `hparams-*.cfg`: efficient_vdvae_cfg.py.
 """
 
-from collections.abc import Mapping
 import functools
-from typing import Any
-
-from flax import traverse_util
-import numpy as np
 
 from hvae_tpu.importers import efficient_vdvae_golden, tables, trees
 from hvae_tpu.importers import efficient_vdvae_table as table
@@ -49,23 +44,17 @@ NAMES = table.Names(
 forward = efficient_vdvae_golden.forward
 
 
-def rename(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """A nested tree with its names joined; names that are joined already stay as they are."""
-  return traverse_util.flatten_dict(dict(tensors), sep='/')
-
-
 def contents(held: Container) -> Contents:
   """The parameters and their average; a file of bare parameters will do."""
-  fields, average = {}, None
-  tree, aside = held.tree, {}
+  tree, average = held.tree, None
   if isinstance(tree, dict) and isinstance(tree.get('ema_params'), dict):
     average = tree['ema_params']
     tree = {key: value for key, value in tree.items() if key != 'ema_params'}
   tree, aside = trees.unwrap(tree, ('params',))
-  fields['params'] = trees.flatten(tree, '/')
+  fields = {'params': trees.flatten(tree, '/')}
   if average is not None:
     fields['ema_params'] = trees.flatten(average, '/')
-  return Contents(fields, aside, {})
+  return Contents(fields, aside, trees.step_of(held.tree, 'step'))
 
 
 def example(model: EfficientVDVAE, found: Contents) -> Batch:

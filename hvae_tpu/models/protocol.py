@@ -64,7 +64,11 @@ class OptionalMethods(Protocol):
     temperature: Array | float | None = None,
     given: Array | None = None,
   ) -> Array:
-    """Pictures, uint8, from latents; groups where `given` [L] is False are drawn from the prior."""
+    """Pictures, uint8, from latents; those where `given` is False are drawn from the prior.
+
+    `given` is [L], or [L, V] to choose among the variates of a group; None is all. The draws are
+    those of `encode` with the first key of `jax.random.split(rng)`.
+    """
 
   def sample(
     self,
@@ -75,6 +79,9 @@ class OptionalMethods(Protocol):
     temperature: Array | float | None = None,
   ) -> Array:
     """Pictures, uint8 [num, ...]; `temperature` is one number or one per level."""
+
+  def temperature_ramp(self, start: float, stop: float) -> Array:
+    """Temperatures [L] from `start` towards `stop`, where levels share them in groups."""
 
   def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
     """KL of each latent channel of each level, summed over space: [B, L, V], nats."""
@@ -108,6 +115,9 @@ class OptionalMethods(Protocol):
     num: int = 16,
   ) -> State:
     """State to sample with: batch statistics of generated images, `iterations` batches of `num`."""
+
+  def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
+    """Quantities whose distribution is worth watching, float32 of any shape."""
 
 
 def setting(default: Any, choices: tuple = (), changeable: bool = False) -> Any:

@@ -1,5 +1,25 @@
 """The command-line modes by name: modules with `run(config, workdir, checkpoint) -> exit code`."""
 
-from hvae_tpu.modes import evaluate, replay, reset, sample, train
+from hvae_tpu.modes import (
+  decode,
+  div_stats,
+  encode,
+  evaluate,
+  reconstruct,
+  replay,
+  reset,
+  sample,
+  train,
+)
 
-MODES = {'train': train, 'eval': evaluate, 'sample': sample, 'reset': reset, 'replay': replay}
+MODES = {
+  'train': train,
+  'eval': evaluate,
+  'sample': sample,
+  'div_stats': div_stats,
+  'reconstruct': reconstruct,
+  'encode': encode,
+  'decode': decode,
+  'replay': replay,
+  'reset': reset,
+}

@@ -50,7 +50,10 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'--workdir with --config.train.init_from=DIR'
     )
   dataset = _open_dataset(config.data)
-  epochs.resolve(config, dataset.size(config.data.train_split), say)
+  data.check_required(dataset, config.data.train_split, **config.data.require)
+  runs.check_transforms(dataset.card, config.data)
+  size = data.num_examples(dataset, config.data.train_split, config.data.seq_len)
+  epochs.resolve(config, size, say)
   for key in ('num_steps', 'log_every'):
     if config.train[key] < 1:
       also = ' (or set config.train.num_epochs)' if key == 'num_steps' else ''
@@ -76,10 +79,12 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'{config.train.num_steps:,}. Raise it to train on, or use --mode=eval or --mode=sample'
     )
     return 0
-  batch = runs.batch_spec(dataset.card, config.data.fields, config.train.batch_size)
+  batch = runs.train_spec(dataset.card, config.data, config.train.batch_size)
   ema = config.train.ema_decay is not None
   abstract = lambda ema: abstract_state(model, tx, batch, mesh, ema)
   start, state = _resume(checkpoints, abstract, ema, say)
+  if state is not None and not config.train.allow_config_change:
+    _check_same_data(checkpoints.meta(start)['card'], dataset)
   _describe(config, mesh, dataset, workdir, start, say)
 
   batches = runs.train_batches(dataset, config, mesh, start)
@@ -161,6 +166,18 @@ def _check_resumable(
     stored['model'] = models.with_defaults(stored.get('model', {}))
     changeable = models.changeable_fields(config.model.name)
     workdir_lib.check_resumable(workdir, stored, config, changeable, say)
+
+
+def _check_same_data(stored: dict[str, Any], dataset: data.Dataset) -> None:
+  """Raises UserError if the data set was built anew, and differently, since the checkpoint."""
+  before, now = stored.get('build_id'), dataset.card['build_id']
+  if before and before != now:
+    raise UserError(
+      f'{dataset.directory} is build {now[:12]}, but this run was trained on build {before[:12]} '
+      f'(version {stored.get("version")}, limit {stored.get("limit")}): the same steps would see '
+      'other examples. Build that one again, or use another --workdir, or '
+      '--config.train.allow_config_change=true'
+    )
 
 
 def _resume(
@@ -268,7 +285,21 @@ def _describe(
     if (view := config.data[f'{role}_split'])
   )
   say(f'data set {dataset.card["name"]}: {views}')
+  for line in _card_lines(dataset.card):
+    say(f'  {line}')
   say(f'from step {start:,} to {config.train.num_steps:,}')
+
+
+def _card_lines(card: dict[str, Any]) -> list[str]:
+  """What the data card says of the records and their origin."""
+  fields = ', '.join(f'{k} {v["dtype"]} {v["shape"]}' for k, v in card['fields'].items())
+  variant = f', variant {card["variant"]}' if card.get('variant') else ''
+  limit = f', first {card["limit"]} of each split' if card.get('limit') else ''
+  return [
+    f'{fields}; version {card["version"]}{variant}{limit}; build {card["build_id"][:12]}',
+    f'source: {card["source"]}',
+    f'licence: {card["licence"]}',
+  ]
 
 
 def _record(

@@ -264,6 +264,17 @@ class EfficientVDVAE:
     crop = slice(self.target_crop, self.image_size - self.target_crop)
     return -self.log_likelihood(out, target)[:, crop, crop].sum((1, 2))
 
+  def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
+    """Targets, draws from the likelihood, and means and log-scales of its components."""
+    latent_rng, pixel_rng = jax.random.split(rng)
+    x = self.scale(batch['image'])
+    out, _ = self._infer(params, x, latent_rng)
+    found = {'targets': x, 'outputs': self.draw(out, pixel_rng)}
+    if self.likelihood == 'bernoulli':
+      return found
+    mixture = self.mixture(out)
+    return {**found, 'mixture_means': mixture.means, 'mixture_log_scales': mixture.scales}
+
   # Inference and generation.
 
   def log_weights(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:

@@ -132,7 +132,8 @@ class DownBlock(nn.Module):
     temperature: Array | None,
     variates: Array | None,
   ) -> tuple[Array, Level]:
-    # y, skip [B, h, w, width]; noise [B, h * w * zdim]; z [B, h, w, zdim]; variates [zdim] bool.
+    # y, skip [B, h, w, width]; noise [B, h * w * zdim]; z [B, h, w, zdim]; given [] or [zdim];
+    # variates [zdim].
     o, cells = self.options, self.cells
     prior_features = self._net(y, cells.ratio, 2.0, o.prior_scale, 'prior_net')
     residual, prior_features = jnp.split(prior_features, 2, axis=-1)
@@ -174,16 +175,8 @@ class Pool(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    size = (self.rate, self.rate)
-    x = nn.Conv(
-      self.features,
-      size,
-      strides=size,
-      padding='VALID',
-      kernel_init=layers.glorot_uniform(),
-      dtype=self.dtype,
-      name='conv',
-    )(x)
+    init = layers.glorot_uniform()
+    x = layers.Patches(self.features, self.rate, init, self.dtype, name='conv')(x)
     return nn.leaky_relu(x, 0.1)
 
 
@@ -297,7 +290,7 @@ class Net(nn.Module):
       x: [B, H, W, C] scaled images, to infer; None, to generate.
       num: B.
       latents: z of every group, [B, h, w, zdim] each, or None.
-      given: [L] bool; which of `latents` to use. The other groups are drawn.
+      given: [L] or [L, V] bool; which of `latents` to use. The others are drawn.
       temperature: [L], multiplies the prior's standard deviations where x is None; None is 1.
       variates: [L, V] bool; the others are drawn from the prior although x is given; None is all.
 

@@ -1,4 +1,4 @@
-"""32x32 colour tiles of the photographs inside scikit-image and scikit-learn; no download.
+"""32x32 and 64x64 colour tiles of the photographs inside scikit-image and scikit-learn.
 
 The split is by photograph, never by tile, so no picture is seen in training and in testing; the
 two photographs of the stereo pair stand in one split. `valid` and `test` are everyday photographs,
@@ -14,8 +14,9 @@ from PIL import Image, UnidentifiedImageError
 from data_prep import sources
 from data_prep.contents import CardInfo, Contents, Field, View, split_of_arrays
 from data_prep.errors import DataPrepError
+from data_prep.request import About, Request
+from data_prep.tiles import cut_tiles
 
-_SIZE = 32
 _WRITTEN_FOR = {'scikit-image': '0.26.0', 'scikit-learn': '1.9.1'}
 _FOLDERS = {'scikit-image': 'skimage/data', 'scikit-learn': 'sklearn/datasets/images'}
 _SHA256 = {
@@ -31,6 +32,11 @@ _SHA256 = {
   'china.jpg': '8378025ad2519d649d02e32bd98990db4ab572357d9f09841c2fbfbb4fefad29',
   'flower.jpg': 'a77f6ec41e353afdf8bdff2ea981b2955535d8d83294f8cfa49cf4e423dd5638',
 }
+_LICENCE = (
+  'astronaut, rocket, hubble_deep_field, ihc: public domain or no known restrictions; '
+  'chelsea, coffee, retina: CC0; motorcycle: Middlebury 2014 stereo benchmark, no licence '
+  'named; china, flower: CC BY 2.0, danielbuechele and vultilion on flickr'
+)
 # Of the two largest pictures a square of 512 px is tiled: otherwise black sky and even tissue would
 # be more than half of all tiles. (left, upper, right, lower)
 _BOXES = {'hubble_deep_field.jpg': (0, 0, 512, 512), 'retina.jpg': (150, 450, 662, 962)}
@@ -51,15 +57,33 @@ PICTURES = {
 }
 
 
-def load() -> Contents:
+def _about(size: int, counts: str, built: str) -> About:
+  return About(
+    records=f'{size}x{size}x3',
+    splits=f'{counts}, by photograph',
+    built=built,
+    licence=_LICENCE,
+    samples_publishable=True,
+    embedded=True,
+  )
+
+
+ABOUT = {
+  'demo_natural32': _about(32, 'train 1974, valid 386, test 476', '9 MB'),
+  'demo_natural64': _about(64, 'train 470, valid 88, test 114', '8 MB'),
+}
+
+
+def load(request: Request) -> Contents:
   """Cuts the photographs into tiles, picture by picture, row by row.
 
   Raises:
     DataPrepError: a package is not installed, or a photograph is missing or unreadable.
   """
+  size = int(request.name.removeprefix('demo_natural'))
   paths = {name: _locate(package, name) for group in PICTURES.values() for package, name in group}
   tiles = {
-    split: np.concatenate([cut_tiles(read_rgb(paths[name])) for _, name in group])
+    split: np.concatenate([cut_tiles(read_rgb(paths[name]), size) for _, name in group])
     for split, group in PICTURES.items()
   }
   files = {name: sources.sha256_file(path) for name, path in paths.items()}
@@ -67,7 +91,7 @@ def load() -> Contents:
   origin = ' and '.join(f'{name} {version}' for name, version in versions.items())
   pillow = sources.package_version('pillow')
   return Contents(
-    fields={'image': Field('uint8', (_SIZE, _SIZE, 3))},
+    fields={'image': Field('uint8', (size, size, 3))},
     splits={split: split_of_arrays(image=images) for split, images in tiles.items()},
     views={split: View(split, _rule(split)) for split in PICTURES},
     info=CardInfo(
@@ -75,12 +99,10 @@ def load() -> Contents:
       source=f'colour photographs inside the packages {origin}',
       packages={**versions, 'pillow': pillow},
       files=files,
-      preprocessing=f'non-overlapping {_SIZE}x{_SIZE} tiles from the upper left corner, rest '
+      preprocessing=f'non-overlapping {size}x{size} tiles from the upper left corner, rest '
       f'dropped; of some pictures only a box {_BOXES}; no resampling; JPEGs decoded by '
       f'Pillow {pillow} (another decoder may differ by a grey level)',
-      licence='astronaut, rocket, hubble_deep_field, ihc: public domain or no known restrictions; '
-      'chelsea, coffee, retina: CC0; motorcycle: Middlebury 2014 stereo benchmark, no licence '
-      'named; china, flower: CC BY 2.0, danielbuechele and vultilion on flickr',
+      licence=_LICENCE,
       samples_publishable=True,
     ),
     checks=(
@@ -99,14 +121,6 @@ def read_rgb(path: pathlib.Path) -> np.ndarray:
       return np.asarray(image.crop(_BOXES.get(path.name)))
   except (UnidentifiedImageError, OSError) as error:
     raise DataPrepError(f'{path} cannot be read as a picture: {error}.') from error
-
-
-def cut_tiles(image: np.ndarray) -> np.ndarray:
-  """All whole tiles of an [H, W, 3] picture, row by row: [N, 32, 32, 3]."""
-  rows, columns = image.shape[0] // _SIZE, image.shape[1] // _SIZE
-  image = image[: rows * _SIZE, : columns * _SIZE]
-  tiles = image.reshape(rows, _SIZE, columns, _SIZE, 3).swapaxes(1, 2)
-  return tiles.reshape(rows * columns, _SIZE, _SIZE, 3)
 
 
 def _locate(package: str, name: str) -> pathlib.Path:

@@ -1,0 +1,1 @@
+"""Drawing of synthetic data sets; every number drawn is a function of (seed, split, index)."""

@@ -1,0 +1,28 @@
+"""ArrayRecord -> Grain -> batches of uint8 arrays; what is in a folder is told by its data card.
+
+Training batch n is a function of (seed, n): the same for any number of processes and workers, so a
+resumed run starts the pipeline at its step instead of saving an iterator. `data_prep` writes the
+records: each is the fields' raw bytes, little-endian, in the order of the card.
+"""
+
+from hvae_tpu.data.batches import (
+  batch_spec,
+  eval_batches,
+  num_examples,
+  train_batches,
+  train_indices,
+)
+from hvae_tpu.data.datasets import Dataset, check_required, open_dataset
+from hvae_tpu.data.transforms import TRANSFORMS
+
+__all__ = [
+  'TRANSFORMS',
+  'Dataset',
+  'batch_spec',
+  'check_required',
+  'eval_batches',
+  'num_examples',
+  'open_dataset',
+  'train_batches',
+  'train_indices',
+]

@@ -1,0 +1,300 @@
+"""Batches: in which order, in which share, changed how, and read ahead.
+
+The unit that Grain reads ahead is the batch: finding, decoding and stacking its examples at once is
+many times faster than one by one.
+"""
+
+from collections.abc import Generator, Sequence
+import functools
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from hvae_tpu.data import transforms as transforms_lib
+from hvae_tpu.data.datasets import Dataset
+from hvae_tpu.data.items import Clips, Stills, items_of
+from hvae_tpu.data.records import Batch, Records, check_fields
+from hvae_tpu.errors import UserError
+
+_ENDLESS = 2**40  # batches, in place of infinity, which Grain does not know
+# The elements are whole batches here, so a deep buffer would hold gigabytes of video.
+_READING = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
+_IN_PLACE = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+
+
+def train_batches(
+  dataset: Dataset,
+  view: str,
+  *,
+  batch_size: int,
+  seed: int,
+  start_step: int = 0,
+  fields: Sequence[str] = (),
+  seq_len: int = 0,
+  transforms: Sequence[str] = (),
+  num_workers: int = 0,
+  cache_bytes: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Generator[Batch, None, None]:
+  """This process's rows of the global batches start_step, start_step + 1, ..., without end.
+
+  The view is shuffled anew in every epoch; epochs follow each other without a gap, so a batch may
+  hold the end of one and the start of the next. The processes' rows, put one after another in
+  process order, are the global batch, row for row. Close the generator to stop its threads or
+  worker processes.
+
+  Args:
+    dataset, view: where the examples come from.
+    batch_size: global; must divide by `process_count`.
+    seed: of the order and of the transforms, 0 to 2**32 - 1.
+    start_step: number of the first batch.
+    fields: of the examples; () takes all.
+    seq_len: frames of an example of a video set, see `items`; 0 takes whole sequences.
+    transforms: as `transforms.parse` reads them, applied in order. Their draws depend on the seed
+      and on the place of the example in the endless sequence.
+    num_workers: worker processes; 0 reads in threads of this process, which is faster unless the
+      transforms are costly. Workers need a main module that is a file, guarded by
+      `if __name__ == '__main__'`, and parsed absl flags.
+    cache_bytes: a split that takes no more is kept in memory, unless there are workers.
+    process_index, process_count: of this host among all hosts.
+
+  Yields:
+    Dicts of arrays [batch_size // process_count, ...], one for every field.
+
+  Raises:
+    UserError: an unknown view or transform, or sizes that do not fit; on reading, a damaged shard.
+  """
+  items = items_of(dataset, view, seq_len)
+  if len(items) < batch_size:
+    raise UserError(
+      f'data.train_split={view!r} of {dataset.card["name"]} has {len(items)} examples, fewer than '
+      f'train.batch_size={batch_size}; lower train.batch_size or choose a larger view'
+    )
+  _check(seed, batch_size, process_count, 'train.batch_size=')
+  parsed = transforms_lib.parse(transforms)
+  split = dataset.view(view)['split']
+  records = Records(dataset, split, fields, 0 if num_workers else cache_bytes)
+  share = (process_index, process_count)
+  batches = _TrainBatches(records, items, batch_size, seed, start_step, parsed, share)
+  # From memory, a batch is there sooner than a thread could hand it over.
+  return _stream(batches, num_workers, ahead=bool(parsed) or not records.in_memory)
+
+
+def train_indices(
+  dataset: Dataset, view: str, *, batch_size: int, seed: int, step: int, seq_len: int = 0
+) -> np.ndarray:
+  """Which examples make up global training batch `step`: int64 [batch_size].
+
+  They are record numbers in the view's split, for a video set frame numbers.
+  """
+  items = items_of(dataset, view, seq_len)
+  places = np.arange(step * batch_size, (step + 1) * batch_size)
+  return items.keys(_shuffled(places, len(items), seed))
+
+
+def eval_batches(
+  dataset: Dataset,
+  view: str,
+  *,
+  batch_size: int,
+  seed: int = 0,
+  fields: Sequence[str] = (),
+  seq_len: int = 0,
+  transforms: Sequence[str] = (),
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Generator[Batch, None, None]:
+  """This process's rows of a view from its first to its last example, each once.
+
+  All batches have the same size: the last global batch is filled up with copies of the last
+  example. Every process gets the same number of batches, some perhaps of padding alone.
+
+  Args:
+    dataset, view: where the examples come from.
+    batch_size: global; must divide by `process_count`.
+    seed: of the transforms. An example's draws depend on the seed and on its place in the split,
+      so they are the same in every pass, and in every view that holds it.
+    fields, seq_len, transforms: as in `train_batches`.
+    process_index, process_count: of this host among all hosts.
+
+  Yields:
+    Dicts of arrays [batch_size // process_count, ...], one for every field, and `mask`, bool
+    [batch_size // process_count], False on padding.
+
+  Raises:
+    UserError: an unknown or empty view, an unknown transform, or sizes that do not fit; on
+      reading, a damaged shard.
+  """
+  if not dataset.size(view):
+    raise UserError(f'view {view!r} of {dataset.card["name"]} is empty; choose another view')
+  _check(seed, batch_size, process_count, 'evaluation batch_size=')
+  items = items_of(dataset, view, seq_len)
+  records = Records(dataset, dataset.view(view)['split'], fields)
+  share = (process_index, process_count)
+  parsed = transforms_lib.parse(transforms)
+  return _stream(_EvalBatches(records, items, batch_size, seed, parsed, share), 0, ahead=True)
+
+
+def num_examples(dataset: Dataset, view: str, seq_len: int = 0) -> int:
+  """Number of examples of a view: of records, or of pieces of `seq_len` frames of videos."""
+  return len(items_of(dataset, view, seq_len))
+
+
+def batch_spec(
+  card: dict[str, Any],
+  fields: Sequence[str],
+  batch_size: int,
+  *,
+  seq_len: int = 0,
+  transforms: Sequence[str] = (),
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and dtypes of a batch, without reading one.
+
+  `card` is a data card; for the other arguments see `train_batches`. Of whole sequences of a video
+  set, the length of the training split's stands for all.
+  """
+  rng = np.random.default_rng(0)
+  example = {}
+  check_fields(card, fields)
+  for name in fields:
+    field = card['fields'][name]
+    shape = tuple(field['shape'])
+    if name == 'video':
+      frames = card['details']['video']['frames']
+      shape = (seq_len or int(np.max(next(iter(frames.values())))), *shape[1:])
+    example[name] = np.zeros(shape, field['dtype'])
+  for transform in transforms_lib.parse(transforms):
+    example = transform(example, rng)
+  return {
+    name: jax.ShapeDtypeStruct((batch_size, *array.shape), array.dtype)
+    for name, array in example.items()
+  }
+
+
+class _TrainBatches(grain.sources.RandomAccessDataSource):
+  """This process's rows of the global batches from `start` on, by number."""
+
+  def __init__(
+    self,
+    records: Records,
+    items: Stills | Clips,
+    batch_size: int,
+    seed: int,
+    start: int,
+    transforms: tuple[transforms_lib.Transform, ...],
+    share: tuple[int, int],
+  ):
+    self._records = records
+    self._items = items
+    self._batch_size = batch_size
+    self._seed = seed
+    self._start = start
+    self._transforms = transforms
+    self._share = share
+
+  def __len__(self) -> int:
+    return _ENDLESS
+
+  def __getitem__(self, number: int) -> Batch:
+    places = _rows(self._start + int(number), self._batch_size, *self._share)
+    batch = self._items.read(self._records, _shuffled(places, len(self._items), self._seed))
+    return _transformed(batch, self._transforms, self._seed, places)
+
+
+class _EvalBatches(grain.sources.RandomAccessDataSource):
+  """This process's rows of the batches of one pass, by number, with `mask`."""
+
+  def __init__(
+    self,
+    records: Records,
+    items: Stills | Clips,
+    batch_size: int,
+    seed: int,
+    transforms: tuple[transforms_lib.Transform, ...],
+    share: tuple[int, int],
+  ):
+    self._records = records
+    self._items = items
+    self._batch_size = batch_size
+    self._seed = seed
+    self._transforms = transforms
+    self._share = share
+
+  def __len__(self) -> int:
+    return -(-len(self._items) // self._batch_size)
+
+  def __getitem__(self, number: int) -> Batch:
+    places = _rows(int(number), self._batch_size, *self._share)
+    chosen = np.minimum(places, len(self._items) - 1)
+    batch = self._items.read(self._records, chosen)
+    batch = _transformed(batch, self._transforms, self._seed, self._items.keys(chosen))
+    return {**batch, 'mask': places < len(self._items)}
+
+
+def _rows(number: int, batch_size: int, process_index: int, process_count: int) -> np.ndarray:
+  """The places of this process's rows of a global batch: contiguous ones.
+
+  Dealing out single examples would interleave the rows of a global batch, and what is keyed by the
+  row (noise) would change with the number of processes.
+  """
+  size = batch_size // process_count
+  return number * batch_size + process_index * size + np.arange(size)
+
+
+def _shuffled(places: np.ndarray, count: int, seed: int) -> np.ndarray:
+  """Which of `count` examples stand at these places of the endless shuffled sequence."""
+  epochs, within = np.divmod(places, count)
+  chosen = np.empty_like(places)
+  for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+    here = epochs == epoch
+    chosen[here] = _order(seed, epoch, count)[within[here]]
+  return chosen
+
+
+@functools.lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+  """The order of an epoch. NumPy promises that the legacy generator never changes its stream."""
+  return np.random.RandomState([seed, epoch]).permutation(count)
+
+
+def _transformed(
+  batch: Batch, transforms: tuple[transforms_lib.Transform, ...], seed: int, keys: np.ndarray
+) -> Batch:
+  """Applies transforms with a generator for each example, keyed by the seed and its number."""
+  if not transforms:
+    return batch
+  examples = []
+  for row, key in enumerate(keys.tolist()):
+    rng = np.random.Generator(np.random.Philox(key=[seed, key]))
+    example = {name: array[row] for name, array in batch.items()}
+    for transform in transforms:
+      example = transform(example, rng)
+    examples.append(example)
+  return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+
+def _check(seed: int, batch_size: int, process_count: int, what: str) -> None:
+  if not 0 <= seed < 2**32:
+    raise UserError(f'seed={seed} must lie between 0 and 2**32 - 1')
+  if batch_size < 1 or batch_size % process_count:
+    raise UserError(
+      f'{what}{batch_size} must be a positive multiple of the {process_count} process(es)'
+    )
+
+
+def _stream(
+  batches: grain.sources.RandomAccessDataSource, num_workers: int, ahead: bool
+) -> Generator[Batch, None, None]:
+  """Reads ahead, in threads or in worker processes, until closed."""
+  source = grain.MapDataset.source(batches)
+  stream = source.to_iter_dataset(_READING if ahead else _IN_PLACE)
+  if num_workers:
+    stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+  iterator = iter(stream)
+  try:
+    yield from iterator
+  finally:
+    iterator.close()

@@ -1,0 +1,145 @@
+"""What an example of a view is made of: one record, or the records of a piece of a video.
+
+Video sets store each sequence as consecutive records of equally many frames (`chunk`), and say in
+the card how many frames the sequences of a split have. A sequence is cut into pieces of `seq_len`
+frames from its first frame on, and what is left over at its end is dropped. So a piece is found by
+its number alone, and no other frames are decoded than those of its records.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from hvae_tpu.data.datasets import Dataset
+from hvae_tpu.data.records import Batch, Records
+from hvae_tpu.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Stills:
+  """Each example is one record; `numbers` are their places in the split, int64 [size]."""
+
+  numbers: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.numbers)
+
+  def keys(self, items: np.ndarray) -> np.ndarray:
+    """A number for each of these examples that no other example of the split has."""
+    return self.numbers[items]
+
+  def read(self, records: Records, items: np.ndarray) -> Batch:
+    """These examples, in this order."""
+    return records.read(self.numbers[items])
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+  """Each example is a piece of a sequence.
+
+  Attributes:
+    first: int64 [size], the record that the first frame of each piece lies in.
+    offset: int64 [size], the place of that frame in its record.
+    last: int64 [size], the last record of the sequence.
+    start: int64 [size], the place of that frame in the sequence.
+    seq_len: frames of a piece.
+    chunk: frames of a record.
+  """
+
+  first: np.ndarray
+  offset: np.ndarray
+  last: np.ndarray
+  start: np.ndarray
+  seq_len: int
+  chunk: int
+
+  def __len__(self) -> int:
+    return len(self.first)
+
+  def keys(self, items: np.ndarray) -> np.ndarray:
+    """The place in the split, in frames, of the first frame of each of these pieces."""
+    return self.first[items] * self.chunk + self.offset[items]
+
+  def read(self, records: Records, items: np.ndarray) -> Batch:
+    """These pieces, in this order: `video` is [N, seq_len, H, W, C]."""
+    most = -(-(int(self.offset[items].max()) + self.seq_len) // self.chunk)
+    numbers = self.first[items, np.newaxis] + np.arange(most)
+    found = records.read(np.minimum(numbers, self.last[items, np.newaxis]).reshape(-1))
+    batch = {name: array[::most] for name, array in found.items()}
+    if 'start' in batch:
+      batch['start'] = self.start[items].astype(batch['start'].dtype)
+    if 'video' in found:
+      video = found['video']  # [N * most, chunk, H, W, C]
+      video = video.reshape(len(items), most * self.chunk, *video.shape[2:])
+      batch['video'] = self._trim(video, self.offset[items])
+    return batch
+
+  def _trim(self, video: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    if (offset == offset[0]).all():
+      return video[:, offset[0] : offset[0] + self.seq_len]
+    return np.stack([v[o : o + self.seq_len] for v, o in zip(video, offset, strict=True)])
+
+
+def items_of(dataset: Dataset, view: str, seq_len: int = 0) -> Stills | Clips:
+  """The examples of a view.
+
+  Args:
+    dataset, view: where they come from.
+    seq_len: frames of an example of a video set; 0 takes whole sequences.
+
+  Raises:
+    UserError: no such view; sequences shorter than `seq_len`, or of unequal lengths for 0.
+  """
+  numbers = dataset.indices(view)
+  layout = dataset.card.get('details', {}).get('video')
+  if layout is None:
+    return Stills(numbers)
+  chunk = layout['chunk']
+  split = dataset.view(view)['split']
+  frames = np.atleast_1d(layout['frames'][split]).astype(np.int64)
+  count = dataset.card['splits'][split]['count']
+  if len(frames) == 1:  # all sequences are of one length
+    frames = np.repeat(frames, -(-count // -(-int(frames[0]) // chunk)))
+  ends = np.cumsum(-(-frames // chunk))  # first record behind each sequence
+  sequences = np.unique(np.searchsorted(ends, numbers, side='right'))
+  sequences = sequences[ends[sequences] <= count]  # `--limit` may have cut the last one off
+  if not len(sequences):
+    raise UserError(
+      f'view {view!r} of {dataset.card["name"]} holds no whole sequence; build it anew with a '
+      'larger --limit, or without'
+    )
+  return _cut(dataset, view, frames, ends, sequences, seq_len, chunk)
+
+
+def _cut(
+  dataset: Dataset,
+  view: str,
+  frames: np.ndarray,
+  ends: np.ndarray,
+  sequences: np.ndarray,
+  seq_len: int,
+  chunk: int,
+) -> Clips:
+  lengths = frames[sequences]
+  if not seq_len and len(np.unique(lengths)) > 1:
+    raise UserError(
+      f'the sequences of view {view!r} of {dataset.card["name"]} have {lengths.min()} to '
+      f'{lengths.max()} frames; choose a length with config.data.seq_len or eval_seq_len'
+    )
+  seq_len = seq_len or int(lengths[0])
+  pieces = lengths // seq_len
+  if not pieces.any():
+    raise UserError(
+      f'config.data.seq_len={seq_len} is longer than the {lengths.max()} frames of the sequences '
+      f'of view {view!r} of {dataset.card["name"]}'
+    )
+  begins = ends - -(-frames // chunk)
+  start = np.concatenate([np.arange(n) * seq_len for n in pieces])
+  return Clips(
+    first=np.repeat(begins[sequences], pieces) + start // chunk,
+    offset=start % chunk,
+    last=np.repeat(ends[sequences] - 1, pieces),
+    start=start,
+    seq_len=seq_len,
+    chunk=chunk,
+  )
