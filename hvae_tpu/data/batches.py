@@ -77,7 +77,7 @@ def train_batches(
   split = dataset.view(view)['split']
   records = Records(dataset, split, fields, 0 if num_workers else cache_bytes)
   share = (process_index, process_count)
-  batches = _TrainBatches(records, items, batch_size, seed, start_step, parsed, share)
+  batches = _TrainBatches(records, items, batch_size, seed, parsed, share, start_step)
   # From memory, a batch is there sooner than Grain's threads could hand it over.
   return _stream(batches, num_workers, ahead=bool(parsed) or not records.in_memory)
 
@@ -172,8 +172,11 @@ def batch_spec(
   }
 
 
-class _TrainBatches(grain.sources.RandomAccessDataSource):
-  """This process's rows of the global batches from `start` on, by number."""
+class _Batches:
+  """This process's rows of global batches, by number; for Grain, which wants length and item.
+
+  `start` is the number of the first batch, `share` the process's number and that of all.
+  """
 
   def __init__(
     self,
@@ -181,52 +184,43 @@ class _TrainBatches(grain.sources.RandomAccessDataSource):
     items: Stills | Clips,
     batch_size: int,
     seed: int,
-    start: int,
     transforms: tuple[transforms_lib.Transform, ...],
     share: tuple[int, int],
+    start: int = 0,
   ):
     self._records = records
     self._items = items
     self._batch_size = batch_size
     self._seed = seed
-    self._start = start
     self._transforms = transforms
     self._share = share
+    self._start = start
+
+  def _rows(self, number: int) -> tuple[int, int]:
+    return _rows(self._start + int(number), self._batch_size, *self._share)
+
+
+class _TrainBatches(_Batches):
+  """The batches of the endless shuffled sequence."""
 
   def __len__(self) -> int:
     return _ENDLESS
 
   def __getitem__(self, number: int) -> Batch:
-    first, size = _rows(self._start + int(number), self._batch_size, *self._share)
+    first, size = self._rows(number)
     chosen = _shuffled(first, size, len(self._items), self._seed)
     batch = self._items.read(self._records, chosen)
     return _transformed(batch, self._transforms, self._seed, range(first, first + size))
 
 
-class _EvalBatches(grain.sources.RandomAccessDataSource):
-  """This process's rows of the batches of one pass, by number, with `mask`."""
-
-  def __init__(
-    self,
-    records: Records,
-    items: Stills | Clips,
-    batch_size: int,
-    seed: int,
-    transforms: tuple[transforms_lib.Transform, ...],
-    share: tuple[int, int],
-  ):
-    self._records = records
-    self._items = items
-    self._batch_size = batch_size
-    self._seed = seed
-    self._transforms = transforms
-    self._share = share
+class _EvalBatches(_Batches):
+  """The batches of one pass, with `mask`."""
 
   def __len__(self) -> int:
     return -(-len(self._items) // self._batch_size)
 
   def __getitem__(self, number: int) -> Batch:
-    first, size = _rows(int(number), self._batch_size, *self._share)
+    first, size = self._rows(number)
     places = np.arange(first, first + size)
     chosen = np.minimum(places, len(self._items) - 1)
     batch = self._items.read(self._records, chosen)
@@ -286,7 +280,7 @@ def _check(seed: int, batch_size: int, process_count: int, what: str) -> None:
 
 
 def _stream(
-  batches: grain.sources.RandomAccessDataSource, num_workers: int, ahead: bool
+  batches: _TrainBatches | _EvalBatches, num_workers: int, ahead: bool
 ) -> Generator[Batch, None, None]:
   """Reads ahead, in threads or in worker processes, until closed; or each batch when it is due."""
   if not ahead and not num_workers:
