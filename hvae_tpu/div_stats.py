@@ -9,6 +9,7 @@
 import json
 from pathlib import Path
 from typing import Any
+import zipfile
 
 import ml_collections
 import numpy as np
@@ -68,6 +69,7 @@ def _bits(trained: Trained, config: ml_collections.ConfigDict, what: str) -> np.
     about = json.loads(path.with_suffix('.json').read_text())
     with np.load(path) as arrays:
       bits = arrays['bits']
+    origin, data_name = about['origin'], about['data']
   except FileNotFoundError as error:
     others = ', '.join(sorted(other.stem for other in path.parent.glob('*.json')))
     found = f'; there are those of {others}' if others else ''
@@ -75,12 +77,11 @@ def _bits(trained: Trained, config: ml_collections.ConfigDict, what: str) -> np.
       f'{what} needs div_stats of step {step}, {trained.weights} weights, but {path} is missing'
       f'{found}; {remedy}'
     ) from error
-  except (OSError, ValueError, KeyError) as error:
+  except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
     raise UserError(f'{path} cannot be read ({error}); {remedy}') from error
-  check_origin(about['origin'], trained.origin(), str(path), remedy)
-  if about['data'] != config.data.name:
+  check_origin(origin, trained.origin(), str(path), remedy)
+  if data_name != config.data.name:
     raise UserError(
-      f'{path} was made on data set {about["data"]}, but config.data.name={config.data.name}; '
-      f'{remedy}'
+      f'{path} was made on data set {data_name}, but config.data.name={config.data.name}; {remedy}'
     )
   return bits

@@ -183,3 +183,33 @@ def test_a_part_of_a_file_is_refused():
   del values['loss']['scaled_gamma']
   with pytest.raises(UserError, match='a.cfg lacks loss.scaled_gamma; use the whole file'):
     efficient_vdvae_cfg.fields(values, 'a.cfg')
+
+
+def test_no_skipping_and_adam_with_decay(tmp_path):
+  """Infinity survives the file that is written; what is called Adam decays weights."""
+  values = golden_values()
+  values['optimizer'] |= {'gradient_skip': False, 'type': 'Adam'}
+  values['loss']['use_weight_decay'] = True
+  cfg, output = tmp_path / 'a.cfg', tmp_path / 'mine.py'
+  cfg.write_text(text_of(values))
+  efficient_vdvae_cfg.write(cfg, output)
+  config = load(output)
+  assert config.train.drop_above == float('inf')
+  assert config.optimizer.name == 'adamw'
+  assert config.optimizer.weight_decay == values['loss']['l2_weight']
+
+
+@pytest.mark.parametrize(
+  ('section', 'key', 'value'),
+  [
+    ('model', 'up_n_blocks', ['a']),
+    ('model', 'input_conv_filters', '48'),
+    ('model', 'input_conv_filters', 1e400),
+    ('data', 'dataset_source', ['cifar-10']),
+  ],
+)
+def test_values_of_another_kind_are_told(section, key, value):
+  values = golden_values()
+  values[section][key] = value
+  with pytest.raises(UserError, match='--hparams=a.cfg|config.model'):
+    efficient_vdvae_cfg.fields(values, 'a.cfg')

@@ -100,9 +100,9 @@ def fields(values: cfg_files.Sections, path: str | Path) -> dict[str, dict[str, 
     for name in WHOLE:
       section = found['optimizer' if name in OPTIMIZER else 'model']
       section[name] = int(section[name])
-  except (ValueError, TypeError, IndexError) as error:
+    EfficientVDVAE(**found['model'])  # refuses what does not fit together
+  except (ValueError, TypeError, IndexError, OverflowError, AttributeError) as error:
     raise UserError(f'--hparams={path}: {error}; correct the file') from error
-  EfficientVDVAE(**found['model'])  # refuses what does not fit together
   return found
 
 
@@ -118,7 +118,10 @@ def _model(get: Callable[[str, str], Any]) -> dict[str, Any]:
   if tuple(get('model', 'up_skip_filters')) != widths:
     raise ValueError(f'model.up_skip_filters must be those of the top-down levels, {list(widths)}')
   found['beta_schedule'] = str(get('loss', 'variation_schedule')).lower()
-  binary = get('data', 'dataset_source') == 'binarized_mnist'
+  source = get('data', 'dataset_source')
+  if not isinstance(source, str):
+    raise ValueError(f'data.dataset_source={source!r} must be a text')
+  binary = source == 'binarized_mnist'
   return found | {'likelihood': 'bernoulli' if binary else 'dmol', 'target_crop': 2 * binary}
 
 
@@ -129,10 +132,16 @@ def _single(values: Any, name: str) -> Any:
   return found.pop()
 
 
+# What it calls Adam decays weights where it is told to.
+_NAMES = {'adam': 'adamw'}
+
+
 def _optimizer(get: Callable[[str, str], Any]) -> dict[str, Any]:
   clip, decay = get('optimizer', 'clip_gradient_norm'), get('loss', 'use_weight_decay')
   return {
-    'name': str(get('optimizer', 'type')).lower(),
+    'name': _NAMES.get(
+      str(get('optimizer', 'type')).lower(), str(get('optimizer', 'type')).lower()
+    ),
     'clip_norm': float(get('optimizer', 'gradient_clip_norm_value') if clip else 0),
     'weight_decay': float(get('loss', 'l2_weight') if decay else 0),
   }
@@ -183,7 +192,10 @@ def write(cfg: str | Path, output: str | Path) -> None:
     found['data'] = {'name': str(place[0])}
   source = TEMPLATE.format(
     cfg=re.sub(r'[^\w.-]', '_', Path(cfg).name),  # a file name must not end the docstring
-    fields=pprint.pformat(found, width=96, compact=True, sort_dicts=False),
+    # Infinity has no literal; it stands for "no update is dropped".
+    fields=pprint.pformat(found, width=96, compact=True, sort_dicts=False).replace(
+      "'drop_above': inf", "'drop_above': float('inf')"
+    ),
     name=output.stem,
     **text,
   )

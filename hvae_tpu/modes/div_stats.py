@@ -7,7 +7,7 @@ import jax
 import ml_collections
 
 from hvae_tpu import div_stats as div_stats_lib
-from hvae_tpu import inference, runs
+from hvae_tpu import inference, runs, sharding
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import pruned
 
@@ -23,6 +23,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   trained = inference.open_trained(config, workdir, checkpoint, '--mode=div_stats', needs)
   dataset = runs.open_data(config)
   view, batch_size = runs.view_of(config, config.div_stats.split), config.evals.batch_size
+  sharding.check_batch_size(batch_size, trained.run.mesh, 'evals.batch_size')
   size = dataset.size(view)
   total = int(share * size) // batch_size if 0 < share <= 1 else 0
   if not total:

@@ -64,6 +64,7 @@ def _write(
 ) -> None:
   """Encodes on all devices; process 0 writes."""
   options, run, size = config.encode, trained.run, config.evals.batch_size
+  sharding.check_batch_size(size, run.mesh, 'evals.batch_size')
   encode = reconstruction.coders(run.model, run.mesh).encode
   rng, indices = jax.random.key(options.seed), dataset.indices(about['view'])
   total = -(-count // size)
