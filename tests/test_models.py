@@ -231,6 +231,8 @@ def test_output_temperature_narrows_what_is_drawn(fitted):
   """At nearly 0 it is the mean of the likeliest component, whatever the noise."""
   if not hasattr(fitted.model, 'output_temperature'):
     pytest.skip('this system has no temperature of the output')
+  if fitted.name == 'nvae':
+    pytest.skip('its published rule widens what is drawn; its golden files hold that')
   model = dataclasses.replace(fitted.model, output_temperature=1e-6)
   out = np.random.default_rng(0).standard_normal((2, 8, 8, model.out_channels)).astype(np.float32)
   draw = lambda model, seed: np.asarray(model.draw(jnp.asarray(out), jax.random.key(seed)))

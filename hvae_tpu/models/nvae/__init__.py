@@ -338,9 +338,13 @@ class NVAE:
     stats = jax.lax.fori_loop(0, iterations, move, state['batch_stats'])
     return {**state, 'batch_stats': stats}
 
+  def draw(self, out: Array, rng: Array) -> Array:
+    """One draw from the likelihood [B, H, W, C] in [0, 1]."""
+    return self.head.draw(out, rng)
+
   def pictures(self, out: Array, rng: Array) -> Array:
-    """One draw from the likelihood as uint8 [B, H, W, C]."""
-    return distributions.to_uint8(2 * self.head.draw(out, rng) - 1)
+    """`draw` as uint8 [B, H, W, C]."""
+    return distributions.to_uint8(2 * self.draw(out, rng) - 1)
 
   def generate(
     self,
