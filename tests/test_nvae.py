@@ -11,7 +11,15 @@ import pytest
 from configs.systems.nvae import MGP123
 from hvae_tpu import distributions, layers, sharding
 from hvae_tpu.errors import UserError
-from hvae_tpu.models.nvae import NVAE, cells, convs, flows, network, objective, regularisers
+from hvae_tpu.models.nvae import (
+  NVAE,
+  cells,
+  convs,
+  flows,
+  network,
+  objective,
+  regularisers,
+)
 from hvae_tpu.models.nvae import heads as heads_lib
 from tests import golden_files, tiny
 
@@ -108,6 +116,26 @@ def test_cells_have_the_shape_of_their_stride(name, stride):
       assert kernels['spatial']['kernel'].shape == expected
 
 
+@pytest.mark.parametrize(
+  ('side', 'size', 'dtype', 'rtol'),
+  [(6, 5, jnp.float32, 1e-5), (2, 11, jnp.float32, 1e-5), (6, 5, jnp.bfloat16, 1e-2)],
+)
+def test_depthwise_convolutions_are_the_same_in_both_forms(side, size, dtype, rtol):
+  rng = np.random.default_rng(0)
+  normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
+  x, kernel, weights = normal(2, side, side, 3), normal(size, size, 1, 3), normal(2, side, side, 3)
+
+  def run(form):
+    conv = convs.Conv(3, size, 'none', dtype, bias=False, groups=0, depthwise=form)
+    apply = lambda x, kernel: conv.apply({'params': {'kernel': kernel}}, x).astype(jnp.float32)
+    gradient = jax.grad(lambda *args: (weights * apply(*args)).sum(), (0, 1))
+    return golden_files.quick_jit(lambda *args: (apply(*args), gradient(*args)))(x, kernel)
+
+  found, expected = run('shifts'), run('conv')
+  scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+  close(found, expected, rtol=rtol, atol=rtol * scale)
+
+
 def test_a_dilated_cell_sees_five_pixels():
   op = cells.ResidualOp(cells.OPS['res_bnswish5'], 1, 1, MODEL.form(train=False))
   x = jnp.zeros((1, 9, 9, 1))
@@ -131,7 +159,7 @@ def test_first_weights_from_data_normalise_the_outputs():
 @pytest.mark.parametrize('side', flows.SIDES)
 def test_flows_are_autoregressive(side):
   """The Jacobian of a cell is triangular with ones, in the order of its mask."""
-  form = flows.FlowForm('log', False, side, jnp.float32)
+  form = flows.FlowForm('log', False, side, 'conv', jnp.float32)
   z = jnp.asarray(np.random.default_rng(0).standard_normal((1, 3, 3, 2)), jnp.float32)
   for mirrored in (False, True):
     cell = flows.FlowCell(mirrored, form)

@@ -88,6 +88,7 @@ def base() -> ml_collections.ConfigDict:
     weight_decay_norm=0.0,
     weight_decay_norm_init=0.0,  # 0: not annealed
     dtype='float32',
+    depthwise='auto',  # conv, shifts; auto: conv on TPU and GPU, shifts on CPU
     remat='auto',  # none, blocks, convs; auto: blocks on TPU and GPU, none on CPU
     unroll='auto',  # full or a number; auto: 1 on TPU and GPU, full on CPU
   )

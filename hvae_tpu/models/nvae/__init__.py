@@ -18,7 +18,16 @@ from hvae_tpu import distributions, layers
 from hvae_tpu.distributions import Level
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
-from hvae_tpu.models.nvae import cells, convs, flows, heads, layout, objective, regularisers
+from hvae_tpu.models.nvae import (
+  cells,
+  convs,
+  depthwise,
+  flows,
+  heads,
+  layout,
+  objective,
+  regularisers,
+)
 from hvae_tpu.models.nvae.network import LatentForm, Net
 from hvae_tpu.models.protocol import Batch, Metrics, Params, State, setting
 
@@ -81,6 +90,7 @@ class NVAE:
   weight_decay_norm: float = setting(0.0, changeable=True)  # weight of the regularisers
   weight_decay_norm_init: float = setting(0.0, changeable=True)  # annealed from; 0: not annealed
   dtype: str = setting('float32', ('float32', 'bfloat16'))  # of cells and the stream between
+  depthwise: str = setting('conv', depthwise.FORMS, changeable=True)  # the form of the program
   remat: str = setting('none', layers.REMAT, changeable=True)
   unroll: str = setting('full', changeable=True)  # groups per iteration of a loop, or 'full'
 
@@ -122,6 +132,7 @@ class NVAE:
       shift_down=self.skip_down_shift,
       bias_up=self.skip_up_bias,
       multiplier=self.channel_multiplier,
+      depthwise=self.depthwise,
       dtype=jnp.dtype(self.dtype),
     )
 
@@ -136,7 +147,9 @@ class NVAE:
       flow_encodes=flow_encodes,
       flow_samples=self.fixed_flows,
       pairs=self.num_flows,
-      flow=flows.FlowForm(norm, self.flow_bias, self.flow_mask_side, jnp.dtype(self.dtype)),
+      flow=flows.FlowForm(
+        norm, self.flow_bias, self.flow_mask_side, self.depthwise, jnp.dtype(self.dtype)
+      ),
     )
 
   @functools.cached_property

@@ -88,6 +88,7 @@ class Form(NamedTuple):
     shift_down: whether the four parts of a downsampling skip see four different grids.
     bias_up: whether an upsampling skip has a bias.
     multiplier: of the channels where the side halves.
+    depthwise: how depthwise convolutions are computed.
     dtype: of the computation.
   """
 
@@ -98,6 +99,7 @@ class Form(NamedTuple):
   shift_down: bool
   bias_up: bool
   multiplier: int
+  depthwise: str
   dtype: Any
 
   def conv(self, features: int, kernel: int, name: str) -> Conv:
@@ -213,7 +215,8 @@ class InvertedOp(nn.Module):
     x = conv(hidden, 1, 'expand')(norm('norm_0')(x))
     x = layers.swish(norm('norm_1')(x))
     stride, groups = max(self.stride, 1), self.op.groups
-    x = conv(hidden, self.op.kernel, 'spatial', stride=stride, groups=groups)(x)
+    fields = dict(stride=stride, groups=groups, depthwise=form.depthwise)
+    x = conv(hidden, self.op.kernel, 'spatial', **fields)(x)
     x = layers.swish(norm('norm_2')(x))
     return norm('norm_3')(conv(self.features, 1, 'project')(x))
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvae_tpu import distributions, layers
+from hvae_tpu.models.nvae import depthwise
 
 EPS = 1e-5
 MOMENTUM = 0.05  # of a batch in the running statistics
@@ -87,6 +88,7 @@ class Conv(nn.Module):
   Attributes:
     norm: of the weights, see `effective`.
     groups: 0 is depthwise.
+    depthwise: how a depthwise one is computed, of `depthwise.FORMS`.
     initial_gain: what the initial gain is multiplied by.
     from_data: start with outputs of mean 0 and deviation 0.2 on the batch of `init`.
   """
@@ -99,6 +101,7 @@ class Conv(nn.Module):
   stride: int = 1
   dilation: int = 1
   groups: int = 1
+  depthwise: str = 'conv'
   mask: Mask | None = None
   initial_gain: float = 1.0
   from_data: bool = False
@@ -124,6 +127,8 @@ class Conv(nn.Module):
       x = x[:, :: self.stride, :: self.stride]
       pixels = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
       return pixels.reshape(*x.shape[:-1], self.features)
+    if not self.groups and self.stride == 1 and self.depthwise == 'shifts':
+      return depthwise.convolve(x, kernel)
     pad = (self.kernel - 1) // 2 * self.dilation
     return jax.lax.conv_general_dilated(
       x,

@@ -19,11 +19,20 @@ STRICT = {'dense': True, 'depthwise': False, 'mean': False}  # convolutions of a
 
 
 class FlowForm(NamedTuple):
-  """Attributes: weight norm, biases in all convolutions (False: in the last), mask side, dtype."""
+  """What every flow needs to know.
+
+  Attributes:
+    norm: of the weights, see `convs.effective`.
+    bias: whether all convolutions have one, or the last only.
+    side: of the masks.
+    depthwise: how depthwise convolutions are computed.
+    dtype: of the computation.
+  """
 
   norm: str
   bias: bool
   side: str
+  depthwise: str
   dtype: Any
 
 
@@ -50,7 +59,8 @@ class FlowCell(nn.Module):
     )
     h = nn.elu(make(hidden, 3, 'dense', form.bias)(z))
     # Twice: once for this convolution, once for the next.
-    h = nn.elu(nn.elu(make(hidden, 5, 'depthwise', form.bias, groups=0)(h)))
+    spatial = make(hidden, 5, 'depthwise', form.bias, groups=0, depthwise=form.depthwise)
+    h = nn.elu(nn.elu(spatial(h)))
     start = 0.1 if form.norm == 'log' else 1.0
     return z - make(zdim, 1, 'mean', True, initial_gain=start)(h).astype(z.dtype)
 
