@@ -77,14 +77,18 @@ DIFFERENCES = {
           num_groups_per_scale=4,
           group_divider=2,
           zdim=8,
-          kl_anneal_steps=400.0,
+          kl_anneal_steps=600.0,
           weight_decay_norm=1e-2,
           steps_per_epoch=100,
         ),
         optimizer=dict(learning_rate=5e-3, warmup_steps=100, cosine_start=1, steps_per_epoch=100),
       ),
       _RUN,
-      dict(train=dict(ema_decay=None)),
+      dict(
+        train=dict(ema_decay=None, num_steps=2000, save_every=500),
+        evals=dict(elbo=dict(every=500), pictures=dict(every=500, temperatures=(1.0, 0.7, 0.4))),
+        sample=dict(temperatures=(1.0, 0.7, 0.4)),
+      ),
     )
   },
 }
