@@ -54,7 +54,12 @@ DIFFERENCES = {
     'nvae': nvae.merged(
       nvae.schedule(162_770, 128, epochs=90, warmup_epochs=5, norm=1e-1),
       dict(
-        data=nvae.VIEWS,
+        data={
+          **nvae.VIEWS,
+          'require': dict(
+            split_sha256='cef6e5ee3217a79a8a8a0a9cf092efa68297d940fb688a1db79ed814a97f8163'
+          ),
+        },
         model=dict(
           num_channels_enc=64,
           num_channels_dec=64,

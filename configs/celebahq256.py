@@ -9,7 +9,8 @@ also the validation set, EMA weights, one-sample ELBO (paper, table 4), after 80
 the released code gives no number for it. The split of the paper was drawn without a seed.
 
 nvae: 330,798,664 parameters. Published: 0.70 bits/dim with 5 bits on 3,000 images,
-importance-weighted (arXiv 2007.03898, table 1), after 300 epochs, 94 hours on 24 V100.
+importance-weighted (arXiv 2007.03898, table 1), after 300 epochs, 94 hours on 24 V100. Its split is
+that of GLOW's TFRecords, which the set must be built from: --raw=celeba-tfr.tar.
 """
 
 from configs import systems
@@ -50,7 +51,13 @@ DIFFERENCES = {
     'nvae': nvae.merged(
       nvae.schedule(27_000, 96, epochs=300, warmup_epochs=5, norm=1e-2, norm_init=1.0),
       dict(
-        data={**nvae.VIEWS, 'require': dict(variant='glow')},
+        data={
+          **nvae.VIEWS,
+          'require': dict(
+            variant='glow',
+            split_sha256='c1c173b491c24b17f70bd5909f0a20aab23c0278dd32a085e0ca9d765fd2c8ca',
+          ),
+        },
         model=nvae.FACES_256,
         evals=dict(batch_size=24, **faces.PICTURES_256),
         eval=dict(**nvae.IWAE, published_bpd=0.7),

@@ -90,7 +90,13 @@ DIFFERENCES = {
     'nvae': nvae.merged(
       nvae.schedule(50_000, 256, epochs=400, warmup_epochs=5, norm=1e-2),
       dict(
-        data=dict(**nvae.VIEWS, train_transforms=('flip',)),
+        data={
+          **nvae.VIEWS,
+          'require': dict(
+            split_sha256='33236cc6bd19fa6b89e06d441d3fcd8eb37dc8540f6a4f2b627b20af10894a41'
+          ),
+          'train_transforms': ('flip',),
+        },
         model=dict(
           num_channels_enc=128,
           num_channels_dec=128,

@@ -52,7 +52,12 @@ DIFFERENCES = {
     'nvae': nvae.merged(
       nvae.schedule(60_000, 400, epochs=400, warmup_epochs=5, norm=1e-2),
       dict(
-        data=nvae.VIEWS,
+        data={
+          **nvae.VIEWS,
+          'require': dict(
+            split_sha256='fe4e39bbf5e7508e2743343e541d967d3a36c5d8560d34e7e1d41073ece735ba'
+          ),
+        },
         model=dict(
           num_process_blocks=2,
           num_preprocess_cells=3,

@@ -3,8 +3,14 @@
     python -m hvae_tpu.main --config=configs/nvae_yaml.py:configs/penguin.yaml
 
 Every key is honoured, or refused by its name; see `configs/systems/nvae_mgp123.py` for what is
-mended. The data set is `images64` unless `--config.data.name` says otherwise. A file without
-`epochs` trains nothing in the reference: set `--config.train.num_epochs`.
+mended. A file without `epochs` trains nothing in the reference: set `--config.train.num_epochs`.
+
+The data set is `images<input_dimension>` unless `--config.data.name` says otherwise:
+
+    python -m data_prep.build image_folder --raw=photos/ --variant=size=64 --as=images64
+
+It holds centred squares. The reference makes the shorter side 64, whatever the file says, and cuts
+nothing, so only square pictures at `input_dimension: 64` train there.
 """
 
 import pathlib
@@ -15,7 +21,7 @@ import yaml
 from configs import systems
 from configs.systems import nvae_mgp123
 
-DATA = dict(data=dict(name='images64', valid_split='valid', test_split='valid'))
+DATA = dict(data=dict(valid_split='valid', test_split='valid'))
 
 
 def get_config(argument=''):
@@ -36,6 +42,7 @@ def get_config(argument=''):
   config = systems.build(
     'nvae_yaml', ','.join(['nvae', *variants]), DATA, {'nvae': {'nvae': found}}
   )
+  config.data.name = f'images{config.model.image_size}'
   config.name = '-'.join(['nvae_yaml', stem, *variants])
   return config
 

@@ -1,9 +1,12 @@
 """Settings of mgp123/nvae by their own keys, and lengths of training in epochs."""
 
+import hashlib
+
 import ml_collections
+import numpy as np
 import pytest
 
-from configs import images64, nvae_yaml
+from configs import celeba64, celebahq256, cifar10, images64, mnist, nvae_yaml
 from configs.systems import nvae_mgp123, trainer
 from hvae_tpu import epochs, models, optimizers
 from hvae_tpu.errors import UserError
@@ -45,7 +48,7 @@ def load(tmp_path):
 
 def test_a_file_as_it_is_gives_the_config_of_its_name(load):
   found, expected = load(PENGUIN), images64.get_config('nvae,penguin')
-  assert found.name == 'nvae_yaml-mine'
+  assert (found.name, found.data.name) == ('nvae_yaml-mine', 'images64')
   for section in ('model', 'optimizer', 'train', 'evals'):
     wanted = expected[section].to_dict()
     wanted.pop('image_size', None)
@@ -87,6 +90,7 @@ def test_every_key_is_honoured(load):
     assert old in PENGUIN
     found = load(PENGUIN.replace(old, new))
     assert found.to_dict() != base.to_dict(), new
+    assert found.data.name == f'images{found.model.image_size}'
     models.create(found.model.to_dict(), 'cpu')
     optimizers.create(found.optimizer, found.train.num_steps)
 
@@ -144,6 +148,17 @@ def test_weights_of_the_groups_fit_where_the_reference_fails():
   )
   model = models.create({'name': 'nvae', **found['model'], 'remat': 'none'}, 'cpu')
   assert [run.count for run in model.bottom_up_runs] == [10, 5, 5]
+
+
+@pytest.mark.parametrize(
+  ('file', 'count'),
+  [(cifar10, 50_000), (mnist, 60_000), (celeba64, 162_770), (celebahq256, 27_000)],
+)
+def test_views_that_are_required(file, count):
+  """All training pictures, in their order."""
+  order = np.arange(count, dtype='<i8').tobytes()
+  expected = hashlib.sha256(order).hexdigest()
+  assert file.get_config('nvae').data.require.split_sha256 == expected
 
 
 def test_epochs_become_steps():

@@ -1,6 +1,7 @@
 """Forward passes in training and evaluation, gradients, samples and recalibration."""
 
 from collections.abc import Callable
+import dataclasses
 import functools
 import re
 from typing import Any
@@ -77,6 +78,11 @@ def _stored(golden: Golden, variant: str, name: str) -> dict[str, Any]:
 def _model(golden: Golden, variant: str) -> NVAE:
   changes = golden.config['_variants'][variant] if variant else {}
   return networks.model_of({**golden.config, **changes})
+
+
+def _on_cpu(golden: Golden, variant: str) -> NVAE:
+  """The other form of the program: passes are computed in that of an accelerator."""
+  return dataclasses.replace(_model(golden, variant), depthwise='shifts')
 
 
 @functools.cache
@@ -179,7 +185,7 @@ def _check_weights(golden: Golden, variant: str, name: str) -> None:
 @functools.cache
 def _generator(golden: Golden, variant: str) -> Callable[..., Any]:
   """(state, noise of all groups or a number, temperature, z) -> what a file may hold."""
-  model = _model(golden, variant)
+  model = _on_cpu(golden, variant)
   num = len(golden['input/x'])
 
   def call(params, state, eps, temperature, z, given):
@@ -217,7 +223,7 @@ def _check_sample(golden: Golden, variant: str, name: str) -> None:
 
 
 def _check_recalibration(golden: Golden, variant: str, name: str) -> None:
-  model, temperature = _model(golden, variant), _temperature(name)
+  model, temperature = _on_cpu(golden, variant), _temperature(name)
   iterations, num = int(re.match(r'recal(\d)', name)[1]), len(golden['input/x'])
 
   def refresh(params, state):
@@ -246,7 +252,7 @@ def _check_given_noise(golden: Golden, variant: str, name: str) -> None:
 
 @functools.cache
 def _encoded(golden: Golden) -> list[np.ndarray]:
-  model, image = _model(golden, ''), computed.image_of(golden)
+  model, image = _on_cpu(golden, ''), computed.image_of(golden)
 
   def encode(params, state):
     with noise(normal=constant(0.0)):

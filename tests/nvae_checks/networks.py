@@ -38,7 +38,7 @@ def form_of(golden: Golden) -> Any:
 def model_of(config: Mapping[str, Any], **changes: Any) -> NVAE:
   """Our model of a reference config.
 
-  Loops are unrolled: on a CPU, gradients of loops over convolutions run slowly.
+  Loops are unrolled: on a CPU, gradients of loops over convolutions run slowly, and compile slowly.
   """
   fields = _seed_fields(config) if is_seed(config) else _official_fields(config)
   return NVAE(**{**fields, 'unroll': 'full', **changes})
