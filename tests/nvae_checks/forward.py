@@ -81,7 +81,7 @@ def _model(golden: Golden, variant: str) -> NVAE:
 
 
 def _on_cpu(golden: Golden, variant: str) -> NVAE:
-  """The other form of the program: passes are computed in that of an accelerator."""
+  """The other form of the program; everything else is computed in that of an accelerator."""
   return dataclasses.replace(_model(golden, variant), depthwise='shifts')
 
 
@@ -185,7 +185,7 @@ def _check_weights(golden: Golden, variant: str, name: str) -> None:
 @functools.cache
 def _generator(golden: Golden, variant: str) -> Callable[..., Any]:
   """(state, noise of all groups or a number, temperature, z) -> what a file may hold."""
-  model = _on_cpu(golden, variant)
+  model = _model(golden, variant)
   num = len(golden['input/x'])
 
   def call(params, state, eps, temperature, z, given):
