@@ -316,6 +316,12 @@ def to_uint8(x: Array, rounding: str = 'round') -> Array:
   return (jnp.round(x) if rounding == 'round' else x).astype(jnp.uint8)
 
 
+def blank_padding(pictures: Array, crop: int) -> Array:
+  """Pictures [B, H, W, C] whose outer `crop` rows and columns are 0: padding is never modelled."""
+  inside = pictures[:, crop : pictures.shape[1] - crop, crop : pictures.shape[2] - crop]
+  return jnp.pad(inside, ((0, 0), (crop, crop), (crop, crop), (0, 0)))
+
+
 def elbo_metrics(nll: Array, kl_per_variate: Array, num_dims: int) -> Mapping[str, Array]:
   """The numbers that every likelihood model reports, per example.
 

@@ -329,9 +329,10 @@ class EfficientVDVAE:
     )
 
   def pictures(self, out: Array, rng: Array) -> Array:
-    """`draw` as uint8 [B, H, W, C]."""
+    """`draw` as uint8 [B, H, W, C], black where nothing was modelled."""
     x = self.draw(out, rng)
-    return distributions.to_uint8(2 * x - 1 if self.likelihood == 'bernoulli' else x)
+    image = distributions.to_uint8(2 * x - 1 if self.likelihood == 'bernoulli' else x)
+    return distributions.blank_padding(image, self.target_crop)
 
   def _infer(
     self, params: Params, x: Array, rng: Array, variates: Array | None = None

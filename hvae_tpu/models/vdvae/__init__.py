@@ -251,13 +251,15 @@ class VDVAE:
     return sample(rng, self.mixture(out), temperature=self.output_temperature)
 
   def pictures(self, out: Array, rng: Array) -> Array:
-    """`draw` as uint8 [B, H, W, C]."""
+    """`draw` as uint8 [B, H, W, C], black where nothing was modelled."""
     x = self.draw(out, rng)
     if self.likelihood == 'bernoulli':
-      return jnp.round(255 * x).astype(jnp.uint8)
+      image = jnp.round(255 * x).astype(jnp.uint8)
+      return distributions.blank_padding(image, self.target_crop)
     image = distributions.to_uint8(x, self.sample_rounding)
     bin_width = 2 ** (8 - self.num_bits)
-    return image // bin_width * bin_width if self.sample_snap else image
+    image = image // bin_width * bin_width if self.sample_snap else image
+    return distributions.blank_padding(image, self.target_crop)
 
   def _infer(
     self, params: Params, image: Array, rng: Array, variates: Array | None = None
