@@ -21,6 +21,7 @@ TRAINING = [
   'numpy >= 2.2, < 3',  # host-side arrays
   'optax >= 0.2.8, < 0.3',  # optimizers
   'orbax-checkpoint >= 0.12.8, < 0.13',  # checkpoints
+  'pyyaml >= 6, < 7',  # settings of mgp123/nvae
   'matplotlib >= 3.9, < 4',  # rate-distortion curves
   'ml_dtypes >= 0.5, < 1',  # bfloat16 in foreign files of weights; a dependency of jax
   'pillow >= 11, < 14',  # PNG and GIF files

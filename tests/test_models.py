@@ -124,7 +124,8 @@ def test_replaying_the_posterior_reproduces_its_pictures(fitted, coding):
   latents, decode = coding
   assert len(latents) == len(fitted.model.level_names)
   decoded = functools.partial(tiny.SYSTEMS[fitted.name].decoded, fitted.model)
-  expected = jax.jit(decoded)(fitted.params, fitted.batch['image'], RNG, jax.random.key(1))
+  pixel_rng = jax.random.key(1)
+  expected = jax.jit(decoded)(fitted.params, fitted.state, fitted.batch['image'], RNG, pixel_rng)
   pictures = decode(latents, np.ones(len(latents), bool), jax.random.key(1))
   # Two programs: float32 sums in another order may cross a rounding edge of uint8.
   assert np.abs(np.asarray(pictures, int) - np.asarray(expected, int)).max() <= 1
@@ -152,10 +153,23 @@ def test_latents_are_named_with_their_distribution(coding):
 
 def test_variates_sum_to_levels(fitted):
   kl = jax.jit(fitted.model.kl_per_variate)(fitted.params, fitted.state, fitted.batch, RNG)
-  (_, (_, metrics)), _ = gradient(fitted.model)(fitted.params, fitted.state, fitted.batch, RNG)
+  loss = functools.partial(fitted.model.loss, step=jnp.int32(0), train=False)
+  _, (_, metrics) = jax.jit(loss)(fitted.params, fitted.state, fitted.batch, rng=RNG)
   np.testing.assert_allclose(kl.sum(-1), metrics['kl_per_level'], rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(metrics['kl_per_level'].sum(-1), metrics['kl'], rtol=1e-5)
   np.testing.assert_allclose(metrics['nll'] + metrics['kl'], metrics['neg_elbo'], rtol=1e-6)
+
+
+def test_log_weights_are_those_of_the_elbo(fitted):
+  """Their mean over many draws is the ELBO; where the KL is sampled, draw by draw."""
+  keys = jax.random.split(jax.random.key(3), 64)
+  draw = jax.jit(jax.vmap(fitted.model.log_weights, in_axes=(None, None, None, 0)))
+  weights = draw(fitted.params, fitted.state, fitted.batch, keys)
+  loss = functools.partial(fitted.model.loss, step=jnp.int32(0), train=False)
+  run = jax.jit(lambda key: loss(fitted.params, fitted.state, fitted.batch, rng=key)[1][1])
+  elbo = -np.mean([run(key)['neg_elbo'] for key in keys[:16]], axis=0)
+  error = np.std(weights, axis=0) / 8 + 0.01 * np.abs(elbo)
+  assert (np.abs(weights.mean(0) - elbo) < 5 * error).all()
 
 
 def test_optional_methods_are_there():
@@ -217,6 +231,8 @@ def test_output_temperature_narrows_what_is_drawn(fitted):
   """At nearly 0 it is the mean of the likeliest component, whatever the noise."""
   if not hasattr(fitted.model, 'output_temperature'):
     pytest.skip('this system has no temperature of the output')
+  if fitted.name == 'nvae':
+    pytest.skip('its published rule widens what is drawn; its golden files hold that')
   model = dataclasses.replace(fitted.model, output_temperature=1e-6)
   out = np.random.default_rng(0).standard_normal((2, 8, 8, model.out_channels)).astype(np.float32)
   draw = lambda model, seed: np.asarray(model.draw(jnp.asarray(out), jax.random.key(seed)))
@@ -229,9 +245,13 @@ def test_output_temperature_narrows_what_is_drawn(fitted):
 )
 def test_execution_does_not_change_the_numbers(fitted, fields):
   arguments = (fitted.params, fitted.state, fitted.batch, RNG)
-  (loss, _), grads = gradient(fitted.model)(*arguments)
-  (other, _), other_grads = gradient(dataclasses.replace(fitted.model, **fields))(*arguments)
+  (loss, (state, _)), grads = gradient(fitted.model)(*arguments)
+  other = gradient(dataclasses.replace(fitted.model, **fields))(*arguments)
+  (other, (other_state, _)), other_grads = other
   np.testing.assert_allclose(other, loss, rtol=1e-5)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), other_state, state
+  )
   # Gradients that nearly cancel have the rounding errors of their large terms.
   largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
   jax.tree.map(

@@ -292,3 +292,17 @@ def test_a_signal_stops_between_batches(capsys):
 
   assert inference.interruptible(body) == 0
   assert 'stopped; nothing was written' in capsys.readouterr().out
+
+
+def test_a_signal_stops_an_evaluation(used, monkeypatch, capsys):
+  def told(batches, total):
+    assert total == 2
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield from batches
+
+  monkeypatch.setattr(inference, 'shown', told)
+  config = used.config.copy_and_resolve_references()
+  config.eval.names, config.evals.weights = ('iwae',), 'raw'
+  assert MODES['eval'].run(config, used.workdir, 'latest') == 0
+  assert 'stopped; nothing was written' in capsys.readouterr().out
+  assert not (used.workdir / 'eval' / 'test-1-raw.json').exists()

@@ -29,6 +29,7 @@ def base() -> ml_collections.ConfigDict:
   config.train = dict(
     batch_size=32,  # global
     num_steps=1_000_000,
+    num_epochs=config_dict.placeholder(int),  # not None: decides num_steps, once the data is known
     precision='highest',  # of convolutions and matrix products: default, high, highest
     clock='tried',  # what schedules count: updates tried or applied
     ema_decay=config_dict.placeholder(float),  # None: no average of the parameters
@@ -38,6 +39,7 @@ def base() -> ml_collections.ConfigDict:
     log_every=1000,
     progress=('loss', 'grad_norm'),  # metrics on the progress line
     save_every=10_000,
+    save_epochs=config_dict.placeholder(int),  # not None: decides save_every, as num_epochs does
     keep_latest=2,
     keep_every=0,  # also keep steps that are multiples of this
     best_metric='elbo/bpd',  # smallest value is --checkpoint=best
@@ -58,11 +60,14 @@ def base() -> ml_collections.ConfigDict:
       temperature_per_level=(),  # one more row of samples, at one temperature per level
       num_partial=6,  # rows of reconstructions from the first levels only
       partial_temperature=0.1,  # of the levels that are drawn there
+      refresh_iterations=0,  # batches of samples to renew batch statistics with, before sampling
+      refresh_num=16,  # samples in such a batch
     ),
     ssim=dict(every=0),
     pruned=dict(every=0, share=0.03, max_batches=0),  # variates kept; training batches to rank them
     histograms=dict(every=0),
     bernoulli_baseline=dict(every=0),
+    iwae=dict(every=0, num_samples=10, chunk=1),  # importance samples; at a time, on a device
   )
   config.eval = dict(
     names=('elbo',),  # keys of `evals` to run with --mode=eval
@@ -78,6 +83,8 @@ def base() -> ml_collections.ConfigDict:
     output_temperature=config_dict.placeholder(float),  # of the pixels; None: that of the model
     num_partial=6,
     partial_temperature=0.1,
+    refresh_iterations=0,
+    refresh_num=16,
   )
   config.div_stats = dict(split='train', share=0.2, seed=0)  # part of the split to average over
   config.reconstruct = dict(

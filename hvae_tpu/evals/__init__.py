@@ -14,10 +14,11 @@ import jax
 
 from hvae_tpu import state as state_lib
 from hvae_tpu.errors import UserError
-from hvae_tpu.evals import bernoulli_baseline, elbo, histograms, pictures, pruned, ssim
+from hvae_tpu.evals import bernoulli_baseline, elbo, histograms, iwae, pictures, pruned, ssim
 
 EVALS = {
   'elbo': elbo,
+  'iwae': iwae,
   'pictures': pictures,
   'ssim': ssim,
   'pruned': pruned,

@@ -34,6 +34,8 @@ def make(
   temperature_per_level: tuple[float, ...] = (),
   num_partial: int = 6,
   partial_temperature: float = 0.1,
+  refresh_iterations: int = 0,
+  refresh_num: int = 16,
   watch: Callable[[Iterator, int], Iterator] = lambda rows, total: rows,
 ) -> Callable[..., dict[str, np.ndarray]]:
   """Pictures of `num` images a row.
@@ -43,6 +45,8 @@ def make(
     temperature_per_level: if not empty, one more row, sampled at these, one per level.
     num_partial: rows of reconstructions from the first i latents only, the others being drawn at
       `partial_temperature`; i at equal distances between none and all.
+    refresh_iterations: if not 0, samples are drawn after batch statistics were renewed with so many
+      batches of `refresh_num` samples at their temperature (models with `refresh`).
     watch: passes on what is drawn, a row at a time, of `total`; to show progress or to stop.
 
   Returns:
@@ -51,8 +55,14 @@ def make(
     `partial`, the grid of the VDVAE release: originals, a row per i, the rows of samples.
 
   Raises:
-    UserError: a temperature that `temperatures.per_level` refuses.
+    UserError: a temperature that `temperatures.per_level` refuses, or statistics are to be renewed
+      of a model that has none.
   """
+  if refresh_iterations and not hasattr(model, 'refresh'):
+    raise UserError(
+      f'refresh_iterations={refresh_iterations} needs refresh(), which {type(model).__name__} '
+      f'lacks; set it to 0'
+    )
   levels = len(model.level_names)
   named = [(t, f'temperatures[{i}]') for i, t in enumerate(temperatures)]
   if temperature_per_level:
@@ -68,6 +78,11 @@ def make(
     count = -(-num // devices) * devices
 
     def sample(params, model_state, rng, temperature):
+      if refresh_iterations:
+        key = jax.random.fold_in(rng, 1)
+        model_state = model.refresh(
+          params, model_state, key, temperature, refresh_iterations, refresh_num
+        )
       return model.sample(params, model_state, rng, count, temperature)
 
     def encode(params, model_state, batch, rng):

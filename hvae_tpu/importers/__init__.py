@@ -15,6 +15,8 @@ from hvae_tpu.importers import (
   efficient_vdvae_jax,
   efficient_vdvae_torch,
   hvae_tpu,
+  nvae_official,
+  nvae_seed,
   openai_vdvae,
   vdvae_jax,
 )
@@ -24,5 +26,7 @@ FORMATS = {
   'vdvae_jax': vdvae_jax,
   'efficient_vdvae_jax': efficient_vdvae_jax,
   'efficient_vdvae_torch': efficient_vdvae_torch,
+  'nvae': nvae_official,
+  'nvae_seed': nvae_seed,
   'hvae_tpu': hvae_tpu,
 }

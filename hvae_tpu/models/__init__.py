@@ -5,18 +5,23 @@ from typing import Any
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
+from hvae_tpu.models.nvae import NVAE
 from hvae_tpu.models.protocol import Model
 from hvae_tpu.models.vdvae import VDVAE
 
-MODELS = {'vdvae': VDVAE, 'efficient_vdvae': EfficientVDVAE}
+MODELS = {'vdvae': VDVAE, 'efficient_vdvae': EfficientVDVAE, 'nvae': NVAE}
 
 # What `auto` stands for. A loop over convolutions is slow to differentiate on a CPU, and everything
 # else wants the loop: it compiles in a fraction of the time, and keeps a fraction of the memory.
+# Depthwise convolutions are slow on a CPU in both directions.
+AUTO = {'depthwise': {'cpu': 'shifts', 'tpu': 'conv', 'gpu': 'conv'}}
 AUTO_TRAINING = {
+  **AUTO,
   'unroll': {'cpu': 'full', 'tpu': '1', 'gpu': '1'},
   'remat': {'cpu': 'none', 'tpu': 'blocks', 'gpu': 'blocks'},
 }
 AUTO_INFERENCE = {
+  **AUTO,
   'unroll': {'cpu': '1', 'tpu': '1', 'gpu': '1'},
   'remat': {'cpu': 'none', 'tpu': 'none', 'gpu': 'none'},
 }

@@ -92,7 +92,7 @@ class OptionalMethods(Protocol):
     """What `loss` reports, with the `variates` [L, V] that are False drawn from the prior."""
 
   def log_weights(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
-    """One importance-weighted sample of log p(x), [B], nats."""
+    """log p(x, z) - log q(z | x) of one draw z of the posterior, [B], nats."""
 
   def predict(
     self, params: Params, state: State, batch: Batch, rng: Array, context: int, carry: Any
@@ -105,11 +105,19 @@ class OptionalMethods(Protocol):
   def visualize(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
     """Pictures of the model's own kind, uint8."""
 
+  def refresh(
+    self,
+    params: Params,
+    state: State,
+    rng: Array,
+    temperature: Array | float,
+    iterations: int = 20,
+    num: int = 16,
+  ) -> State:
+    """State to sample with: batch statistics of generated images, `iterations` batches of `num`."""
+
   def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
     """Quantities whose distribution is worth watching, float32 of any shape."""
-
-  def refresh(self, params: Params, state: State, rng: Array, temperature: float) -> State:
-    """State to sample with (batch statistics of generated images)."""
 
 
 def setting(default: Any, choices: tuple = (), changeable: bool = False) -> Any:

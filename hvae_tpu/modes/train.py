@@ -12,7 +12,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import ml_collections
 
-from hvae_tpu import bundles, data, evals, initial_weights, models, optimizers, runs, sharding
+from hvae_tpu import (
+  bundles,
+  data,
+  epochs,
+  evals,
+  initial_weights,
+  models,
+  optimizers,
+  runs,
+  sharding,
+)
 from hvae_tpu import train as train_lib
 from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.checkpoints import Checkpoints
@@ -39,9 +49,15 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'--checkpoint={checkpoint} is not for --mode=train, which resumes the latest; start another '
       f'--workdir with --config.train.init_from=DIR'
     )
+  dataset = _open_dataset(config.data)
+  data.check_required(dataset, config.data.train_split, **config.data.require)
+  runs.check_transforms(dataset.card, config.data)
+  size = data.num_examples(dataset, config.data.train_split, config.data.seq_len)
+  epochs.resolve(config, size, say)
   for key in ('num_steps', 'log_every'):
     if config.train[key] < 1:
-      raise UserError(f'config.train.{key}={config.train[key]} must be at least 1')
+      also = ' (or set config.train.num_epochs)' if key == 'num_steps' else ''
+      raise UserError(f'config.train.{key}={config.train[key]} must be at least 1{also}')
   model = models.create(config.model.to_dict(), runs.platform(mesh))
   tx, learning_rate = optimizers.create(config.optimizer, config.train.num_steps)
   train_step = train_lib.make_train_step(
@@ -51,9 +67,6 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     seed=config.seed,
     **{k: config.train[k] for k in ('clock', 'ema_decay', 'drop_above', 'skip_advances_step')},
   )
-  dataset = _open_dataset(config.data)
-  data.check_required(dataset, config.data.train_split, **config.data.require)
-  runs.check_transforms(dataset.card, config.data)
   interruption = Interruption()
   evaluations = _evaluations(config, mesh, dataset, interruption)
   checkpoints = Checkpoints(

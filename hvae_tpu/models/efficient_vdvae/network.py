@@ -158,7 +158,7 @@ class DownBlock(nn.Module):
     y = _residual_cells(y, cells, o)
     self.sow('intermediates', 'prior_dist', prior)
     self.sow('intermediates', 'kl', kl)
-    return y, Level(distributions.Group(dist.mean, dist.std, z), kl.sum((1, 2)))
+    return y, distributions.level(dist, prior, z, kl)
 
   def _net(self, x: Array, ratio: float, output_ratio: float, scale: float, name: str) -> Array:
     channels, cells = x.shape[-1], self.cells

@@ -182,9 +182,7 @@ class VDVAE:
   ) -> Metrics:
     """The metrics where only `variates` [L, V] (None: all) are drawn from the posterior."""
     out, levels = self._infer(params, batch['image'], rng, variates)
-    log_prob = self.log_likelihood(out, self.scale_target(batch['image']))
-    crop = slice(self.target_crop, self.image_size - self.target_crop)
-    nll = -log_prob[:, crop, crop].sum((1, 2))
+    nll = self._nll(out, batch['image'])
     return distributions.elbo_metrics(nll, distributions.kl_of_runs(levels), self.num_dims)
 
   def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
@@ -199,7 +197,17 @@ class VDVAE:
       scales = -jnp.log(jax.nn.softplus(scales))
     return {**found, 'mixture_means': mixture.means, 'mixture_log_scales': scales}
 
+  def _nll(self, out: Array, image: Array) -> Array:
+    """Negative log-likelihood of uint8 images, [B], nats."""
+    crop = slice(self.target_crop, self.image_size - self.target_crop)
+    log_prob = self.log_likelihood(out, self.scale_target(image))
+    return -log_prob[:, crop, crop].sum((1, 2))
+
   # Inference and generation.
+
+  def log_weights(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
+    out, levels = self._infer(params, batch['image'], rng)
+    return distributions.log_ratio_of_runs(levels) - self._nll(out, batch['image'])
 
   def encode(
     self,

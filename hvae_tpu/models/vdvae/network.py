@@ -128,7 +128,7 @@ class DecoderBlock(nn.Module):
     x = block(self.width, 'resnet', residual=True, last_scale=self.last_scale)(x)
     self.sow('intermediates', 'prior_dist', prior)
     self.sow('intermediates', 'kl', kl)
-    return x, Level(distributions.Group(dist.mean, dist.std, z), kl.sum((1, 2)))
+    return x, distributions.level(dist, prior, z, kl)
 
 
 def _normal(features: Array) -> distributions.Normal:
