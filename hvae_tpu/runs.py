@@ -13,7 +13,8 @@ import ml_collections
 import numpy as np
 
 from hvae_tpu import checkpoints as checkpoints_lib
-from hvae_tpu import data, models, sharding
+from hvae_tpu import data, models, optimizers, sharding
+from hvae_tpu import train as train_lib
 from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.errors import UserError
 from hvae_tpu.state import TrainState
@@ -41,6 +42,24 @@ class Run:
 
 def platform(mesh: Mesh) -> str:
   return mesh.devices.flat[0].platform
+
+
+def train_step(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[Any, Any, train_lib.Step]:
+  """The model, its optimizer (an optax chain, less the learning rate) and the update of a config.
+
+  Raises:
+    UserError: settings that contradict each other.
+  """
+  model = models.create(config.model.to_dict(), platform(mesh))
+  tx, learning_rate = optimizers.create(config.optimizer, config.train.num_steps)
+  step = train_lib.make_train_step(
+    model,
+    tx,
+    learning_rate,
+    seed=config.seed,
+    **{k: config.train[k] for k in ('clock', 'ema_decay', 'drop_above', 'skip_advances_step')},
+  )
+  return model, tx, step
 
 
 def open_run(

@@ -51,7 +51,7 @@ class Trainer:
 
   def step(self, state, batch):
     if self.compiled is None:
-      self.compiled = train.lower_step(self.body, state, batch).compile()
+      self.compiled = train.trace_step(self.body, state, batch).lower().compile()
     return self.compiled(state, batch)
 
   def run(self, state, start: int, stop: int):
@@ -280,7 +280,7 @@ def test_fsdp_splits_the_arguments_but_no_stack():
     assert kernel.addressable_shards[0].data.shape == (4, 128, 256 // fsdp)
     moment = optax.tree.get(state.opt_state, 'mu')['enc_00_8x4']['kernel']
     assert moment.sharding.spec == kernel.sharding.spec
-    compiled = train.lower_step(trainer.body, state, toy_batch(0, mesh)).compile()
+    compiled = train.trace_step(trainer.body, state, toy_batch(0, mesh)).lower().compile()
     sizes.append(compiled.memory_analysis().argument_size_in_bytes)
     state, _ = compiled(state, toy_batch(0, mesh))
     assert state.params['enc_00_8x4']['kernel'].sharding.spec == kernel.sharding.spec

@@ -112,6 +112,16 @@ def base() -> ml_collections.ConfigDict:
     columns=8,
     seed=config_dict.placeholder(int),  # None: noise of the encoding, which gives its pictures
   )
+  config.plan = dict(
+    topology='v5e:4x4',  # slices, with commas; --topology sets it
+    programs=('train', 'eval'),
+    search=False,  # the largest batch of every remat and dtype; always where a program does not fit
+    remats=('blocks', 'convs', 'none'),
+    dtypes=('float32', 'bfloat16'),
+    max_batch=4096,  # global, of the search
+    efficiency=0.1,  # share of the peak that steps are expected to reach
+    effort='',  # of the compiler; EFFORT_O1 takes a quarter of the time, and its memory differs
+  )
   config.reset = dict(yes=False)  # really delete
   config.replay = dict(
     bundle=''
