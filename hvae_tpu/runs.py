@@ -87,9 +87,9 @@ def open_run(
     raise UserError(f'{workdir} has no {workdir_lib.CONFIG}: no run was started there')
   if config is None:
     config = workdir_lib.from_json(stored)
-    config.mesh.update(data=-1, fsdp=1)  # this machine need not be the one that trained
+    config.mesh.update(data=-1, fsdp=1, spatial=1)  # this machine need not be the one that trained
   check_model(workdir, stored, config)
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
   model = models.create(config.model.to_dict(), platform(mesh), differentiated=False)
   store = checkpoints_lib.Checkpoints(workdir, read_only=True)
   try:

@@ -117,7 +117,8 @@ def trace_step(step: Step, state: TrainState, batch: dict[str, Array]) -> Any:
   placements = jax.tree.map(lambda leaf: leaf.sharding, state)
   everywhere = sharding.replicated(jax.tree.leaves(placements)[0].mesh)
   jitted = jax.jit(step, donate_argnums=0, out_shardings=(placements, everywhere))
-  return jitted.trace(state, batch)
+  with jax.set_mesh(everywhere.mesh):  # layers look for its axes
+    return jitted.trace(state, batch)
 
 
 def due(done: int, every: int) -> bool:

@@ -1,4 +1,4 @@
-"""Planning without a TPU compiler: counting, reading programs, searching, and what users are told."""
+"""Planning without a TPU compiler: counting, reading programs, searching, messages."""
 
 import dataclasses
 
@@ -60,7 +60,9 @@ def test_strides_and_groups():
   depthwise = lambda x, kernel: conv(x, kernel, groups=6)
   each = np.ones((3, 3, 1, 6), np.float32)
   assert flops(depthwise, x, each) == 2 * 2 * 8 * 8 * 9 * 6
-  assert flops(jax.grad(lambda x, k: depthwise(x, k).sum(), 1), x, each) == 2 * 2 * 2 * 8 * 8 * 9 * 6
+  assert (
+    flops(jax.grad(lambda x, k: depthwise(x, k).sum(), 1), x, each) == 2 * 2 * 2 * 8 * 8 * 9 * 6
+  )
 
 
 def test_a_loop_counts_as_often_as_it_runs():
@@ -105,7 +107,7 @@ TEXT = """HloModule jit_step
 %body.2 (p: (s32[], f32[8])) -> (s32[], f32[8]) {
   %p = (s32[], f32[8]) parameter(0)
   %x = f32[8]{0:T(128)} get-tuple-element(%p), index=1
-  %y = f32[8]{0} all-reduce(%x), replica_groups={{0,1},{2,3}}, to_apply=%add.1, backend_config={"estimated_cycles":"10"}
+  %y = f32[8]{0} all-reduce(%x), replica_groups={{0,1},{2,3}}, to_apply=%add.1, b={"estimated_cycles":"10"}
   %c = f32[2,2]{1,0} convolution(%y, %y), operand_precision={highest,highest}
   ROOT %t = (s32[], f32[8]) tuple(%i, %y)
 }
@@ -119,9 +121,9 @@ TEXT = """HloModule jit_step
 ENTRY %main.7 (q: f32[8]) -> f32[8] {
   %q = f32[8]{0} parameter(0)
   %while.1 = (s32[], f32[8]{0}) while(%start), condition=%cond.2, body=%body.2
-  %gather = (bf16[4]{0}, bf16[16]{0}) all-gather-start(%q), replica_groups=[1,4]<=[4], dimensions={0}
-  %fused = (f32[4,4]{1,0}, /*index=1*/f32[2]{0}) fusion(%q), kind=kCustom, calls=%all-reduce-scatter.3
-  %c = f32[2,2]{1,0} convolution(%q, %q), dim_labels=bf_io->bf, backend_config={"estimated_cycles":"7"}
+  %gather = (bf16[4]{0}, bf16[16]{0}) all-gather-start(%q), replica_groups=[1,4]<=[4]
+  %fused = (f32[4,4]{1,0}, /*index=1*/f32[2]{0}) fusion(%q), calls=%all-reduce-scatter.3
+  %c = f32[2,2]{1,0} convolution(%q, %q), b={"estimated_cycles":"7"}
   ROOT %r = f32[8]{0} get-tuple-element(%while.1), index=1
 }
 """

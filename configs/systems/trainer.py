@@ -25,7 +25,8 @@ def base() -> ml_collections.ConfigDict:
     cache_mb=1024,  # a training split that takes no more is kept in memory on every host
     num_workers=0,  # reader processes; 0 reads in threads, faster unless decoding is costly
   )
-  config.mesh = dict(data=-1, fsdp=1)  # devices per axis; -1: the rest
+  # Devices per axis; -1: the rest. Along spatial, they share the rows of an example.
+  config.mesh = dict(data=-1, fsdp=1, spatial=1)
   config.train = dict(
     batch_size=32,  # global
     num_steps=1_000_000,

@@ -100,7 +100,8 @@ def _search(
       trial.model.update(remat=remat, dtype=dtype)
       compile_with = _at_batch(trial, topology, devices)
       hbm = chips.chip_of(topology).hbm
-      found = search.largest(compile_with, len(devices), hbm, config.plan.max_batch)
+      step = max(len(devices) // config.mesh.spatial, 1)
+      found = search.largest(compile_with, step, hbm, config.plan.max_batch)
       compiled = found.analysis.compiled
       rows.append(
         {
@@ -115,7 +116,7 @@ def _search(
         }
       )
       lines.append(
-        f'  {remat:8} {dtype:9} {found.batch_size:>6} {found.batch_size // len(devices):>8} '
+        f'  {remat:8} {dtype:9} {found.batch_size:>6} {found.batch_size / len(devices):>8g} '
         f'{compiled.peak / GIB:>6.2f} GiB {rows[-1]["flops_per_example"]:>11.3g}'
         + ('' if found.bound == found.batch_size else f' (a line promises {found.bound})')
       )

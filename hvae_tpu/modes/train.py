@@ -41,7 +41,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   """
   first = jax.process_index() == 0
   say = print if first else lambda *_: None
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
   sharding.check_batch_size(config.train.batch_size, mesh)
   if checkpoint != 'latest':
     raise UserError(
@@ -269,7 +269,7 @@ def _describe(
   size = config.train.batch_size
   say(f'{config.name} in {workdir}')
   say(f'{mesh.size} devices ({device}), mesh {axes}; precision {config.train.precision}')
-  say(f'batch {size} = {size // mesh.size} per device, in {jax.process_count()} processes')
+  say(f'batch {size} = {size / mesh.size:g} per device, in {jax.process_count()} processes')
   views = ', '.join(
     f'{role} {dataset.size(view):,} ({view})'
     for role in ('train', 'valid', 'test')

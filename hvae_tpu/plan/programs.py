@@ -38,7 +38,7 @@ def train_program(config: ml_collections.ConfigDict, devices: list[jax.Device]) 
   Raises:
     UserError: a config that cannot be trained on these devices.
   """
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
+  mesh = _mesh(config, devices)
   size = config.train.batch_size
   sharding.check_batch_size(size, mesh)
   model, tx, step = runs.train_step(config, mesh)
@@ -49,7 +49,7 @@ def train_program(config: ml_collections.ConfigDict, devices: list[jax.Device]) 
 
 def eval_program(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> Traced:
   """One batch of evaluation `elbo`, as `--mode=eval` runs it."""
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
+  mesh = _mesh(config, devices)
   size = config.evals.batch_size
   sharding.check_batch_size(size, mesh, 'evals.batch_size')
   model = models.create(config.model.to_dict(), runs.platform(mesh), differentiated=False)
@@ -95,5 +95,10 @@ def batch_shapes(
 
 
 def _placed(batch: Any, mesh: Mesh) -> Any:
-  place = sharding.batch_sharding(mesh)
-  return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), batch)
+  place = lambda s: sharding.batch_sharding(mesh, s.shape)
+  return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place(s)), batch)
+
+
+def _mesh(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> Mesh:
+  sizes = config.mesh
+  return sharding.make_mesh(sizes.data, sizes.fsdp, devices, sizes.spatial)

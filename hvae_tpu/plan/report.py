@@ -84,7 +84,7 @@ class Plan(NamedTuple):
 
   def _program(self, name: str) -> list[str]:
     found, compiled = self.analyses[name], self.analyses[name].compiled
-    size = f'batch {found.batch_size} = {found.batch_size // found.devices} per device'
+    size = f'batch {found.batch_size} = {found.batch_size / found.devices:g} per device'
     flops = f'{found.work.flops:.3g} FLOPs a step, {found.work.flops / found.batch_size:.3g} each'
     if not compiled.fits:
       return [

@@ -20,7 +20,7 @@ class Largest:
   Attributes:
     batch_size: global, the largest that was compiled and fits; 0 if none.
     analysis: of that; of the smallest batch if none fits.
-    per_example: bytes on a device for one more example there; 0 if unknown.
+    per_example: bytes on a device for one more example of its group; 0 if unknown.
     bound: what the line promises; larger than `batch_size` where the proof failed.
     compilations: that it took.
   """
@@ -33,11 +33,11 @@ class Largest:
 
 
 def largest(run: Callable[[int], Analysis], devices: int, hbm: float, most: int) -> Largest:
-  """Searches global batches that are multiples of the devices.
+  """Searches global batches that are multiples of the devices, or groups of them, that share one.
 
   Args:
     run: global batch size -> analysis.
-    devices: of the slice.
+    devices: or groups.
     hbm: bytes of a device.
     most: largest global batch of interest.
   """
