@@ -107,7 +107,7 @@ TEXT = """HloModule jit_step
 %body.2 (p: (s32[], f32[8])) -> (s32[], f32[8]) {
   %p = (s32[], f32[8]) parameter(0)
   %x = f32[8]{0:T(128)} get-tuple-element(%p), index=1
-  %y = f32[8]{0} all-reduce(%x), replica_groups={{0,1},{2,3}}, to_apply=%add.1, b={"estimated_cycles":"10"}
+  %y = f32[8]{0} all-reduce(%x), replica_groups={{0,1},{2,3}}, b={"estimated_cycles":"10"}
   %c = f32[2,2]{1,0} convolution(%y, %y), operand_precision={highest,highest}
   ROOT %t = (s32[], f32[8]) tuple(%i, %y)
 }
