@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from configs import cifar10
-from hvae_tpu import models
+from hvae_tpu import models, table
 from hvae_tpu.errors import UserError
 from hvae_tpu.modes import plan as mode
-from hvae_tpu.plan import chips, hlo, programs, search, work
+from hvae_tpu.plan import chips, hlo, planning, programs, search, work
 from hvae_tpu.plan.analysis import Analysis, Compiled
 from hvae_tpu.plan.report import Plan
 from tests import tiny
 
 GIB = 2**30
+SETTINGS = {'precision': 'highest', 'remat': 'blocks'}
 
 
 def flops(function, *arguments) -> float:
@@ -233,7 +234,7 @@ def plan(peak: float, **fields) -> Plan:
   return Plan(
     name='tiny',
     topology='v5e:2x2',
-    settings={'precision': 'highest'},
+    settings=SETTINGS,
     num_steps=86_400,
     analyses={'train': dataclasses.replace(found, compiled=compiled)},
     efficiency=0.1,
@@ -258,3 +259,29 @@ def test_estimates():
 def test_a_program_that_does_not_fit_is_an_answer():
   made = plan(20 * GIB)
   assert not made.fits and 'DOES NOT FIT: needs 20.00 GiB' in made.text()
+
+
+def test_table_of_configs():
+  config = table.load('configs/cifar10.py:efficient_vdvae,c1')
+  assert table.count(config) == 18_124_020
+  for name, message in (('configs/none.py', 'is no file'), ('configs/cifar10.py:cwvae', 'cwvae')):
+    with pytest.raises(UserError, match=message):
+      table.load(name)
+
+
+def test_smallest_slice_is_the_first_that_fits(monkeypatch):
+  """Slices with more devices than examples are passed over."""
+  config = cifar10.get_config('vdvae,debug')
+  peaks = {'v5e:1x1': 20 * GIB, 'v5e:2x2': 9 * GIB}
+
+  def make(config, topology, programs):
+    if topology not in peaks:
+      raise UserError('config.train.batch_size=8 must be a positive multiple of the 16 devices')
+    return plan(peaks[topology])._replace(topology=topology, settings=SETTINGS)
+
+  monkeypatch.setattr(planning, 'make', make)
+  row = table._smallest('configs/cifar10.py', config, ['v5e:1x1', 'v5e:4x4', 'v5e:2x2'])
+  assert row.startswith('| `configs/cifar10.py` | v5e:2x2 | 8 | 2 | blocks | 9.0 |')
+  peaks['v5e:2x2'] = 17 * GIB
+  row = table._smallest('configs/cifar10.py', config, ['v5e:1x1', 'v5e:2x2'])
+  assert '| none of these | 8 |' in row and '> 17.0' in row

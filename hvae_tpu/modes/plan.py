@@ -6,15 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 
-from hvae_tpu import data, epochs, models, writing
+from hvae_tpu import writing
 from hvae_tpu.errors import UserError
-from hvae_tpu.plan import chips, search
-from hvae_tpu.plan.analysis import Analysis, analyse
+from hvae_tpu.plan import chips, planning, search
+from hvae_tpu.plan.analysis import Analysis
 from hvae_tpu.plan.programs import PROGRAMS
-from hvae_tpu.plan.report import GIB, Plan
+from hvae_tpu.plan.report import GIB
 
 DOES_NOT_FIT = 3  # exit code
 
@@ -33,75 +32,36 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     raise UserError(
       f'config.plan.programs has {", ".join(unknown)}; programs are {", ".join(PROGRAMS)}'
     )
-  steps = _num_steps(config)
   all_fit = True
   for topology in chips.split(options.topology):
-    devices = chips.describe(topology)
-    plan = Plan(
-      name=config.name,
-      topology=topology,
-      settings=_settings(config, devices),
-      num_steps=steps,
-      analyses={name: _analyse(name, config, topology, devices) for name in options.programs},
-      efficiency=options.efficiency,
-    )
+    plan = planning.make(config, topology, options.programs)
     found, lines = plan.json(), [plan.text()]
     print(lines[0])
     if options.search or not plan.fits:
-      found['search'] = _search(config, topology, devices, lines)
+      found['search'] = _search(config, topology, lines)
       print('\n'.join(lines[1:]))
     all_fit &= plan.fits
     _store(workdir / 'plan', topology.replace(':', '-'), found, lines)
   return 0 if all_fit else DOES_NOT_FIT
 
 
-def _analyse(
-  name: str, config: ml_collections.ConfigDict, topology: str, devices: list[jax.Device]
-) -> Analysis:
-  return analyse(PROGRAMS[name](config, devices), topology, config.plan.effort)
-
-
-def _settings(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> dict[str, Any]:
-  """What decides memory and time, with `auto` values as the devices resolve them."""
-  model = models.create(config.model.to_dict(), devices[0].platform)
-  names = ('dtype', 'remat', 'unroll')
-  fields = {name: getattr(model, name) for name in names if hasattr(model, name)}
-  return {'precision': config.train.precision, **fields, **config.mesh.to_dict()}
-
-
-def _num_steps(config: ml_collections.ConfigDict) -> int:
-  """Steps of training; 0 where they are counted in epochs of a data set that is not here."""
-  if config.train.num_epochs is None:
-    return config.train.num_steps
-  try:
-    dataset = data.open_dataset(config.data.name, config.data.root)
-  except UserError:
-    return 0
-  counted = copy.deepcopy(config)
-  size = data.num_examples(dataset, config.data.train_split, config.data.seq_len)
-  epochs.resolve(counted, size, lambda _: None)
-  return counted.train.num_steps
-
-
 def _search(
   config: ml_collections.ConfigDict,
   topology: str,
-  devices: list[jax.Device],
   lines: list[str],
 ) -> list[dict[str, Any]]:
   """The largest training batch that fits, per rematerialisation and dtype; adds to `lines`."""
   lines.append(
     f'  {"remat":8} {"dtype":9} {"batch":>6} {"a device":>8} {"peak":>10} {"FLOPs each":>11}'
   )
-  rows = []
+  rows, devices = [], len(chips.describe(topology))
   for dtype in config.plan.dtypes:
     for remat in config.plan.remats:
       trial = copy.deepcopy(config)
       trial.model.update(remat=remat, dtype=dtype)
-      compile_with = _at_batch(trial, topology, devices)
       hbm = chips.chip_of(topology).hbm
-      step = max(len(devices) // config.mesh.spatial, 1)
-      found = search.largest(compile_with, step, hbm, config.plan.max_batch)
+      step = max(devices // config.mesh.spatial, 1)
+      found = search.largest(_at_batch(trial, topology), step, hbm, config.plan.max_batch)
       compiled = found.analysis.compiled
       rows.append(
         {
@@ -116,19 +76,17 @@ def _search(
         }
       )
       lines.append(
-        f'  {remat:8} {dtype:9} {found.batch_size:>6} {found.batch_size / len(devices):>8g} '
+        f'  {remat:8} {dtype:9} {found.batch_size:>6} {found.batch_size / devices:>8g} '
         f'{compiled.peak / GIB:>6.2f} GiB {rows[-1]["flops_per_example"]:>11.3g}'
         + ('' if found.bound == found.batch_size else f' (a line promises {found.bound})')
       )
   return rows
 
 
-def _at_batch(
-  config: ml_collections.ConfigDict, topology: str, devices: list[jax.Device]
-) -> Callable[[int], Analysis]:
+def _at_batch(config: ml_collections.ConfigDict, topology: str) -> Callable[[int], Analysis]:
   def compile_with(batch_size: int) -> Analysis:
     config.train.batch_size = batch_size
-    return _analyse('train', config, topology, devices)
+    return planning.analyse_program('train', config, topology)
 
   return compile_with
 
