@@ -100,6 +100,26 @@ def conv(features: int, kernel: int, kernel_init, dtype, name: str) -> nn.Module
   return nn.Conv(features, size, padding='SAME', kernel_init=kernel_init, dtype=dtype, name=name)
 
 
+MIN_ROWS = 8  # of a part: below, what neighbours exchange for a 3x3 convolution is most of a map
+
+
+def split_rows(x: Array, axis: int = 1) -> Array:
+  """Keeps the rows of [B, H, W, C] split over mesh axis `spatial`, and small maps whole.
+
+  Nothing happens without such an axis in the mesh that the program is traced for.
+
+  Args:
+    axis: the rows, or rows and columns and channels in one axis.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  parts = dict(mesh.shape).get('spatial', 1)
+  if parts == 1:
+    return x
+  rows = x.shape[axis] % parts == 0 and x.shape[axis] >= MIN_ROWS * parts
+  spec = [('data', 'fsdp'), *[None] * (axis - 1), 'spatial' if rows else None]
+  return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(*spec))
+
+
 def upsample_nearest(x: Array, factor: int) -> Array:
   """[B, H, W, C] -> [B, H * factor, W * factor, C], each pixel repeated."""
   return x.repeat(factor, axis=1).repeat(factor, axis=2)

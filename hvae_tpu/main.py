@@ -13,7 +13,12 @@ from hvae_tpu import commands
 from hvae_tpu.errors import UserError
 
 MODE = flags.DEFINE_string(
-  'mode', 'train', 'train, eval, sample, div_stats, reconstruct, encode, decode, replay or reset.'
+  'mode',
+  'train',
+  'train, eval, sample, div_stats, reconstruct, encode, decode, plan, replay or reset.',
+)
+TOPOLOGY = flags.DEFINE_string(
+  'topology', '', 'Of --mode=plan: TPU slices such as v5e:4x4,v4:2x2x2; no TPU is needed.'
 )
 # Of several processes; each also by the environment variable that JAX knows.
 COORDINATOR = flags.DEFINE_string(
@@ -52,6 +57,8 @@ def _run_mode() -> int:
   workdir = Path(commands.WORKDIR.value or f'runs/{config.name}')
   if MODE.value not in MODES:
     raise UserError(f'--mode={MODE.value} must be one of {", ".join(MODES)}')
+  if TOPOLOGY.value:
+    config.plan.topology = TOPOLOGY.value
   distributed.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
   # Applied once, around all tracing: it reaches every convolution, product and gradient.
   with jax.default_matmul_precision(commands.precision(config)):

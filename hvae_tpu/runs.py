@@ -13,7 +13,8 @@ import ml_collections
 import numpy as np
 
 from hvae_tpu import checkpoints as checkpoints_lib
-from hvae_tpu import data, models, sharding
+from hvae_tpu import data, models, optimizers, sharding
+from hvae_tpu import train as train_lib
 from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.errors import UserError
 from hvae_tpu.state import TrainState
@@ -43,6 +44,24 @@ def platform(mesh: Mesh) -> str:
   return mesh.devices.flat[0].platform
 
 
+def train_step(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[Any, Any, train_lib.Step]:
+  """The model, its optimizer (an optax chain, less the learning rate) and the update of a config.
+
+  Raises:
+    UserError: settings that contradict each other.
+  """
+  model = models.create(config.model.to_dict(), platform(mesh))
+  tx, learning_rate = optimizers.create(config.optimizer, config.train.num_steps)
+  step = train_lib.make_train_step(
+    model,
+    tx,
+    learning_rate,
+    seed=config.seed,
+    **{k: config.train[k] for k in ('clock', 'ema_decay', 'drop_above', 'skip_advances_step')},
+  )
+  return model, tx, step
+
+
 def open_run(
   workdir: str | Path,
   checkpoint: str = 'latest',
@@ -68,9 +87,9 @@ def open_run(
     raise UserError(f'{workdir} has no {workdir_lib.CONFIG}: no run was started there')
   if config is None:
     config = workdir_lib.from_json(stored)
-    config.mesh.update(data=-1, fsdp=1)  # this machine need not be the one that trained
+    config.mesh.update(data=-1, fsdp=1, spatial=1)  # this machine need not be the one that trained
   check_model(workdir, stored, config)
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
   model = models.create(config.model.to_dict(), platform(mesh), differentiated=False)
   store = checkpoints_lib.Checkpoints(workdir, read_only=True)
   try:

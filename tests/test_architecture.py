@@ -20,6 +20,10 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu.commands': set(),
   'hvae_tpu.distributed': set(),
   'hvae_tpu.modes': {'hvae_tpu'},
+  'hvae_tpu.plan': {'hvae_tpu.plan', 'hvae_tpu.runs', 'hvae_tpu.evals', 'hvae_tpu.models'}
+  | {'hvae_tpu.optimizers', 'hvae_tpu.sharding', 'hvae_tpu.state', 'hvae_tpu.train'}
+  | {'hvae_tpu.data', 'hvae_tpu.epochs'},
+  'hvae_tpu.table': {'hvae_tpu.commands', 'hvae_tpu.models', 'hvae_tpu.plan'},
   'hvae_tpu.inference': {'hvae_tpu.evals', 'hvae_tpu.runs', 'hvae_tpu.sharding', 'hvae_tpu.state'}
   | {'hvae_tpu.interruption', 'hvae_tpu.importers.verdict'},
   'hvae_tpu.div_stats': {'hvae_tpu.evals', 'hvae_tpu.inference', 'hvae_tpu.writing'},
@@ -30,7 +34,8 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   | {'hvae_tpu.sharding', 'hvae_tpu.state'},
   'hvae_tpu.state': {'hvae_tpu.sharding', 'hvae_tpu.optimizers'},
   'hvae_tpu.runs': {'hvae_tpu.checkpoints', 'hvae_tpu.data', 'hvae_tpu.models'}
-  | {'hvae_tpu.sharding', 'hvae_tpu.workdir', 'hvae_tpu.state'},
+  | {'hvae_tpu.sharding', 'hvae_tpu.workdir', 'hvae_tpu.state', 'hvae_tpu.optimizers'}
+  | {'hvae_tpu.train'},
   'hvae_tpu.initial_weights': {'hvae_tpu.checkpoints', 'hvae_tpu.state'},
   'hvae_tpu.interruption': set(),
   'hvae_tpu.progress': set(),

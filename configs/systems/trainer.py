@@ -25,7 +25,8 @@ def base() -> ml_collections.ConfigDict:
     cache_mb=1024,  # a training split that takes no more is kept in memory on every host
     num_workers=0,  # reader processes; 0 reads in threads, faster unless decoding is costly
   )
-  config.mesh = dict(data=-1, fsdp=1)  # devices per axis; -1: the rest
+  # Devices per axis; -1: the rest. Along spatial, they share the rows of an example.
+  config.mesh = dict(data=-1, fsdp=1, spatial=1)
   config.train = dict(
     batch_size=32,  # global
     num_steps=1_000_000,
@@ -111,6 +112,16 @@ def base() -> ml_collections.ConfigDict:
     temperature=(1.0,),  # of those: a number or 'linear(a,b)', or one number per level
     columns=8,
     seed=config_dict.placeholder(int),  # None: noise of the encoding, which gives its pictures
+  )
+  config.plan = dict(
+    topology='v5e:4x4',  # slices, with commas; --topology sets it
+    programs=('train', 'eval'),
+    search=False,  # the largest batch of every remat and dtype; always where a program does not fit
+    remats=('blocks', 'convs', 'none'),
+    dtypes=('float32', 'bfloat16'),
+    max_batch=4096,  # global, of the search
+    efficiency=0.1,  # share of the peak that steps are expected to reach
+    effort='',  # of the compiler; EFFORT_O1 takes a quarter of the time, and its memory differs
   )
   config.reset = dict(yes=False)  # really delete
   config.replay = dict(

@@ -21,15 +21,23 @@ def make(model: Any, batches: Callable[..., Iterator]) -> Callable[..., dict[str
     the exact number of examples, which is reported as `num_examples`.
   """
 
-  @jax.jit
-  def sums(params, model_state, batch, step, rng):
-    _, (_, metrics) = model.loss(params, model_state, batch, rng=rng, step=step, train=False)
-    return masked_sums(metrics, batch['mask'])
+  sums = program(model)
 
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, Any]:
     return averages(lambda batch, rng: sums(params, model_state, batch, step, rng), batches(), rng)
 
   return run
+
+
+def program(model: Any) -> Callable[..., tuple[dict[str, Array], Array]]:
+  """(params, model_state, batch, step, rng) -> what `masked_sums` returns of one batch, jitted."""
+
+  @jax.jit
+  def sums(params, model_state, batch, step, rng):
+    _, (_, metrics) = model.loss(params, model_state, batch, rng=rng, step=step, train=False)
+    return masked_sums(metrics, batch['mask'])
+
+  return sums
 
 
 def masked_sums(metrics: dict[str, Array], mask: Array) -> tuple[dict[str, Array], Array]:

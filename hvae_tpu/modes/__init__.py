@@ -5,6 +5,7 @@ from hvae_tpu.modes import (
   div_stats,
   encode,
   evaluate,
+  plan,
   reconstruct,
   replay,
   reset,
@@ -20,6 +21,7 @@ MODES = {
   'reconstruct': reconstruct,
   'encode': encode,
   'decode': decode,
+  'plan': plan,
   'replay': replay,
   'reset': reset,
 }

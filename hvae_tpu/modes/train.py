@@ -19,7 +19,6 @@ from hvae_tpu import (
   evals,
   initial_weights,
   models,
-  optimizers,
   runs,
   sharding,
 )
@@ -42,7 +41,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   """
   first = jax.process_index() == 0
   say = print if first else lambda *_: None
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
   sharding.check_batch_size(config.train.batch_size, mesh)
   if checkpoint != 'latest':
     raise UserError(
@@ -58,15 +57,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     if config.train[key] < 1:
       also = ' (or set config.train.num_epochs)' if key == 'num_steps' else ''
       raise UserError(f'config.train.{key}={config.train[key]} must be at least 1{also}')
-  model = models.create(config.model.to_dict(), runs.platform(mesh))
-  tx, learning_rate = optimizers.create(config.optimizer, config.train.num_steps)
-  train_step = train_lib.make_train_step(
-    model,
-    tx,
-    learning_rate,
-    seed=config.seed,
-    **{k: config.train[k] for k in ('clock', 'ema_decay', 'drop_above', 'skip_advances_step')},
-  )
+  model, tx, train_step = runs.train_step(config, mesh)
   interruption = Interruption()
   evaluations = _evaluations(config, mesh, dataset, interruption)
   checkpoints = Checkpoints(
@@ -238,7 +229,7 @@ def _compile(
 ) -> train_lib.Step:
   say('compiling the train step ...')
   began = time.perf_counter()
-  lowered = train_lib.lower_step(train_step, state, batch)
+  lowered = train_lib.trace_step(train_step, state, batch).lower()
   metrics = lowered.out_info[1]
   if unknown := sorted(set(train.progress) - set(metrics)):
     raise UserError(
@@ -278,7 +269,7 @@ def _describe(
   size = config.train.batch_size
   say(f'{config.name} in {workdir}')
   say(f'{mesh.size} devices ({device}), mesh {axes}; precision {config.train.precision}')
-  say(f'batch {size} = {size // mesh.size} per device, in {jax.process_count()} processes')
+  say(f'batch {size} = {size / mesh.size:g} per device, in {jax.process_count()} processes')
   views = ', '.join(
     f'{role} {dataset.size(view):,} ({view})'
     for role in ('train', 'valid', 'test')

@@ -207,7 +207,7 @@ class BottomUp(nn.Module):
     skips = []
     for run in c.up_runs:
       stack = c.stack(UpBlock, run.count, in_axes=())
-      x, skip = stack(run.cells, run.skip, c.options, name=run.name)(x)
+      x, skip = stack(run.cells, run.skip, c.options, name=run.name)(layers.split_rows(x))
       skips += layers.unstack(skip, run.count) if run.skip else []
       if run.rate > 1:
         x = Pool(run.pooled, run.rate, c.options.dtype, name=run.pool)(x)
@@ -241,7 +241,7 @@ class TopDown(nn.Module):
         y = Unpool(run.cells.width, run.rate, c.options, name=run.unpool)(y)
       stack = c.stack(DownBlock, run.count, in_axes=(0,) * 6)
       y, level = stack(run.cells, c.options, name=run.name)(
-        y,
+        layers.split_rows(y),
         jnp.stack([skips[i] for i in run.levels]) if skips is not None else None,
         noise,
         jnp.stack(latents[mine]) if latents is not None else None,

@@ -190,7 +190,8 @@ class BottomUp(nn.Module):
       if run.scale:
         x = c.kept(Cell)(arch.enc, 2, self.form, name=f'down_{run.scale}')(x)
       stack = c.stack(EncGroup, run.count, in_axes=())
-      x, seen = stack(arch.enc, 0 if c.single else c.num_cells_enc, self.form, name=run.name)(x)
+      stack = stack(arch.enc, 0 if c.single else c.num_cells_enc, self.form, name=run.name)
+      x, seen = stack(layers.split_rows(x))
       acts.append(seen[::-1])
     return acts[::-1]
 
@@ -230,7 +231,7 @@ class TopDown(nn.Module):
       mine, done = slice(done, done + run.count), done + run.count
       stack = c.stack(DecGroup, run.count, in_axes=(0,) * 5)
       s, level = stack(arch.dec, c.num_cells_dec, run.enc_width, form, self.latent, name=run.name)(
-        s,
+        layers.split_rows(s),
         part(seen, slice(-run.count, None)),
         noise[len(levels)],
         jnp.stack(latents[mine]) if latents is not None else None,

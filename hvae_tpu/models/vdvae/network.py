@@ -166,6 +166,7 @@ class Encoder(nn.Module):
       if c.kernel_init == 'lecun':
         fields['last_scale'] = 1.0  # vdvae-jax does not scale the encoder
       stack = c.stack(EncoderBlock, run.count, in_axes=())
+      x = layers.split_rows(x)
       (x, before_last), _ = stack(**fields)((x, x))
       acts[run.res] = before_last if run.rate > 1 else x
       if run.rate > 1:
@@ -199,6 +200,7 @@ class Decoder(nn.Module):
       x = maps.get(run.res, jnp.zeros((num, run.res, run.res, width), c.options.dtype))
       if run.mixin is not None:
         x += layers.upsample_nearest(maps[run.mixin][..., :width], run.res // run.mixin)
+      x = layers.split_rows(x)
       mine = slice(first, first + run.count)
       stack = c.stack(DecoderBlock, run.count, in_axes=(nn.broadcast, 0, 0, 0, 0, 0))
       x, level = stack(zdim=c.zdim, **_block_fields(c, run, c.options, num_blocks))(
