@@ -74,8 +74,8 @@ def make(
   @functools.cache
   def programs(place: jax.sharding.Sharding) -> list[Callable[..., Any]]:
     """Jitted (sample, encode, decode), whose pictures lie as batches do; enough for a row."""
-    devices = len(place.device_set)
-    count = -(-num // devices) * devices
+    parts = sharding.batch_parts(place.mesh)
+    count = -(-num // parts) * parts
 
     def sample(params, model_state, rng, temperature):
       if refresh_iterations:
@@ -92,7 +92,8 @@ def make(
     def decode(params, model_state, latents, rng, given):
       return model.decode(params, model_state, latents, rng, partial_temperature, given)
 
-    return [jax.jit(f, out_shardings=place) for f in (sample, encode, decode)]
+    by_example = sharding.batch_sharding(place.mesh)  # latents have no rows to split
+    return [jax.jit(f, out_shardings=by_example) for f in (sample, encode, decode)]
 
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, np.ndarray]:
     sample_rng, encode_rng, decode_rng = jax.random.split(rng, 3)

@@ -49,11 +49,12 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   )
   count = min(options.num or len(stored), len(stored))
   seed = stored.card['seed'] if options.seed is None else options.seed
-  if stored.card['batch_size'] % trained.run.mesh.size:
+  parts = sharding.batch_parts(trained.run.mesh)
+  if stored.card['batch_size'] % parts:
     raise UserError(
       f'the latents in {folder} were encoded in batches of {stored.card["batch_size"]}, which must '
-      f'divide by the {trained.run.mesh.size} devices here; decode on fewer devices, or encode '
-      f'again with config.evals.batch_size a multiple of them'
+      f'divide by the {parts} devices here; decode on fewer devices, or encode again with '
+      'config.evals.batch_size a multiple of them'
     )
 
   def work(check: Callable[[], None]) -> int:
