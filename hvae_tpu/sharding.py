@@ -86,6 +86,15 @@ def batch_sharding(mesh: Mesh, shape: tuple[int, ...] = ()) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(AXES, *between, SPATIAL))
 
 
+def by_example(batch: jax.Array) -> tuple[jax.sharding.Sharding, int]:
+  """Where the examples of an array of a batch lie, rows aside, and in how many parts."""
+  place = batch.sharding
+  parts = len(batch) // place.shard_shape(batch.shape)[0]
+  if isinstance(place, NamedSharding):
+    place = NamedSharding(place.mesh, PartitionSpec(*place.spec[:1]))
+  return place, parts
+
+
 def put(batch: Any, mesh: Mesh) -> Any:
   """A pytree of this process's rows of a global batch -> global arrays, split over the devices."""
   return jax.tree.map(

@@ -72,9 +72,8 @@ def make(
   kept = [np.arange(levels) < i for i in (*points, levels)]
 
   @functools.cache
-  def programs(place: jax.sharding.Sharding) -> list[Callable[..., Any]]:
-    """Jitted (sample, encode, decode), whose pictures lie as batches do; enough for a row."""
-    parts = sharding.batch_parts(place.mesh)
+  def programs(place: jax.sharding.Sharding, parts: int) -> list[Callable[..., Any]]:
+    """Jitted (sample, encode, decode), whose pictures lie in `place`; enough for a row."""
     count = -(-num // parts) * parts
 
     def sample(params, model_state, rng, temperature):
@@ -92,13 +91,12 @@ def make(
     def decode(params, model_state, latents, rng, given):
       return model.decode(params, model_state, latents, rng, partial_temperature, given)
 
-    by_example = sharding.batch_sharding(place.mesh)  # latents have no rows to split
-    return [jax.jit(f, out_shardings=by_example) for f in (sample, encode, decode)]
+    return [jax.jit(f, out_shardings=place) for f in (sample, encode, decode)]
 
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, np.ndarray]:
     sample_rng, encode_rng, decode_rng = jax.random.split(rng, 3)
     batch = next(iter(batches()))
-    sample, encode, decode = programs(batch['image'].sharding)
+    sample, encode, decode = programs(*sharding.by_example(batch['image']))
     latents, originals = encode(params, model_state, batch, encode_rng)
     # The same noise at every temperature shows what the temperature does.
     draws = [lambda t=t: sample(params, model_state, sample_rng, t) for t in levels_at]
