@@ -80,6 +80,13 @@ def open_trained(
   return Trained(run, weights, eval_params(run.state, weights))
 
 
+def check_least(mode: str, options: ml_collections.ConfigDict, **least: int) -> None:
+  """Raises UserError if an option of a mode is below the least number that it may be."""
+  for key, value in least.items():
+    if options[key] < value:
+      raise UserError(f'config.{mode}.{key}={options[key]} must be at least {value}')
+
+
 def check_methods(model: Any, what: str, needs: tuple[str, ...]) -> None:
   """Raises UserError if the model lacks a method that `what` needs."""
   for name in needs:

@@ -40,9 +40,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'config.decode.keep={options.keep} must lie between 0 and {levels}, the number of groups; '
       f'-1 keeps all'
     )
-  for key, least in (('num', 0), ('columns', 1)):
-    if options[key] < least:
-      raise UserError(f'config.decode.{key}={options[key]} must be at least {least}')
+  inference.check_least('decode', options, num=0, columns=1)
   setting = tuple(options.temperature)
   temperature = temperatures.per_level(
     model, setting[0] if len(setting) == 1 else setting, 'config.decode.temperature'

@@ -75,9 +75,7 @@ def _check(options: Any, quantiles: tuple[float, ...]) -> None:
       f'config.reconstruct.quantiles has {", ".join(twice)} more than once (to six digits); give '
       f'each quantile once'
     )
-  for key, least in (('num_pictures', 0), ('columns', 1)):
-    if options[key] < least:
-      raise UserError(f'config.reconstruct.{key}={options[key]} must be at least {least}')
+  inference.check_least('reconstruct', options, num_pictures=0, columns=1)
 
 
 def _row(
