@@ -109,6 +109,11 @@ class Normal(NamedTuple):
     return prior.logstd - self.logstd - 0.5 + 0.5 * spread / jnp.square(prior.std)
 
 
+def normal_log_prob(x: Array, mean: Array, std: float) -> Array:
+  """Log-density of x under a Gaussian of fixed standard deviation, per element, nats."""
+  return -0.5 * jnp.square((x - mean) / std) - math.log(std * math.sqrt(2 * math.pi))
+
+
 def scale_pixels(image: Array, num_bits: int) -> Array:
   """uint8 -> [-1, 1], on the 2**num_bits levels that keep the upper bits."""
   bin_width = 2 ** (8 - num_bits)

@@ -29,6 +29,7 @@ def base() -> ml_collections.ConfigDict:
   config.train = dict(
     batch_size=32,  # global
     num_steps=1_000_000,
+    num_epochs=config_dict.placeholder(int),  # if set, num_steps follows from it and the data card
     precision='highest',  # of convolutions and matrix products: default, high, highest
     clock='tried',  # what schedules count: updates tried or applied
     ema_decay=config_dict.placeholder(float),  # None: no average of the parameters
@@ -50,7 +51,7 @@ def base() -> ml_collections.ConfigDict:
     weights='ema',  # ema, raw or both
     batch_size=32,  # global
     # every: steps between evaluations on data.valid_split during training; 0: never
-    elbo=dict(every=10_000),
+    elbo=dict(every=10_000, max_batches=0),  # 0: the whole view
     pictures=dict(
       every=10_000,
       num=8,  # images a row
@@ -63,6 +64,17 @@ def base() -> ml_collections.ConfigDict:
     pruned=dict(every=0, share=0.03, max_batches=0),  # variates kept; training batches to rank them
     histograms=dict(every=0),
     bernoulli_baseline=dict(every=0),
+    # Frames predicted from the first `context` of a video.
+    open_loop=dict(
+      every=0,
+      context=36,
+      seq_len=0,  # with the context; 0: data.eval_seq_len
+      num_examples=8,
+      num_samples=1,  # predictions of an example, of which the best counts
+      chunk=0,  # frames predicted at once; 0: about 100
+      ssim_data_range=2.0,  # of the reference, whose pixels lie in [0, 1]; SSIM is higher for it
+      psnr_data_range=1.0,
+    ),
   )
   config.eval = dict(
     names=('elbo',),  # keys of `evals` to run with --mode=eval
@@ -77,6 +89,20 @@ def base() -> ml_collections.ConfigDict:
     temperature_per_level=(),
     num_partial=6,
     partial_temperature=0.1,
+  )
+  config.open_loop = dict(  # as in evals
+    seed=0,
+    split='test',
+    context=36,
+    seq_len=0,
+    batch_size=1,  # examples predicted at once
+    num_examples=100,
+    num_samples=1,
+    chunk=0,
+    ssim_data_range=2.0,
+    psnr_data_range=1.0,
+    grids=True,  # also as pictures
+    grid_strict_reference=False,  # without the last strip, which the reference loses
   )
   config.reset = dict(yes=False)  # really delete
   config.replay = dict(

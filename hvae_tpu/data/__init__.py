@@ -7,6 +7,7 @@ records: each is the fields' raw bytes, little-endian, in the order of the card.
 
 from hvae_tpu.data.batches import batch_spec, eval_batches, train_batches, train_indices
 from hvae_tpu.data.datasets import Dataset, check_required, open_dataset
+from hvae_tpu.data.items import items_of
 from hvae_tpu.data.transforms import TRANSFORMS
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
   'batch_spec',
   'check_required',
   'eval_batches',
+  'items_of',
   'open_dataset',
   'train_batches',
   'train_indices',

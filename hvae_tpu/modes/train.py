@@ -39,6 +39,9 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'--checkpoint={checkpoint} is not for --mode=train, which resumes the latest; start another '
       f'--workdir with --config.train.init_from=DIR'
     )
+  dataset = _open_dataset(config.data)
+  data.check_required(dataset, config.data.train_split, **config.data.require)
+  _resolve_epochs(config, dataset, say)
   for key in ('num_steps', 'log_every'):
     if config.train[key] < 1:
       raise UserError(f'config.train.{key}={config.train[key]} must be at least 1')
@@ -51,8 +54,6 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     seed=config.seed,
     **{k: config.train[k] for k in ('clock', 'ema_decay', 'drop_above', 'skip_advances_step')},
   )
-  dataset = _open_dataset(config.data)
-  data.check_required(dataset, config.data.train_split, **config.data.require)
   interruption = Interruption()
   evaluations = _evaluations(config, mesh, dataset, interruption)
   checkpoints = Checkpoints(
@@ -118,6 +119,23 @@ def _open_dataset(section: Any) -> data.Dataset:
   except DataPrepError as error:
     raise UserError(str(error)) from error
   return data.open_dataset(section.name, section.root)
+
+
+def _resolve_epochs(
+  config: ml_collections.ConfigDict, dataset: data.Dataset, say: Callable[[str], None]
+) -> None:
+  """Sets `train.num_steps` from `train.num_epochs`, where that is given, and the data card."""
+  epochs = config.train.num_epochs
+  if epochs is None:
+    return
+  if epochs < 1:
+    raise UserError(f'config.train.num_epochs={epochs} must be at least 1, or None for num_steps')
+  size = len(data.items_of(dataset, config.data.train_split, config.data.seq_len))
+  config.train.num_steps = -(-epochs * size // config.train.batch_size)
+  say(
+    f'config.train.num_epochs={epochs:,} of {size:,} examples are {config.train.num_steps:,} steps '
+    f'of {config.train.batch_size}'
+  )
 
 
 def _evaluations(
