@@ -7,12 +7,14 @@ size and option from its `config`, so files with other settings are checked just
 import pytest
 
 from tests import golden_files
-from tests.cwvae_checks import forward, trajectory
+from tests.cwvae_checks import forward, official, trajectory
 
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
 KINDS = {
   ('param/encoder/Conv_0/kernel', 'output/eps*/enc_level0'): forward.forward_cases,
   ('param/encoder/Conv_0/kernel', 'output/final_adam_mu/*'): trajectory.trajectory_cases,
+  ('param/*/conv2d/kernel', 'output/default_eps*/loss'): official.official_cases,
+  ('param_converted/*', 'output/intended/loss'): official.converted_cases,
 }
 
 
