@@ -171,7 +171,9 @@ def eval_batches(
   role: str,
   check: Callable[[], None] = lambda: None,
 ) -> Callable[..., Iterator[dict[str, jax.Array]]]:
-  """How evaluations read: `batches(role)`, as `evals` describes; `role` is the default one.
+  """How evaluations read: `batches(role, seq_len, batch_size)`, as `evals` describes.
+
+  `role` is the default one; sizes that are 0 are those of the config.
 
   `check` is called before every batch, and may raise to end an evaluation.
 
@@ -181,14 +183,18 @@ def eval_batches(
   sharding.check_batch_size(config.evals.batch_size, mesh, 'evals.batch_size')
   dataset.size(view_of(config, role))
 
-  def batches(other: str | None = None) -> Iterator[dict[str, jax.Array]]:
+  def batches(
+    other: str | None = None, seq_len: int = 0, batch_size: int = 0
+  ) -> Iterator[dict[str, jax.Array]]:
+    if batch_size:
+      sharding.check_batch_size(batch_size, mesh, 'open_loop.batch_size')
     source = data.eval_batches(
       dataset,
       view_of(config, other or role),
-      batch_size=config.evals.batch_size,
+      batch_size=batch_size or config.evals.batch_size,
       seed=config.seed,
       fields=config.data.fields,
-      seq_len=config.data.eval_seq_len,
+      seq_len=seq_len or config.data.eval_seq_len,
       transforms=config.data.eval_transforms,
       process_index=jax.process_index(),
       process_count=jax.process_count(),

@@ -7,7 +7,7 @@ size and option from its `config`, so files with other settings are checked just
 import pytest
 
 from tests import golden_files
-from tests.cwvae_checks import forward, official, trajectory
+from tests.cwvae_checks import forward, official, pieces, trajectory
 
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
 KINDS = {
@@ -15,6 +15,7 @@ KINDS = {
   ('param/encoder/Conv_0/kernel', 'output/final_adam_mu/*'): trajectory.trajectory_cases,
   ('param/*/conv2d/kernel', 'output/default_eps*/loss'): official.official_cases,
   ('param_converted/*', 'output/intended/loss'): official.converted_cases,
+  ('output/ssim', 'output/reset_mask_*'): pieces.evaluation_cases,
 }
 
 

@@ -69,6 +69,7 @@ def base() -> ml_collections.ConfigDict:
       every=0,
       context=36,
       seq_len=0,  # with the context; 0: data.eval_seq_len
+      batch_size=0,  # examples predicted at once; 0: evals.batch_size
       num_examples=8,
       num_samples=1,  # predictions of an example, of which the best counts
       chunk=0,  # frames predicted at once; 0: about 100

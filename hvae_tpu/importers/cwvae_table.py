@@ -10,7 +10,12 @@ from hvae_tpu.models.protocol import Batch
 
 GATES = ('r', 'z', 'n')  # reset, update, new: how ours are stacked
 # Ours -> the port's, inside `RSSMPrior_0` and `RSSMPosterior_0`.
-LAYERS = {'input': 'Dense_0', 'hidden': 'Dense_1', 'mean': 'Dense_2', 'std': 'Dense_3'}
+LAYERS = {
+  ('{}_input',): 'Dense_0',
+  ('{}_hidden',): 'Dense_1',
+  ('{}_head', 'mean'): 'Dense_2',
+  ('{}_head', 'std'): 'Dense_3',
+}
 
 
 def example(model: CWVAE) -> Batch:
@@ -34,7 +39,7 @@ def entries(model: CWVAE) -> list[Entry]:
     for side in ('prior', 'posterior'):
       for ours, theirs in LAYERS.items():
         key = f'{name}/RSSM{side.capitalize()}_0/{theirs}'
-        rows += _layer((*path, f'{side}_{ours}'), key)
+        rows += _layer((*path, *(part.format(side) for part in ours)), key)
     rows += _gru((*path, 'gru'), f'{name}/RSSMPrior_0/GRUCell_0')
   rows += _layer(('decoder', 'dense'), 'decoder/Dense_0')
   for i in range(4):

@@ -1,5 +1,12 @@
 """The command-line modes by name: modules with `run(config, workdir, checkpoint) -> exit code`."""
 
-from hvae_tpu.modes import evaluate, replay, reset, sample, train
+from hvae_tpu.modes import evaluate, open_loop, replay, reset, sample, train
 
-MODES = {'train': train, 'eval': evaluate, 'sample': sample, 'reset': reset, 'replay': replay}
+MODES = {
+  'train': train,
+  'eval': evaluate,
+  'sample': sample,
+  'open_loop': open_loop,
+  'reset': reset,
+  'replay': replay,
+}

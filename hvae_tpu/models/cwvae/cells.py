@@ -7,6 +7,7 @@ where the posterior goes on. What is left inside is the sampled latent's way to 
 Products are taken in `dtype`; states, distributions and the sums of products are float32.
 """
 
+import math
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -72,12 +73,18 @@ class Options(NamedTuple):
 
   def kernel_init(self):
     """Kernels: truncated normal by the fan-in (the port), or uniform by both fans (Keras)."""
-    return nn.initializers.lecun_normal() if self.init == 'lecun' else layers.glorot_uniform()
+    return lecun_normal if self.init == 'lecun' else layers.glorot_uniform()
 
   def product(self, x: Array, kernel: Array) -> Array:
     """x [..., n] @ kernel [n, m], float32."""
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
+
+
+def lecun_normal(rng: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+  """As Flax has it; drawn with two axes, since those of a convolution compile slowly on a CPU."""
+  flat = (math.prod(shape[:-1]), shape[-1])
+  return nn.initializers.lecun_normal()(rng, flat, dtype).reshape(shape)
 
 
 class Weights(NamedTuple):
@@ -132,6 +139,22 @@ class Gru(nn.Module):
     return (beside(gates), bias.reshape(-1)), (beside(recurrent), new_bias)
 
 
+class Head(nn.Module):
+  """Two layers as one, with what `SHIFT` adds to the deviations in the bias."""
+
+  options: Options
+
+  @nn.compact
+  def __call__(self) -> tuple[Array, Array]:
+    """`Weights.head`."""
+    c = self.options
+    shape = (c.embed, c.stoch)
+    mean = Affine(shape, c.kernel_init(), name='mean')()
+    std = Affine(shape, c.kernel_init(), name='std')()
+    kernel = jnp.concatenate([mean[0], std[0]], axis=1)
+    return kernel, jnp.concatenate([mean[1], std[1] + SHIFT * std[0].sum(0)])
+
+
 def beside(gates: Array) -> Array:
   """[3, n, m] -> [n, 3 m]."""
   return jnp.moveaxis(gates, 0, 1).reshape(gates.shape[1], -1)
@@ -144,7 +167,7 @@ def per_gate(initializer, joint: bool):
     gates, n, m = shape
     if joint:
       return jnp.moveaxis(initializer(rng, (n, gates * m)).reshape(n, gates, m), 1, 0)
-    return jnp.stack([initializer(key, (n, m)) for key in jax.random.split(rng, gates)])
+    return jax.vmap(lambda key: initializer(key, (n, m)))(jax.random.split(rng, gates))
 
   return initialize
 
@@ -185,7 +208,7 @@ class Cell(nn.Module):
       context = context.repeat(repeats, axis=1)[:, :num].swapaxes(0, 1)
     gates, recurrent = Gru(c, name='gru')()
     hidden = Affine((c.deter, c.embed), init, name='prior_hidden')()
-    prior_head = self._head('prior')
+    prior_head = Head(c, name='prior_head')()
     weights = Weights(kernel[: c.stoch], gates, recurrent, hidden[0], None, prior_head)
     given = jnp.broadcast_to(hidden[1], (num, 1, c.embed))
     if features is not None:
@@ -195,7 +218,7 @@ class Cell(nn.Module):
       weights = weights._replace(
         hidden=first[: c.deter],
         second=Affine((c.embed, c.embed), init, name='posterior_hidden')(),
-        head=self._head('posterior'),
+        head=Head(c, name='posterior_head')(),
       )
     keep = jnp.ones(num) if keep is None else keep
     state, (det, sample, raw) = run(c, weights, state, (context, given, noise, keep))
@@ -205,16 +228,6 @@ class Cell(nn.Module):
       h = nn.relu(c.product(det, hidden[0]) + hidden[1])
       prior = distribution(c, c.product(h, prior_head[0]) + prior_head[1])
     return Ticks(prior, posterior, sample, det), state
-
-  def _head(self, name: str) -> tuple[Array, Array]:
-    """`Weights.head`: two layers as one, with what `SHIFT` adds to the deviations in the bias."""
-    c = self.options
-    mean, std = (
-      Affine((c.embed, c.stoch), c.kernel_init(), name=f'{name}_{part}')()
-      for part in ('mean', 'std')
-    )
-    kernel = jnp.concatenate([mean[0], std[0]], axis=1)
-    return kernel, jnp.concatenate([mean[1], std[1] + SHIFT * std[0].sum(0)])
 
 
 def distribution(options: Options, raw: Array) -> Normal:
