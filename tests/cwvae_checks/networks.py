@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hvae_tpu.importers import cwvae_table, tables
+from hvae_tpu.importers import cwvae_jax, tables
 from hvae_tpu.importers.golden import Tolerance
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.cwvae import CWVAE
@@ -55,7 +55,7 @@ def model_of(config: Mapping[str, Any]) -> CWVAE:
 
 @functools.cache
 def entries(model: CWVAE) -> list[Entry]:
-  return cwvae_table.entries(model)
+  return cwvae_jax.entries(model)
 
 
 def read_params(golden: Golden, model: CWVAE) -> Any:
