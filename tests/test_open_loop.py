@@ -153,12 +153,11 @@ def test_life_of_a_run(root, tmp_path, capsys):
   config = demo_moving_mnist.get_config('cwvae,debug')
   config.data.root = str(root)
   config.train.num_epochs = 2
-  config.train.batch_size = 9
   config.open_loop.num_samples = 2
   config.evals.open_loop.every = 6
   config.evals.elbo.every = 0
   assert train.run(config, tmp_path, 'latest') == 0
-  assert 'num_epochs=2 of 24 examples are 6 steps of 9' in capsys.readouterr().out
+  assert 'num_epochs=2 of 24 examples are 6 steps of 8' in capsys.readouterr().out
   assert (tmp_path / 'train' / 'open_loop' / 'films-6.gif').read_bytes().startswith(b'GIF8')
 
   assert mode.run(config, tmp_path, 'latest') == 0

@@ -89,7 +89,7 @@ def debug(config: ml_collections.ConfigDict) -> dict:
     evals=dict(
       batch_size=8,
       elbo=dict(every=20, max_batches=2),
-      open_loop=dict(every=20, context=8, num_examples=2),
+      open_loop=dict(every=20, context=8, seq_len=0, num_examples=2),
     ),
-    open_loop=dict(context=8, num_examples=2),
+    open_loop=dict(context=8, seq_len=0, num_examples=2),
   )

@@ -96,7 +96,7 @@ def base() -> ml_collections.ConfigDict:
     split='test',
     context=36,
     seq_len=0,
-    batch_size=1,  # examples predicted at once
+    batch_size=0,
     num_examples=100,
     num_samples=1,
     chunk=0,
