@@ -65,10 +65,10 @@ def _radam(c: Any) -> optax.GradientTransformation:
 
 OPTIMIZERS = {
   'adam': _adam,
-  'adam_keras': _adam_keras,
   'adamw': _adamw,
   'adamax': _adamax,
   'radam': _radam,
+  'adam_keras': _adam_keras,
 }
 
 # A schedule is (section, num_steps) -> factor of the learning rate at a step.
