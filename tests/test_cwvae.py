@@ -249,7 +249,7 @@ def test_initial_weights_of_keras():
   kernel = cells.beside(params['cells_0']['gru']['recurrent_kernel'])
   np.testing.assert_allclose(kernel @ kernel.T, np.eye(16), atol=1e-5)
   gates = cells.beside(params['cells_0']['gru']['input_kernel'])
-  assert np.abs(gates).max() <= (6 / (8 + 48)) ** 0.5
+  assert np.abs(gates).max() <= (6 / (16 + 48)) ** 0.5
 
 
 @pytest.mark.parametrize(

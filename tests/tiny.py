@@ -73,10 +73,10 @@ SYSTEMS = {
       tmp_abs_factor=2,
       filters=1,
       enc_dense_layers=2,
-      enc_dense_embed_size=8,
+      enc_dense_embed_size=16,
       cell_stoch_size=2,
       cell_deter_size=8,
-      cell_embed_size=8,
+      cell_embed_size=16,  # with fewer, all units of a layer may end up at zero
       dec_stddev=0.4,
       convolutions='products',
     ),
