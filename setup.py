@@ -21,6 +21,8 @@ TRAINING = [
   'numpy >= 2.2, < 3',  # host-side arrays
   'optax >= 0.2.8, < 0.3',  # optimizers
   'orbax-checkpoint >= 0.12.8, < 0.13',  # checkpoints
+  'pyyaml >= 6, < 7',  # settings of mgp123/nvae
+  'matplotlib >= 3.9, < 4',  # rate-distortion curves
   'ml_dtypes >= 0.5, < 1',  # bfloat16 in foreign files of weights; a dependency of jax
   'pillow >= 11, < 14',  # PNG and GIF files
   'safetensors >= 0.6, < 1',  # exchange format of weights: no code in files, checked offsets
@@ -75,6 +77,7 @@ setup(
     'test': [
       'hypothesis >= 6.100, < 7',  # property tests of the distributions
       'pytest >= 8, < 10',  # runs the tests
+      'pytest-xdist >= 3.6, < 4',  # in several processes
       'ruff >= 0.9, < 1',  # style
       *PHOTOS,
       *VIDEO,

@@ -6,6 +6,7 @@ is refused before anything is read, and no more bytes are read than a file of it
 
 import dataclasses
 import functools
+import io
 import os
 import pathlib
 import stat
@@ -80,6 +81,14 @@ def open_archive(path: pathlib.Path) -> Archive:
     return Archive(path, kind, tuple(sorted(_unpack_gzipped(path))))
   recognise.refuse_page(path)
   raise DataPrepError(f'{path} must be a folder, zip or tar, but its content is: {kind}')
+
+
+def check_unpacked(file: pathlib.Path | io.BytesIO, origin: str) -> None:
+  """Raises DataPrepError if an npz would unpack to more than any raw file has."""
+  with zipfile.ZipFile(file) as archive:
+    size = sum(info.file_size for info in archive.infolist())
+  if size > MAX_NPZ:
+    raise DataPrepError(f'{origin} unpacks to {size} bytes, more than the {MAX_NPZ} allowed')
 
 
 def _list_folder(path: pathlib.Path) -> tuple[str, ...]:
@@ -203,7 +212,8 @@ def _read_file(path: pathlib.Path) -> bytes:
 
 
 def _is_ignored(name: str) -> bool:
-  return name.startswith(_IGNORED[0]) or name.rsplit('/', 1)[-1] in _IGNORED
+  last = name.rsplit('/', 1)[-1]  # `._*` are what macOS adds
+  return name.startswith(_IGNORED[0]) or last in _IGNORED or last.startswith('._')
 
 
 def _check_name(path: pathlib.Path, name: str) -> None:

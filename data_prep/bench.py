@@ -48,31 +48,34 @@ def _parser() -> argparse.ArgumentParser:
   add('name', metavar='NAME', help='the data set')
   add('--out', metavar='DIR', help='folder of all data sets ($HVAE_DATA, data)')
   add('--view', metavar='VIEW', help='which view (the first)')
-  add('--batch', metavar='N', type=int, default=128, help='examples in a batch (128)')
+  add('--batch', metavar='N', type=build.number, default=128, help='examples in a batch (128)')
   add('--workers', metavar='N,N', type=_numbers, default=(0,), help='worker processes to try (0)')
-  add('--epochs', metavar='N', type=int, default=10, help='passes over the view a round (10)')
+  add(
+    '--epochs', metavar='N', type=build.number, default=10, help='passes over the view a round (10)'
+  )
   add('--seq_len', metavar='N', type=int, default=0, help='frames of an example of a video (all)')
   add('--transforms', metavar='T,T', default='', help='as in config.data.train_transforms')
   return parser
 
 
 def _bench(dataset: data.Dataset, view: str, options: argparse.Namespace) -> None:
-  count, batch = dataset.size(view), options.batch
+  batch, seq_len = options.batch, options.seq_len
+  count = data.num_examples(dataset, view, seq_len)
   if batch > count:
     raise UserError(f'--batch={batch} is larger than the view {view!r} with {count} examples')
   batches = max(1, count * options.epochs // batch)
-  size = sum(
-    int(np.prod(field['shape'], dtype=np.int64)) * np.dtype(field['dtype']).itemsize
-    for field in dataset.card['fields'].values()
-  )
+  size = _example_size(dataset, view, seq_len)
   print(f'{dataset.card["name"]} {view}: {count} examples of {size} bytes; {batches} batches')
   ceiling = None
   if count * size <= _MAX_IN_MEMORY:
-    ceiling = _measure(lambda: _loop(_load(dataset, view), batch), batches, batch)
+    arrays = _load(dataset, view, seq_len)
+    ceiling = _measure(lambda: _loop(arrays, batch), batches, batch)
     _print('NumPy loop in memory', ceiling, size)
   else:
     print(f'NumPy loop: left out, as {count * size / 1e9:.1f} GB are more than it may hold')
+  # A record of a video is a part of an example, so bytes are counted, not records.
   raw = _measure(lambda: _read_raw(dataset, view, batch), batches, batch)
+  raw = raw * _record_size(dataset) / size
   _print('raw reads', raw, size, ceiling)
   for number in options.workers:
     pipeline = functools.partial(
@@ -105,12 +108,26 @@ def _measure(make: Callable[[], Iterator[object]], batches: int, batch: int) -> 
   return statistics.median(rates[1:])  # the first also starts threads or processes
 
 
-def _load(dataset: data.Dataset, view: str) -> dict[str, np.ndarray]:
+def _load(dataset: data.Dataset, view: str, seq_len: int) -> dict[str, np.ndarray]:
   """All examples of a view, by field."""
-  source = data.eval_batches(dataset, view, batch_size=1024)
-  batches = list(source)
-  count = dataset.size(view)
-  return {name: np.concatenate([b[name] for b in batches])[:count] for name in batches[0]}
+  batches = list(data.eval_batches(dataset, view, batch_size=1, seq_len=seq_len))
+  return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def _example_size(dataset: data.Dataset, view: str, seq_len: int) -> int:
+  """Bytes of one example, without reading one more than needed."""
+  batches = data.eval_batches(dataset, view, batch_size=1, seq_len=seq_len)
+  first = next(batches)
+  batches.close()
+  return sum(array.nbytes for name, array in first.items() if name != 'mask')
+
+
+def _record_size(dataset: data.Dataset) -> int:
+  """Bytes of one record."""
+  return sum(
+    int(np.prod(field['shape'], dtype=np.int64)) * np.dtype(field['dtype']).itemsize
+    for field in dataset.card['fields'].values()
+  )
 
 
 def _loop(arrays: dict[str, np.ndarray], batch: int) -> Iterator[dict[str, np.ndarray]]:

@@ -15,6 +15,7 @@ from data_prep.builders import ALIASES, BUILDERS
 from data_prep.errors import DataPrepError
 from data_prep.request import SOURCES, About, Request
 
+_MOST_JOBS = 8  # by default: each process may hold an index of a million files
 _EXTRA = "pip install -e '.[data]'"
 
 
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raw=options.raw,
         variant=options.variant,
         called=options.called,
-        jobs=options.jobs or os.cpu_count() or 1,
+        jobs=options.jobs or min(os.cpu_count() or 1, _MOST_JOBS),
         unverified=options.unverified,
       )
   except DataPrepError as error:
@@ -128,8 +129,8 @@ def _parser() -> argparse.ArgumentParser:
   add('--variant', metavar='V', help='which form is meant; see the builder of the set')
   add('--out', metavar='DIR', help='folder of all data sets ($HVAE_DATA, data)')
   add('--as', metavar='NAME', dest='called', help='another name for the result')
-  add('--limit', metavar='N', type=_number, help='first N records of each split')
-  add('--jobs', metavar='N', type=_number, help='writing processes (one for each core)')
+  add('--limit', metavar='N', type=number, help='first N records of each split')
+  add('--jobs', metavar='N', type=number, help='writing processes (one for each core, 8 at most)')
   add('--unverified', action='store_true', help='take files that are not the published bytes')
   add('--list', action='store_true', help='list the data sets and stop')
   return parser
@@ -163,6 +164,8 @@ def _check(
     raise DataPrepError(f'--variant={variant}: {name} has {choices}')
   if called != pathlib.PurePath(called).name or called in ('..', 'downloads'):
     raise DataPrepError(f'--as={called} must be the name of a folder, without a path')
+  if called != name and called.startswith('demo_'):
+    raise DataPrepError(f'--as={called}: names that begin with demo_ are for the embedded sets')
 
 
 def _module(name: str) -> ModuleType:
@@ -174,7 +177,8 @@ def _module(name: str) -> ModuleType:
     raise DataPrepError(f'building {name} needs {error.name}; run: {_EXTRA}') from error
 
 
-def _number(text: str) -> int:
+def number(text: str) -> int:
+  """A whole number from 1 on out of an argument; argparse shows the error."""
   if not text.isdecimal() or int(text) < 1:
     raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not '{text}'")
   return int(text)

@@ -110,7 +110,9 @@ def measure(folder: pathlib.Path, splits: Mapping[str, Any], fields: Mapping[str
   keys = {}
   for split, spec in splits.items():
     found = []
-    for records in (group for shard in spec['shards'] for group in _read_groups(folder, shard)):
+    for records in (
+      group for shard in spec['shards'] for group in _read_groups(folder, shard, size)
+    ):
       if any(len(record) != size for record in records):
         raise DataPrepError(
           f"{folder}: a record of split '{split}' does not have the {size} bytes that the card's "
@@ -171,9 +173,11 @@ def _field_size(field: Mapping[str, Any]) -> int:
   return int(np.prod(field['shape'], dtype=np.int64)) * np.dtype(field['dtype']).itemsize
 
 
-def _read_groups(folder: pathlib.Path, shard: Mapping[str, Any]) -> Iterator[list[bytes]]:
-  """All records of a shard in groups of some megabytes."""
-  group = max(1, _READ_AT_ONCE * shard['count'] // shard['bytes'])
+def _read_groups(
+  folder: pathlib.Path, shard: Mapping[str, Any], size: int
+) -> Iterator[list[bytes]]:
+  """All records of a shard, of `size` bytes each, in groups of some megabytes."""
+  group = max(1, _READ_AT_ONCE // size)
   try:
     reader = array_record_module.ArrayRecordReader(str(folder / shard['file']))
     for start in range(0, shard['count'], group):

@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
       print(f'[ok] {folder}: all shards, records, pixels and views are as the card says')
       print('\n'.join(card.check_list(_read_card(folder))))
     return 1 if found else 0
+  except BrokenPipeError:  # `check NAME | head`
+    sys.stderr.close()
+    return 1
   except DataPrepError as error:
     print(f'data_prep.check: {error}', file=sys.stderr)
     return 2

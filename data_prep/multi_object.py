@@ -127,7 +127,7 @@ class ArrayScenes:
       try:
         image, masks = group['imgs'][index], group['masks'][index]
         rows = group['factors'][index] if 'factors' in group else None
-      except (OSError, ValueError, IndexError) as error:
+      except Exception as error:  # damage shows as many types
         raise DataPrepError(
           f'{self.path}: scene {index} cannot be read ({error}); fetch the file anew'
         ) from error
@@ -172,11 +172,14 @@ def _check_shapes(
   columns: Mapping[str, tuple[int, ...]],
   image: tuple[int, ...],
 ) -> None:
-  shapes = {name: one.shape for name, one in group.items() if isinstance(one, h5py.Dataset)}
+  try:
+    shapes = {name: one.shape for name, one in group.items() if isinstance(one, h5py.Dataset)}
+  except Exception as error:  # damage shows as many types
+    raise DataPrepError(f'{path} is a damaged h5 file ({error}); fetch it anew') from error
   if not {'imgs', 'masks'} <= set(shapes):
     raise DataPrepError(
       f'{path}: the group {group.name[1:]} must hold imgs and masks, but holds: '
-      f'{", ".join(group) or "nothing"}; scenes without masks are another data set'
+      f'{", ".join(map(str, group)) or "nothing"}; scenes without masks are another data set'
     )
   images, masks = shapes['imgs'], shapes['masks']
   height, width, channels = image

@@ -13,7 +13,7 @@ from typing import Protocol
 import warnings
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from data_prep import archives, recognise, tfrecords
 from data_prep.errors import DataPrepError
@@ -34,6 +34,10 @@ class Pictures(Protocol):
 
   def read(self, index: int) -> np.ndarray:
     """One picture, uint8 [H, W, C]; DataPrepError if it is damaged."""
+
+
+# Of Pillow. Others are left out: EPS, for one, would start another program.
+FORMATS = ('PNG', 'JPEG', 'BMP', 'WEBP', 'GIF', 'TIFF', 'PPM')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +61,7 @@ class EncodedPictures:
   indices: tuple[int, ...]
   mode: str = 'RGB'  # of Pillow: pictures of another mode are refused, or converted if so asked
   convert: bool = False
+  format: str = ''  # of Pillow: pictures of another format are refused; '' takes any
 
   @property
   def kind(self) -> str:
@@ -68,13 +73,15 @@ class EncodedPictures:
 
   def read(self, index: int) -> np.ndarray:
     origin = f'{self.archive.path}: {self.names[index]}'
-    return decode(self.archive.read(self.indices[index]), origin, self.mode, self.convert)
-
-  def format(self, index: int) -> str:
-    """The file format of one picture by its content: `PNG`, `JPEG`, ..."""
-    origin = f'{self.archive.path}: {self.names[index]}'
-    with _opened(self.archive.read(self.indices[index]), origin) as image:
-      return image.format
+    data = self.archive.read(self.indices[index])
+    if self.format:
+      with _opened(data, origin) as image:
+        if image.format != self.format:
+          raise DataPrepError(
+            f'{origin} is a {image.format} file, but the originals are {self.format} files: a '
+            're-compressed copy, whose likelihoods are not comparable'
+          )
+    return decode(data, origin, self.mode, self.convert)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,13 +181,20 @@ def decode(data: bytes, origin: str, mode: str = 'RGB', convert: bool = False) -
   return pixels.reshape(*pixels.shape[:2], -1)
 
 
-def refuse_copies(found: Pictures, path: pathlib.Path, advice: str) -> None:
-  """Raises DataPrepError if pictures that were published as PNG files are of another format."""
-  if isinstance(found, EncodedPictures) and (kind := found.format(0)) != 'PNG':
-    raise DataPrepError(
-      f'{path} holds {kind} files: a re-compressed copy, whose likelihoods are not comparable; '
-      f'{advice}'
-    )
+def originals(found: Pictures, advice: str) -> Pictures:
+  """The same pictures, of which each must be a PNG file, as they were published.
+
+  Raises:
+    DataPrepError: the first one is of another format; it is the first that is ever read.
+  """
+  if not isinstance(found, EncodedPictures):
+    return found
+  found = dataclasses.replace(found, format='PNG')
+  try:
+    found.read(0)
+  except DataPrepError as error:
+    raise DataPrepError(f'{error}; {advice}') from error
+  return found
 
 
 @contextlib.contextmanager
@@ -189,7 +203,7 @@ def _opened(data: bytes, origin: str) -> Iterator[Image.Image]:
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('error', Image.DecompressionBombWarning)
-      with Image.open(io.BytesIO(data)) as image:
+      with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         yield image
   except DataPrepError:
     raise
@@ -199,7 +213,11 @@ def _opened(data: bytes, origin: str) -> Iterator[Image.Image]:
       'make it smaller or take it out'
     ) from error
   except Exception as error:  # damage shows as many types
-    found = 'it is a web page' if data[:64].lstrip().lower().startswith(b'<') else error
+    found = error
+    if data[:64].lstrip().lower().startswith(b'<'):
+      found = 'it is a web page'
+    elif isinstance(error, UnidentifiedImageError):
+      found = f'it is none of {", ".join(FORMATS)}'
     raise DataPrepError(f'{origin} cannot be read as a picture: {found}') from error
 
 
@@ -221,8 +239,10 @@ def open_pictures(path: pathlib.Path, *, mode: str = 'RGB', convert: bool = Fals
     return RecordPictures((tfrecords.index_file(path),), 'TFRecord')
   if kind not in ('folder', 'zip', 'tar', 'tar.gz'):
     recognise.refuse_page(path)
+    unread = ', which is not read' if kind == 'lmdb' else ''
     raise DataPrepError(
-      f'{path} must be a folder, zip, tar, npy or TFRecord of pictures, but its content is: {kind}'
+      f'{path} must be a folder, zip, tar, npy or TFRecord of pictures, but its content is: '
+      f'{kind}{unread}'
     )
   archive = archives.open_archive(path)
   names = tuple(enumerate(archive.names))

@@ -40,7 +40,7 @@ def container_of(path: pathlib.Path) -> str:
 
 def refuse_page(path: pathlib.Path) -> None:
   """Raises DataPrepError if a file is a web page, which is what a used-up quota gives."""
-  if _kind_of_bytes(_head(path)) == 'html':
+  if path.is_file() and _kind_of_bytes(_head(path)) == 'html':
     raise DataPrepError(
       f'{path} is a web page, not data (its server asked for a login or its quota was used up); '
       'fetch the file in a browser and give it with --raw=PATH'

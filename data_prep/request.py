@@ -8,16 +8,12 @@ SOURCES = ('auto', 'local', 'tfds', 'download')
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFile:
-  """A published file. `sha256` is None where nobody published it; then its bytes go unchecked.
-
-  `enforced` is False where the hash is known from hearsay only: a difference then warns.
-  """
+  """A published file. `sha256` is None where nobody published it; then its bytes go unchecked."""
 
   name: str
   url: str
   bytes: int | None = None
   sha256: str | None = None
-  enforced: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

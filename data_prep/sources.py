@@ -4,6 +4,9 @@ import hashlib
 import importlib.metadata
 import pathlib
 
+from tqdm import tqdm
+
+from data_prep import progress
 from data_prep.errors import DataPrepError
 
 
@@ -66,10 +69,9 @@ def check_files(found: dict[str, str], known: dict[str, str]) -> tuple[str, ...]
 
 
 def sha256_folder(path: pathlib.Path) -> str:
-  """Hex SHA-256 over the sorted names and sizes of all files below a folder."""
-  lines = sorted(
-    f'{file.relative_to(path).as_posix()} {file.stat().st_size}'
-    for file in path.rglob('*')
-    if file.is_file()
-  )
-  return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
+  """Hex SHA-256 over the sorted names of all files below a folder, and the SHA-256 of each."""
+  names = sorted(file.relative_to(path).as_posix() for file in path.rglob('*') if file.is_file())
+  whole = hashlib.sha256()
+  for name in tqdm(names, desc=f'hashing {path.name}', unit='file', **progress.QUIET):
+    whole.update(f'{name} {sha256_file(path / name)}\n'.encode())
+  return whole.hexdigest()

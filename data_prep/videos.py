@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import io
 import pathlib
+import re
 from typing import Protocol
 
 import av
@@ -20,6 +21,11 @@ from data_prep.pictures import RecordPictures
 
 _FILMS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 _SUFFIXES = (*_FILMS, '.gif', '.npz', '.npy')
+_FILM_MAGIC = {  # format of FFmpeg -> how a file begins
+  'mp4': re.compile(rb'....(ftyp|moov|mdat|free|wide)', re.DOTALL),
+  'avi': re.compile(rb'RIFF....AVI ', re.DOTALL),
+  'matroska': re.compile(rb'\x1aE\xdf\xa3'),
+}
 _FORMATS = {1: 'gray', 3: 'rgb24'}  # channels -> of PyAV
 _MODES = {1: 'L', 3: 'RGB'}  # channels -> of Pillow
 _MAX_FRAMES = 100_000  # of one video
@@ -115,11 +121,15 @@ def decode(data: bytes, origin: str, channels: int) -> np.ndarray:
   if data[:6] == b'\x93NUMPY' or data[:4] == b'PK\x03\x04':
     return _load_array(data, origin, channels)
   is_gif = data[:6] in (b'GIF87a', b'GIF89a')
-  frames = []
+  frames, size = [], 0
   try:
     for frame in _gif_frames(data, channels) if is_gif else _film_frames(data, channels):
-      if len(frames) == _MAX_FRAMES:
-        raise DataPrepError(f'{origin} has more than {_MAX_FRAMES} frames; cut it into parts')
+      size += frame.nbytes
+      if len(frames) == _MAX_FRAMES or size > archives.MAX_NPZ:
+        raise DataPrepError(
+          f'{origin} has more than {_MAX_FRAMES} frames or {archives.MAX_NPZ} bytes of pixels; cut '
+          'it into parts or make it smaller'
+        )
       frames.append(frame.reshape(*frame.shape[:2], channels))
   except DataPrepError:
     raise
@@ -167,7 +177,10 @@ def open_prepared(path: pathlib.Path, split: str, channels: int) -> PreparedVide
 
 
 def _film_frames(data: bytes, channels: int) -> Iterator[np.ndarray]:
-  with av.open(io.BytesIO(data)) as container:
+  kind = next((kind for kind, magic in _FILM_MAGIC.items() if magic.match(data)), None)
+  if kind is None:  # other formats are texts that name further files to open
+    raise ValueError(f'it is none of {", ".join(_FILM_MAGIC)}')
+  with av.open(io.BytesIO(data), format=kind) as container:
     stream = container.streams.video[0]
     stream.thread_type = 'NONE'  # frames come out the same; processes share the cores already
     for frame in container.decode(stream):
@@ -175,7 +188,7 @@ def _film_frames(data: bytes, channels: int) -> Iterator[np.ndarray]:
 
 
 def _gif_frames(data: bytes, channels: int) -> Iterator[np.ndarray]:
-  with Image.open(io.BytesIO(data)) as image:
+  with Image.open(io.BytesIO(data), formats=('GIF',)) as image:
     for frame in ImageSequence.Iterator(image):
       yield np.asarray(frame.convert(_MODES[channels]))
 
@@ -192,11 +205,15 @@ def _stack(frames: Sequence[np.ndarray], origin: str) -> np.ndarray:
 def _load_array(data: bytes, origin: str, channels: int) -> np.ndarray:
   """An npy, or the array `video` of an npz (or its only one): uint8 [T, H, W, C] or [T, H, W]."""
   try:
+    if data[:4] == b'PK\x03\x04':
+      archives.check_unpacked(io.BytesIO(data), origin)
     loaded = np.load(io.BytesIO(data), allow_pickle=False)
     if not isinstance(loaded, np.ndarray):
       loaded = loaded[
         'video' if 'video' in loaded.files or len(loaded.files) > 1 else loaded.files[0]
       ]
+  except DataPrepError:
+    raise
   except Exception as error:  # zip and header damage shows as many types
     raise DataPrepError(f'{origin} has no readable array `video` ({error})') from error
   video = loaded[..., np.newaxis] if loaded.ndim == 3 else loaded

@@ -2,9 +2,11 @@
 
     --from=openai_vdvae --source=FILE [--ema=FILE] --config=configs/cifar10.py --workdir=DIR
     --to=safetensors --workdir=DIR [--checkpoint=best] --output=FILE
+    --hparams=FILE.cfg --output=CONFIG.py
 
 The first makes a work directory that `--mode=eval`, `--mode=sample` and `train.init_from` take. All
-that is known of the weights' correctness is printed and stored with them.
+that is known of the weights' correctness is printed and stored with them. The last makes a config
+of the settings beside a checkpoint of Efficient-VDVAE, for --config=CONFIG.py.
 """
 
 import sys
@@ -27,7 +29,13 @@ VERIFY_EXAMPLES = flags.DEFINE_integer(
   'verify_examples', 0, 'Number of test examples to measure bits/dim on.', lower_bound=0
 )
 TO = flags.DEFINE_enum('to', None, ['safetensors'], 'Format to write a run in.')
+HPARAMS = flags.DEFINE_string(
+  'hparams', '', 'hparams-*.cfg of Efficient-VDVAE, to write as a config of ours to --output.'
+)
 OUTPUT = flags.DEFINE_string('output', '', 'File to write.')
+
+
+NEEDED = {'from': ('source', 'workdir'), 'to': ('output', 'workdir'), 'hparams': ('output',)}
 
 
 def main(argv: list[str]) -> int:
@@ -38,12 +46,15 @@ def main(argv: list[str]) -> int:
 
 
 def _check() -> None:
-  if bool(FROM.value) == bool(TO.value):
-    raise ValueError('give either --from=FORMAT (import) or --to=safetensors (export)')
-  needed = ('source', 'workdir') if FROM.value else ('output', 'workdir')
-  for name in needed:
+  given = [name for name in NEEDED if flags.FLAGS[name].value]
+  if len(given) != 1:
+    raise ValueError(
+      'give either --from=FORMAT (import) or --to=safetensors (export), or --hparams=FILE.cfg (a '
+      'config)'
+    )
+  for name in NEEDED[given[0]]:
     if not flags.FLAGS[name].value:
-      raise ValueError(f'--{name} is missing, which --{"from" if FROM.value else "to"} needs')
+      raise ValueError(f'--{name} is missing, which --{given[0]} needs')
   if FROM.value and FROM.value != 'hvae_tpu' and commands.CONFIG.value is None:
     raise ValueError('--config=configs/<data set>.py of the weights is missing')
 
@@ -51,7 +62,12 @@ def _check() -> None:
 def _convert() -> int:
   # Imported late: --help and mistakes in flags should not wait for JAX.
   from hvae_tpu import conversion
+  from hvae_tpu.importers import efficient_vdvae_cfg
 
+  if HPARAMS.value:
+    efficient_vdvae_cfg.write(HPARAMS.value, OUTPUT.value)
+    print(f'wrote {OUTPUT.value}; use it with --config={OUTPUT.value}')
+    return 0
   if TO.value:
     conversion.export_run(commands.WORKDIR.value, commands.CHECKPOINT.value, OUTPUT.value)
     return 0

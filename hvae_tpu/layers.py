@@ -147,6 +147,14 @@ def save_convolutions(primitive, *_, **__) -> bool:
 REMAT = ('none', 'blocks', 'convs')
 
 
+def remat_block(block: type[nn.Module], remat: str, prevent_cse: bool = True) -> type[nn.Module]:
+  """A block that computes inner values again for the backward pass, by `remat` of `REMAT`."""
+  if remat == 'none':
+    return block
+  policy = save_convolutions if remat == 'convs' else None
+  return nn.remat(block, prevent_cse=prevent_cse, policy=policy)
+
+
 def stack_blocks(
   block: type[nn.Module], count: int, in_axes, remat: str = 'none', unroll: int = 1
 ) -> type[nn.Module]:
@@ -160,10 +168,8 @@ def stack_blocks(
       keeps what convolutions and matrix products returned.
     unroll: copies per iteration of the compiled loop; `count` or more leaves no loop.
   """
-  if remat != 'none':
-    policy = save_convolutions if remat == 'convs' else None
-    # Inside a loop the compiler cannot merge the two passes; in straight-line code it would.
-    block = nn.remat(block, prevent_cse=unroll >= count, policy=policy)
+  # Inside a loop the compiler cannot merge the two passes; in straight-line code it would.
+  block = remat_block(block, remat, prevent_cse=unroll >= count)
   return nn.scan(
     block,
     length=count,

@@ -12,7 +12,11 @@ from absl import flags
 from hvae_tpu import commands
 from hvae_tpu.errors import UserError
 
-MODE = flags.DEFINE_string('mode', 'train', 'train, eval, sample, open_loop or reset.')
+MODE = flags.DEFINE_string(
+  'mode',
+  'train',
+  'train, eval, sample, div_stats, reconstruct, encode, decode, open_loop, replay or reset.',
+)
 # Of several processes; each also by the environment variable that JAX knows.
 COORDINATOR = flags.DEFINE_string(
   'coordinator',

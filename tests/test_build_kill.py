@@ -125,7 +125,9 @@ def test_build_killed_within_a_shard_goes_on_and_leaves_no_process(raw, whole, t
 
 
 def test_interrupted_build_says_what_is_kept(raw, whole, tmp_path):
-  stopped = start(raw, tmp_path, jobs=1)
+  # What was started in the background ignores the signal, and its children inherit that.
+  heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+  stopped = start(raw, tmp_path, jobs=1, prepare=heed)
   wait_until(lambda: list(tmp_path.glob('image_folder.tmp-*/*.part-*')), stopped)
   stopped.send_signal(signal.SIGINT)
   _, error = stopped.communicate(timeout=30)

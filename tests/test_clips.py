@@ -32,11 +32,10 @@ def chunks_of(lengths):
 
 
 @pytest.fixture(scope='module')
-def videos(tmp_path_factory):
-  root = tmp_path_factory.mktemp('data')
+def videos_of():
   splits = {'train': chunks_of((12, 12, 12)), 'test': chunks_of(LENGTHS['test'])}
   details = {'video': {'chunk': CHUNK, 'frames': LENGTHS}}
-  whole = contents.Contents(
+  return contents.Contents(
     fields={
       'video': contents.Field('uint8', (CHUNK, 2, 2, 1)),
       'sequence': contents.Field('int64', ()),
@@ -60,7 +59,12 @@ def videos(tmp_path_factory):
     ),
     records_per_shard=5,
   )
-  records.write_dataset(root / 'clips', 'clips', whole)
+
+
+@pytest.fixture(scope='module')
+def videos(tmp_path_factory, videos_of):
+  root = tmp_path_factory.mktemp('data')
+  records.write_dataset(root / 'clips', 'clips', videos_of)
   return data.open_dataset('clips', root)
 
 
@@ -125,6 +129,15 @@ def test_a_piece_reads_no_more_than_its_records(videos, monkeypatch):
 
 def _blank(count):
   return {'video': np.zeros((count, CHUNK, 2, 2, 1), np.uint8)}
+
+
+def test_a_sequence_that_a_limit_cut_is_left_out(tmp_path, videos_of):
+  records.write_dataset(tmp_path / 'clips', 'clips', videos_of, limit=8)
+  limited = data.open_dataset('clips', tmp_path)
+  assert [s for s, _, _ in examples(limited, 'train', 6)] == [0, 0, 1, 1]  # of three records each
+  records.write_dataset(tmp_path / 'none' / 'clips', 'clips', videos_of, limit=1)
+  with pytest.raises(UserError, match="view 'train' of clips holds no whole sequence"):
+    examples(data.open_dataset('clips', tmp_path / 'none'), 'train', 2)
 
 
 def test_shapes_of_a_batch_of_clips(videos):

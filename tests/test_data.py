@@ -336,3 +336,22 @@ def test_other_format_and_broken_card_are_refused(copy):
   (copy / 'dataset.json').write_text('{')
   with pytest.raises(UserError, match=r'dataset\.json cannot be read as a data card'):
     data.open_dataset('tiny', copy.parent)
+
+
+def test_a_demo_set_stands_in_for_the_views_of_a_paper(root, tmp_path):
+  shutil.copytree(root / 'tiny', tmp_path / 'demo_tiny')
+  card = json.loads((tmp_path / 'demo_tiny' / 'dataset.json').read_text())
+  card['views']['train'] = card['views']['all']
+  (tmp_path / 'demo_tiny' / 'dataset.json').write_text(json.dumps({**card, 'name': 'demo_tiny'}))
+  demo = data.open_dataset('demo_tiny', tmp_path)
+  assert demo.size('vdvae/train') == COUNT and len(demo.indices('vdvae/train')) == COUNT
+  with pytest.raises(UserError, match="demo_tiny has no view 'valid'"):
+    demo.size('vdvae/valid')
+
+
+def test_a_field_that_the_records_lack_is_told(tiny):
+  message = "names 'video', but the records of tiny have only: image, index, factors"
+  with pytest.raises(UserError, match=message):
+    data.batch_spec(tiny.card, ('video',), 2)
+  with pytest.raises(UserError, match=message):
+    train(tiny, 1, fields=('image', 'video'))

@@ -96,23 +96,6 @@ def trained():
   return jax.tree.map(noisy, params), batch
 
 
-def test_pruned_variates_cost_nothing(trained):
-  params, batch = trained
-  pruned = jax.jit(lambda variates: MODEL.pruned(params, {}, batch, RNG, variates))
-  encode = jax.jit(lambda variates: MODEL.encode(params, {}, batch, RNG, variates))
-  every = np.ones((len(MODEL.level_names), MODEL.zdim), bool)
-  whole = MODEL.pruned(params, {}, batch, RNG, None)
-  np.testing.assert_allclose(pruned(every)['neg_elbo'], whole['neg_elbo'], rtol=1e-5)
-  assert (pruned(~every)['kl'] == 0).all() and (pruned(~every)['nll'] > 0).all()
-  first = every & (np.arange(len(every)) == 0)[:, None]
-  np.testing.assert_allclose(
-    pruned(first)['kl_per_level'][:, 0], whole['kl_per_level'][:, 0], rtol=1e-5
-  )
-  assert (pruned(first)['kl_per_level'][:, 1:] == 0).all()
-  np.testing.assert_allclose(encode(first)[0].z, encode(every)[0].z, rtol=1e-5, atol=1e-6)
-  assert np.any(np.asarray(encode(first)[-1].z) != np.asarray(encode(every)[-1].z))
-
-
 @pytest.mark.parametrize('base', ['std', 'logstd'])
 def test_kl_is_that_of_the_distributions(base):
   """Of the two deviations; the legacy form has log-scales without beta in the log term."""
@@ -256,15 +239,3 @@ def test_runs_are_maximal():
   np.testing.assert_allclose(
     model.temperature_ramp(0.6, 1.0), [0.6, 0.7, 0.7, 0.7, 0.8, 0.9, 0.9], rtol=1e-6
   )
-
-
-def test_histograms(trained):
-  params, batch = trained
-  found = MODEL.histograms(params, {}, batch, RNG)
-  assert {name: value.shape for name, value in found.items()} == {
-    'targets': (4, 8, 8, 3),
-    'outputs': (4, 8, 8, 3),
-    'mixture_means': (3, 2, 4, 8, 8),
-    'mixture_log_scales': (3, 2, 4, 8, 8),
-  }
-  assert all(np.isfinite(value).all() for value in found.values())

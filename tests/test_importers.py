@@ -5,19 +5,24 @@ import jax
 import numpy as np
 import pytest
 
+from configs.systems.nvae import MGP123
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import (
   cwvae_jax,
   cwvae_tf,
   efficient_vdvae_jax,
   efficient_vdvae_torch,
+  nvae_official,
+  nvae_seed,
   openai_vdvae,
   tables,
   vdvae_jax,
 )
 from hvae_tpu.importers.containers import Container
+from hvae_tpu.importers.trees import Contents
 from hvae_tpu.models.cwvae import CWVAE
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
+from hvae_tpu.models.nvae import NVAE
 from hvae_tpu.models.vdvae import VDVAE
 
 # Runs of several blocks, widths that grow, resolutions with and without a learned map.
@@ -54,12 +59,28 @@ CLOCKWORK = CWVAE(
   enc_dense_layers=2,
   enc_dense_embed_size=7,
 )
+# Several scales, groups, cells and flows.
+NVAE_FIELDS = dict(
+  image_size=16,
+  num_channels_enc=4,
+  num_channels_dec=4,
+  num_latent_scales=2,
+  num_groups_per_scale=3,
+  group_divider=2,
+  min_groups_per_scale=2,
+  num_cells_enc=2,
+  num_flows=1,
+  zdim=3,
+  num_mixtures=2,
+)
 FORMATS = {
   'cwvae_jax': (cwvae_jax, CLOCKWORK),
   'openai_vdvae': (openai_vdvae, MODEL),
   'vdvae_jax': (vdvae_jax, MODEL),
   'efficient_vdvae_jax': (efficient_vdvae_jax, EFFICIENT),
   'efficient_vdvae_torch': (efficient_vdvae_torch, EFFICIENT),
+  'nvae': (nvae_official, NVAE(**NVAE_FIELDS)),
+  'nvae_seed': (nvae_seed, NVAE(**{**MGP123, **NVAE_FIELDS})),
 }
 
 
@@ -67,7 +88,7 @@ FORMATS = {
 def case(request):
   """A model, and its table in one format."""
   form, model = FORMATS[request.param]
-  return model, form.entries(model)
+  return model, form.field_tables(model, form.example(model, Contents({}, {}, {})))['params']
 
 
 @pytest.fixture(scope='module')
@@ -109,12 +130,55 @@ def test_blocks_keep_their_order(case):
     gates = [params[f'cells_{i}']['gru']['input_bias'][:, 0] for i in range(model.levels)]
     assert np.diff(np.concatenate(gates)).min() > 0
     return
+  if isinstance(model, NVAE):
+    side, runs, part = params['top_down'], model.top_down_runs, 'dec_sampler'
+    # The first group, of its own kind, has no such part.
+    assert len(model.level_names) == 1 + sum(run.count for run in runs)
+    numbers = [number for run in runs for number in side[run.name][part]['bias'][:, 0]]
+    assert numbers == sorted(numbers)
+    # What a group sees of the encoder comes in the reverse order.
+    numbers = [n for run in runs for n in side[run.name]['enc_combiner']['bias'][:, 0]]
+    assert numbers == sorted(numbers)
+    return
   if isinstance(model, VDVAE):
     side, runs, part = params['decoder'], model.decoder_runs, 'z_proj'
   else:
     side, runs, part = params['top_down'], model.down_runs, 'z_projection'
   numbers = [number for run in runs for number in side[run.name][part]['bias'][:, 0]]
   assert numbers == sorted(numbers) and len(set(numbers)) == len(model.level_names)
+
+
+@pytest.mark.parametrize('name', ['nvae', 'nvae_seed'])
+def test_statistics_are_told_from_weights(name):
+  """A whole published file: what follows from other arrays is set aside and counted."""
+  form, model = FORMATS[name]
+  wanted = form.field_tables(model, form.example(model, Contents({}, {}, {})))
+  rng = np.random.RandomState(0)
+  arrays = {
+    e.key: rng.standard_normal(e.shape).astype(np.float32)
+    for entries in wanted.values()
+    for e in entries
+  }
+  extra = {'stem.num_batches_tracked': np.ones(3), 'dec_tower.1.weight_normalized': np.ones(2)}
+  tree = {'epoch': 7, 'state_dict': {**arrays, **extra}, 'optimizer': {'state': np.ones(2)}}
+  found = form.contents(Container('file', tree, {}, ''))
+  for field, entries in wanted.items():
+    assert set(found.fields[field]) == {e.key for e in entries}
+    tree = tables.import_params(entries, found.fields[field])
+    back = tables.export_params(entries, tree)
+    assert all((back[key] == arrays[key]).all() for key in back)
+  assert found.aside['num_batches_tracked'] == found.aside['weight_normalized'] == 1
+
+
+def test_flags_of_a_file_are_compared_with_the_config():
+  model = FORMATS['nvae'][1]
+  sound = Contents({}, {}, {'flags': {'num_nf': 1, 'num_latent_per_group': 3, 'seed': 1}})
+  assert nvae_official.example(model, sound)['image'].shape == (1, 16, 16, 3)
+  wrong = Contents({}, {}, {'flags': {'num_nf': 2, 'num_x_bits': 5}})
+  with pytest.raises(UserError) as caught:
+    nvae_official.example(model, wrong)
+  assert 'config.model.num_flows=1 (--num_nf was 2)' in str(caught.value)
+  assert 'config.model.num_bits=8 (--num_x_bits was 5)' in str(caught.value)
 
 
 def test_convolutions_are_transposed():
@@ -140,7 +204,7 @@ def test_both_weights_of_a_published_file_are_found(name):
   for field, arrays in (('params', one), ('ema_params', two)):
     assert set(found.fields[field]) == set(arrays)
     assert all((found.fields[field][key] == arrays[key]).all() for key in arrays)
-  assert any('step' in path for path in found.aside)
+  assert any('step' in path for path in found.aside) and found.meta == {'step': 7}
   assert form.contents(Container('file', one, {}, '')).fields.keys() == {'params'}
 
 
@@ -167,9 +231,8 @@ def test_disagreements_are_named(table, tensors):
   assert message.startswith('weights.npz and config.model differ: ')
   assert f'1 missing: {first.key} {first.shape}' in message
   assert '1 not expected: surplus (2, 3)' in message
-  assert (
-    f'2 of another kind: {second.key} is float32 (7,), expected float32 {second.shape}' in message
-  )
+  text = f'2 of another kind: {second.key} is float32 (7,), expected float32 {second.shape}'
+  assert text in message
   assert f'{third.key} is float64 {third.shape}' in message
 
 

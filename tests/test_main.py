@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -119,6 +120,11 @@ def test_life_of_a_run(command, workdir):
     ([f'--config={DEBUG}', '--checkpoint=best'], ['--checkpoint=best', 'init_from']),
     (['--config=configs/cifar10.py:vdvae,debug'], ['python -m data_prep.build cifar10']),
     ([f'--config={DEBUG}', '--mode=eval'], ['config.json', 'no run']),
+    ([f'--config={DEBUG}', "--config.data.fields=('video',)"], ["'video'", 'image, label']),
+    (
+      [f'--config={DEBUG}', "--config.data.train_transforms=('crop:16',)"],
+      ['[16, 16, 1]', '[32, 32, 1]', 'centre_crop:N'],
+    ),
   ],
   ids=lambda value: ' '.join(value),
 )
@@ -129,6 +135,34 @@ def test_mistakes_are_told_in_a_sentence(command, tmp_path, arguments, parts):
   for part in parts:
     assert part in err
   assert not (tmp_path / 'run' / 'config.json').exists()  # the corrected command must be welcome
+
+
+def test_look_alikes_are_refused_in_training_and_evaluation(command, workdir, data_root, tmp_path):
+  """After the life of a run: the same data under the name of another set."""
+  shutil.copytree(data_root / 'demo_mnist', tmp_path / 'other')
+  card = json.loads((tmp_path / 'other' / 'dataset.json').read_text())
+  (tmp_path / 'other' / 'dataset.json').write_text(json.dumps({**card, 'name': 'other'}))
+  flags_ = ('--config.data.name=other', f'--config.data.root={tmp_path}')
+  required = '--config.data.require.variant=van_den_oord'
+  for mode in ('--mode=eval', '--mode=sample'):
+    code, _, err = command(*TINY, *flags_, required, f'--workdir={workdir}', mode)
+    assert code == 2 and "require.variant='van_den_oord'" in err, err
+  code, _, err = command(*TINY, *flags_, required, f'--workdir={tmp_path / "new"}')
+  assert code == 2 and "require.variant='van_den_oord'" in err, err
+
+
+def test_data_that_was_built_anew_does_not_resume(command, workdir, data_root, tmp_path):
+  shutil.copytree(data_root / 'demo_mnist', tmp_path / 'demo_mnist')
+  path = tmp_path / 'demo_mnist' / 'dataset.json'
+  path.write_text(json.dumps({**json.loads(path.read_text()), 'build_id': 'another'}))
+  there = ('--config.data.root=' + str(tmp_path), f'--workdir={workdir}')
+  more = '--config.train.num_steps=6'
+  allow = '--config.train.allow_config_change=true'
+  code, out, err = command(*TINY, *there, more, allow)
+  assert code == 0, err
+  path.write_text(json.dumps({**json.loads(path.read_text()), 'build_id': 'a third'}))
+  code, _, err = command(*TINY, *there, '--config.train.num_steps=8')
+  assert code == 2 and 'was trained on build another' in err, err
 
 
 def test_mistakes_leave_no_traceback():

@@ -130,7 +130,9 @@ IMAGENET = {
   'box npz': one_file('imagenet32', 'build imagenet32_box --raw=', NPZ),
   'other size': Case('imagenet64', r'picture 0\.png must be 64x64x3 .* but is 32x32x3', SMALL),
   'mixed sizes': Case('imagenet32', 'but is 64x64x3', {**SMALL, 'train/1.png': LARGER}),
-  'JPEG copy': Case('imagenet32', 'holds JPEG files: a re-comp', {**SMALL, 'train/0.png': JPEG}),
+  'JPEG copy': Case(
+    'imagenet32', 'is a JPEG file, but the originals are PNG', {**SMALL, 'train/0.png': JPEG}
+  ),
   'damaged first': Case('imagenet32', 'cannot be read as', {**SMALL, 'train/0.png': PNG[:20]}),
   'no valid': Case('imagenet32', r"nothing for valid \(a name with 'val'\)", {'train/0.png': PNG}),
   'unknown npy': Case(
@@ -259,7 +261,7 @@ def test_glow_records_are_counted(tmp_path, monkeypatch, split, count, message):
 
 
 FORMS = {
-  'JPEG': ('holds JPEG files: a re-compressed copy', encoded(pictures(1, 16)[0], 'jpeg')),
+  'JPEG': ('is a JPEG file, but the originals are PNG', encoded(pictures(1, 16)[0], 'jpeg')),
   'thumbnail': ('holds pictures of 128 px, but', encoded(pictures(1, 128)[0])),
   'damaged': ('cannot be read as a picture', encoded(pictures(1, 16)[0])[:40]),
   'grey': ('must be an RGB picture, but its mode is L', encoded(pictures(1, 256, 1)[0])),
@@ -278,7 +280,7 @@ def test_copies_of_face_sets_are_refused(tmp_path, monkeypatch, module, form):
 FFHQ = {
   'one picture': ('pictures must be 70,000, but 1 were found', ['00000.png']),
   'another name': ('but has one called seed1', ['seed1.png']),
-  'a name twice': ('but has several of one name', ['00000.png', '00000/00000.png']),
+  'a name twice': ('but has gaps or several of one name', ['00000.png', '00000/00000.png']),
 }
 
 

@@ -157,7 +157,8 @@ def test_life_of_a_run(root, tmp_path, capsys):
   config.evals.open_loop.every = 6
   config.evals.elbo.every = 0
   assert train.run(config, tmp_path, 'latest') == 0
-  assert 'num_epochs=2 of 24 examples are 6 steps of 8' in capsys.readouterr().out
+  said = 'train.num_epochs=2 of 24 examples in batches of 8: train.num_steps=6,'
+  assert said in capsys.readouterr().out
   assert (tmp_path / 'train' / 'open_loop' / 'films-6.gif').read_bytes().startswith(b'GIF8')
 
   assert mode.run(config, tmp_path, 'latest') == 0

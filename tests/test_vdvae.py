@@ -72,15 +72,16 @@ def test_scanned_run_equals_a_python_loop():
   normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
   x, acts, noise = normal(2, 4, 4, 8), normal(2, 4, 4, 8), normal(3, 2, 32)
   z, given = normal(3, 2, 4, 4, 2), jnp.array([True, False, True])
-  stacked = layers.stack_blocks(network.DecoderBlock, 3, (nn.broadcast, 0, 0, 0, 0))(**fields)
-  arguments = (x, acts, noise, z, given, None)
+  stacked = layers.stack_blocks(network.DecoderBlock, 3, (nn.broadcast, 0, 0, 0, 0, 0))(**fields)
+  keep = jnp.array([[True, True], [True, False], [False, False]])
+  arguments = (x, acts, noise, z, given, None, keep)
   params = stacked.init(jax.random.key(0), *arguments)['params']
   params = jax.tree.map(lambda p: p + 0.1 * normal(*p.shape), params)
   scanned, levels = jax.jit(stacked.apply)({'params': params}, *arguments)
 
   block = network.DecoderBlock(**fields)
   for i, mine in enumerate(layers.unstack(params, 3)):
-    x, level = block.apply({'params': mine}, x, acts, noise[i], z[i], given[i], None)
+    x, level = block.apply({'params': mine}, x, acts, noise[i], z[i], given[i], None, keep[i])
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
       level,
@@ -88,6 +89,7 @@ def test_scanned_run_equals_a_python_loop():
     )
   np.testing.assert_allclose(scanned, x, rtol=1e-5, atol=1e-5)
   np.testing.assert_array_equal(levels.group.z[0], z[0])
+  np.testing.assert_array_equal(np.any(levels.kl > 0, axis=1), keep)
 
 
 def loss_of(model, out, kl, train, monkeypatch):

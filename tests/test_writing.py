@@ -250,6 +250,6 @@ def test_save_png_replaces_only_by_a_complete_file(tmp_path, monkeypatch):
     raise OSError('disk full')
 
   monkeypatch.setattr(Image.Image, 'save', fail)
-  with pytest.raises(OSError, match='disk full'):
+  with pytest.raises(UserError, match=r'a.png cannot be written .disk full'):
     writing.save_png(path, noise(8, 8, 3))
   assert os.listdir(tmp_path) == ['a.png'] and path.read_bytes() == before

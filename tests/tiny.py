@@ -10,6 +10,7 @@ import numpy as np
 
 from hvae_tpu.models.cwvae import CWVAE
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
+from hvae_tpu.models.nvae import NVAE
 from hvae_tpu.models.vdvae import VDVAE
 
 
@@ -18,8 +19,9 @@ class System(NamedTuple):
 
   Attributes:
     model: tiny; single-channel or colour pictures of its `image_size`.
-    decoded: (model, params, images, rng, pixel_rng) -> pictures of the inference pass itself,
-      uint8, with the noise of `encode(rng)` and of `decode(pixel_rng)`; None without these two.
+    decoded: (model, params, state, images, rng, pixel_rng) -> pictures of the inference pass
+      itself, uint8, with the noise of `encode(rng)` and of `decode(pixel_rng)`; None without these
+      two.
     frames: of a video; 0 for a model of pictures.
   """
 
@@ -28,15 +30,24 @@ class System(NamedTuple):
   frames: int = 0
 
 
-def _vdvae_decoded(model: VDVAE, params: Any, images: Array, rng: Array, decode_rng: Array):
+def _vdvae_decoded(
+  model: VDVAE, params: Any, state: Any, images: Array, rng: Array, decode_rng: Array
+):
   out, _ = model._infer(params, images, rng)
   return model.pictures(out, jax.random.split(decode_rng)[1])
 
 
 def _efficient_vdvae_decoded(
-  model: EfficientVDVAE, params: Any, images: Array, rng: Array, decode_rng: Array
+  model: EfficientVDVAE, params: Any, state: Any, images: Array, rng: Array, decode_rng: Array
 ):
   out, _ = model._infer(params, model.scale(images), rng)
+  return model.pictures(out, jax.random.split(decode_rng)[1])
+
+
+def _nvae_decoded(
+  model: NVAE, params: Any, state: Any, images: Array, rng: Array, decode_rng: Array
+):
+  out, _, _ = model._infer(params, state, model.scale(images), rng, False)
   return model.pictures(out, jax.random.split(decode_rng)[1])
 
 
@@ -81,6 +92,20 @@ SYSTEMS = {
       convolutions='products',
     ),
     frames=5,
+  ),
+  'nvae': System(
+    NVAE(
+      image_size=8,
+      num_channels_enc=4,
+      num_channels_dec=4,
+      num_preprocess_cells=1,
+      num_postprocess_cells=1,
+      num_groups_per_scale=3,
+      zdim=2,
+      num_mixtures=2,
+      weight_decay_norm=1e-2,
+    ),
+    _nvae_decoded,
   ),
 }
 

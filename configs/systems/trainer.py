@@ -29,7 +29,7 @@ def base() -> ml_collections.ConfigDict:
   config.train = dict(
     batch_size=32,  # global
     num_steps=1_000_000,
-    num_epochs=config_dict.placeholder(int),  # if set, num_steps follows from it and the data card
+    num_epochs=config_dict.placeholder(int),  # not None: decides num_steps, once the data is known
     precision='highest',  # of convolutions and matrix products: default, high, highest
     clock='tried',  # what schedules count: updates tried or applied
     ema_decay=config_dict.placeholder(float),  # None: no average of the parameters
@@ -39,6 +39,7 @@ def base() -> ml_collections.ConfigDict:
     log_every=1000,
     progress=('loss', 'grad_norm'),  # metrics on the progress line
     save_every=10_000,
+    save_epochs=config_dict.placeholder(int),  # not None: decides save_every, as num_epochs does
     keep_latest=2,
     keep_every=0,  # also keep steps that are multiples of this
     best_metric='elbo/bpd',  # smallest value is --checkpoint=best
@@ -55,10 +56,12 @@ def base() -> ml_collections.ConfigDict:
     pictures=dict(
       every=10_000,
       num=8,  # images a row
-      temperatures=(1.0, 0.9, 0.8),
+      temperatures=(1.0, 0.9, 0.8),  # numbers, tuples of one per level, or 'linear(a,b)'
       temperature_per_level=(),  # one more row of samples, at one temperature per level
       num_partial=6,  # rows of reconstructions from the first levels only
       partial_temperature=0.1,  # of the levels that are drawn there
+      refresh_iterations=0,  # batches of samples to renew batch statistics with, before sampling
+      refresh_num=16,  # samples in such a batch
     ),
     ssim=dict(every=0),
     pruned=dict(every=0, share=0.03, max_batches=0),  # variates kept; training batches to rank them
@@ -76,6 +79,7 @@ def base() -> ml_collections.ConfigDict:
       ssim_data_range=2.0,  # of the reference, whose pixels lie in [0, 1]; SSIM is higher for it
       psnr_data_range=1.0,
     ),
+    iwae=dict(every=0, num_samples=10, chunk=1),  # importance samples; at a time, on a device
   )
   config.eval = dict(
     names=('elbo',),  # keys of `evals` to run with --mode=eval
@@ -86,10 +90,39 @@ def base() -> ml_collections.ConfigDict:
     seed=0,
     split='test',  # of the images to reconstruct
     num=8,
-    temperatures=(1.0, 0.9, 0.8, 0.7),
+    temperatures=(1.0, 0.9, 0.8, 0.7),  # as in evals.pictures
     temperature_per_level=(),
+    output_temperature=config_dict.placeholder(float),  # of the pixels; None: that of the model
     num_partial=6,
     partial_temperature=0.1,
+    refresh_iterations=0,
+    refresh_num=16,
+  )
+  config.div_stats = dict(split='train', share=0.2, seed=0)  # part of the split to average over
+  config.reconstruct = dict(
+    split='test',
+    quantiles=(1.0,),  # shares of latent channels kept; less than 1 needs div_stats
+    num_pictures=8,
+    columns=8,  # of the picture grid
+    save_targets=False,  # also the originals alone
+    seed=0,
+  )
+  config.encode = dict(
+    split='test',
+    quantile=1.0,  # as in reconstruct
+    num=0,  # first examples of the split; 0: all
+    moments=True,  # with means and scales, which decoding does not need
+    formats=('array_record', 'npz'),
+    shard_mb=256,
+    seed=0,
+  )
+  config.decode = dict(
+    latents='',  # folder that encode wrote; '' is the newest in the work directory
+    num=64,  # first examples; 0: all
+    keep=-1,  # first (coarsest) groups kept; -1: all. The others are drawn from the prior
+    temperature=(1.0,),  # of those: a number or 'linear(a,b)', or one number per level
+    columns=8,
+    seed=config_dict.placeholder(int),  # None: noise of the encoding, which gives its pictures
   )
   config.open_loop = dict(  # as in evals
     seed=0,

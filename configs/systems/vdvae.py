@@ -31,6 +31,7 @@ def base() -> ml_collections.ConfigDict:
     kl_weight=1.0,  # loss weight, in training only
     gelu_approximate=False,  # True: vdvae-jax
     kernel_init='torch',  # lecun: vdvae-jax
+    output_temperature=1.0,
     sample_rounding='round',  # the release truncates
     sample_snap=False,
     dtype='float32',
@@ -50,6 +51,7 @@ def base() -> ml_collections.ConfigDict:
   )
   config.train.ema_decay = 0.9999
   config.train.progress = ('bpd', 'kl_bpd', 'grad_norm')
+  config.evals.histograms.every = 10_000
   return config
 
 

@@ -85,10 +85,8 @@ def _open(path: pathlib.Path, name: str) -> tuple[Pictures, np.ndarray | None, d
   kind = recognise.container_of(path)
   if kind == 'tfds':
     found = prepared.open_split(path, 'train')
-    examples = [found.example(index) for index in range(len(found.names))]
-    if not all('image/filename' in example for example in examples):
-      raise DataPrepError(f'{path} has no feature image/filename, without which the order is lost')
-    return found, np.argsort([e['image/filename'][0] for e in examples]), make_views()
+    names = [_filename(found, index, path) for index in range(len(found.names))]
+    return found, np.argsort(names), make_views()
   if kind in ('folder', 'tar') and (records := _open_glow(path, name)):
     train = GLOW_COUNTS['train']
     return (
@@ -100,10 +98,17 @@ def _open(path: pathlib.Path, name: str) -> tuple[Pictures, np.ndarray | None, d
       },
     )
   found = pictures.open_pictures(path)
-  pictures.refuse_copies(found, path, ABOUT[name].fetch)
+  found = pictures.originals(found, ABOUT[name].fetch)
   if isinstance(found, EncodedPictures) and len(set(map(_stem, found.names))) < len(found.names):
     raise DataPrepError(f'{path} holds several pictures of one name; give one size only')
   return found, None, make_views()
+
+
+def _filename(found: RecordPictures, index: int, path: pathlib.Path) -> bytes:
+  example = found.example(index)
+  if 'image/filename' not in example:
+    raise DataPrepError(f'{path} has no feature image/filename, without which the order is lost')
+  return example['image/filename'][0]
 
 
 def _open_glow(path: pathlib.Path, name: str) -> RecordPictures | None:

@@ -198,7 +198,7 @@ def _names(scenes: _Scenes) -> dict[str, tuple[str, ...]]:
 def _read_entities(data: bytes, origin: str) -> np.ndarray:
   """The `_flat` picture: entity numbers, uint8 [H, W, 1]."""
   try:
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=('PNG',)) as image:
       numbers = np.asarray(image)
   except Exception as error:  # damage shows as many types
     raise DataPrepError(f'{origin} cannot be read as a picture: {error}') from error

@@ -78,8 +78,8 @@ def load(request: Request) -> Contents:
   return picture_set(
     about,
     prepare,
-    source=f'{len(paths)} colour photographs inside the package {_PACKAGE} {version}: '
-    + '; '.join(f'{split}: {", ".join(group)}' for split, group in PICTURES.items()),
+    source=f'{len(paths)} colour photographs inside the package {_PACKAGE} {version}',
+    details={'photographs': {split: list(group) for split, group in PICTURES.items()}},
     variant='tiles',
     splits=splits,
     views=views.whole(splits),

@@ -69,12 +69,14 @@ def load(request: Request) -> Contents:
   metadata = [path for path in paths if recognise.container_of(path) == 'json']
   drawn = [path for path in paths if index_files.is_index_file(path)]
   path = parts.one(tuple(p for p in paths if p not in (*metadata, *drawn)), request.name)
-  found = pictures.open_pictures(path)
-  raw = _check_form(found, path, size)
+  found = pictures.originals(
+    pictures.open_pictures(path), 'get the PNG files of NVlabs/ffhq-dataset'
+  )
   numbers = _numbers(found)
+  count = parts.check_count('pictures', len(found.names), COUNT)
+  raw = _check_form(found, path, size)
   order = np.argsort(numbers)
   md5 = _read_metadata(metadata[0], np.sort(numbers)) if metadata and raw == 1024 else ()
-  count = parts.check_count('pictures', len(found.names), COUNT)
   prepare = Preparation(size, source=(raw, raw))
   files, hash_lines = locate.check_published(paths, about, request.unverified)
   return picture_set(
@@ -131,9 +133,9 @@ def make_views(size: int, drawn: pathlib.Path | None = None) -> dict[str, View]:
 
 def _check_form(found: Pictures, path: pathlib.Path, size: int) -> int:
   """Height and width of the raw pictures."""
-  pictures.refuse_copies(found, path, 'get the PNG files of NVlabs/ffhq-dataset')
   raw = found.read(0).shape[0]
-  if raw not in (size, 1024):
+  shrunk_by_others = isinstance(found, EncodedPictures) and raw != 1024
+  if raw not in (size, 1024) or shrunk_by_others:
     raise DataPrepError(
       f'{path} holds pictures of {raw} px, but ffhq{size} is made from 1024 px'
       + (' or from the npy of 256 px' if size == 256 else '')
@@ -147,10 +149,11 @@ def _numbers(found: Pictures) -> np.ndarray:
     return np.arange(len(found.names))
   stems = [pathlib.PurePosixPath(name).stem for name in found.names]
   odd = [stem for stem in stems if not re.fullmatch(r'\d{5}', stem)]
-  if odd or len(set(stems)) < len(stems):
+  numbers = sorted(int(stem) for stem in stems if stem not in odd)
+  if odd or numbers != list(range(len(stems))):
     raise DataPrepError(
       f'{found.archive.path} must hold files 00000.png to 69999.png, but '
-      + (f'has one called {odd[0]}' if odd else 'has several of one name')
+      + (f'has one called {odd[0]}' if odd else 'has gaps or several of one name')
     )
   return np.array([int(stem) for stem in stems])
 

@@ -35,6 +35,10 @@ _VARIANT = 'van_den_oord'
 _PREPARED = {'train': 'train', 'valid': 'validation'}  # names of TFDS
 _ROLES = {'train': r'train', 'valid': r'val'}
 _SEED = 42
+_ORDERS = {  # container -> what the split is drawn on
+  'npy': 'the order of the raw file',
+  'tfds': 'the shuffled order of tensorflow-datasets, so its validation set is another one',
+}
 
 
 def _about(size: int) -> About:
@@ -43,7 +47,7 @@ def _about(size: int) -> About:
     splits='train 1281149, valid 49999; views vdvae/{train,valid,test}, nvae/{train,test}',
     built=f'{1.331e6 * 3 * size**2 / 1e9:.1f} GB',
     licence='ImageNet terms: non-commercial research; do not redistribute',
-    samples_publishable=True,
+    samples_publishable=False,
     tfds=f'downsampled_imagenet/{size}x{size}',
     fetch=f'get train_{size}x{size}.tar and valid_{size}x{size}.tar (withdrawn from {_SITE}; on '
     'academic torrents)',
@@ -78,7 +82,7 @@ def load(request: Request) -> Contents:
     about,
     prepare,
     source=f'ImageNet {size}x{size} of van den Oord from {kind}',
-    variant=_VARIANT,
+    variant=_VARIANT + ('_shuffled' if kind == 'tfds' else ''),
     splits=splits,
     views=make_views(splits),
     files=files,
@@ -87,7 +91,7 @@ def load(request: Request) -> Contents:
       *hash_lines,
       *_check_counts(opened, request),
       '[warn] the split of the original depends on the unsorted order of its files; here it is '
-      'drawn on the order of the raw file (npy) or of the sorted names',
+      f'drawn on {_ORDERS.get(kind, "the order of the sorted names")}',
     ),
   )
 
@@ -129,9 +133,10 @@ def _open(
     return records, paths
   dealt = parts.by_role(paths, _ROLES)
   used = {role: parts.one(found, role) for role, found in dealt.items()}
-  opened = {role: pictures.open_pictures(path) for role, path in used.items()}
-  for role, found in opened.items():
-    pictures.refuse_copies(found, used[role], ABOUT[request.name].fetch)
+  advice = ABOUT[request.name].fetch
+  opened = {
+    role: pictures.originals(pictures.open_pictures(path), advice) for role, path in used.items()
+  }
   return opened, tuple(used.values())
 
 

@@ -55,7 +55,7 @@ def _about(size: int) -> About:
     splits='train 1281167, valid 50000; views efficient_vdvae/{train,valid,test} (valid = test)',
     built=f'{1.331e6 * 3 * size**2 / 1e9:.1f} GB',
     licence='ImageNet terms: non-commercial research; do not redistribute',
-    samples_publishable=True,
+    samples_publishable=False,
     files=tuple(RemoteFile(name, _SITE + name, n, sha256) for name, n, sha256 in _FILES[size]),
     tfds=f'imagenet_resized/{size}x{size}',
     fetch=f'log in at {_SITE} and get {names}',

@@ -163,8 +163,11 @@ def _parse_idx(data: bytes, name: str) -> np.ndarray:
 
 def _read_keras(path: pathlib.Path) -> dict[str, Split]:
   try:
+    archives.check_unpacked(path, str(path))
     with np.load(path, allow_pickle=False) as arrays:
       found = {name: (arrays[f'x_{name}'], arrays[f'y_{name}']) for name in COUNTS}
+  except DataPrepError:
+    raise
   except Exception as error:  # zip and header damage shows as many types
     raise DataPrepError(
       f'{path} must be the npz of Keras with x_train, y_train, x_test and y_test ({error})'

@@ -199,8 +199,9 @@ def load(request: Request) -> Contents:
   """
   known = SETS[request.name]
   file = _file_of(request)
-  variant = file.removeprefix(f'{request.name}_')
-  remote = RemoteFile(f'{file}.tfrecords', f'{_BUCKET}{known.folder}/{file}.tfrecords')
+  variant = file.removeprefix(f'{request.name}_') if variants_of(request.name) else request.name
+  size = ABOUT[request.name].files[0].bytes
+  remote = RemoteFile(f'{file}.tfrecords', f'{_BUCKET}{known.folder}/{file}.tfrecords', size)
   about = dataclasses.replace(ABOUT[request.name], files=(remote,))
   paths = locate.locate(request, about)
   layout = known.layouts[file]
@@ -238,6 +239,7 @@ def load(request: Request) -> Contents:
       f'[ok] container: {kind}',
       f'[ok] variant: {variant}',
       *hash_lines,
+      *_column_lines(kind, known),
       '[ok] every pixel belongs to exactly one entity',
     ),
     records_per_shard=min(16384, 2**28 // (4 * side**2)),
@@ -304,6 +306,15 @@ def _split_h5(
     for split in ('train', 'test')
   }
   return {split: np.arange(len(found)) for split, found in sources.items()}, sources
+
+
+def _column_lines(kind: str, known: _Set) -> tuple[str, ...]:
+  if kind != 'h5' or known.family == 'clevr':
+    return ()
+  return (
+    f'[warn] columns of the factors, if any, are taken for {", ".join(_columns(known))}; their '
+    'order was not published',
+  )
 
 
 def _columns(known: _Set) -> dict[str, tuple[int, ...]]:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from data_prep.twins import ray_caster
+from data_prep.twins import draws, ray_caster
 from data_prep.twins.directions import direction
 from data_prep.twins.ray_caster import Camera, Light
 from data_prep.twins.solids import SHAPES, Solid
@@ -91,8 +91,8 @@ def _place(rng: np.random.Generator, rules: Rules, camera: Camera, count: int) -
 
 def _draw_object(rng: np.random.Generator, rules: Rules) -> Placed:
   size, shape = int(rng.integers(len(rules.sizes))), SHAPES[rng.integers(len(SHAPES))]
-  x, y = rng.uniform(-_REACH, _REACH, 2)
-  rotation = float(rng.uniform(0, 360))
+  x, y = draws.between(rng, -_REACH, _REACH, 2)
+  rotation = float(draws.between(rng, 0, 360))
   cosine, sine = map(float, direction(rotation / 360))
   radius = rules.sizes[size]
   if shape == 'cube':
@@ -119,5 +119,5 @@ def _is_inside(candidate: Placed, camera: Camera, rules: Rules) -> bool:
 def _shift(
   rng: np.random.Generator, point: tuple[float, float, float], most: float
 ) -> tuple[float, float, float]:
-  x, y, z = np.add(point, rng.uniform(-most, most, 3)).tolist()
+  x, y, z = np.add(point, draws.between(rng, -most, most, 3)).tolist()
   return x, y, z

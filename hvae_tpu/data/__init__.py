@@ -5,7 +5,13 @@ resumed run starts the pipeline at its step instead of saving an iterator. `data
 records: each is the fields' raw bytes, little-endian, in the order of the card.
 """
 
-from hvae_tpu.data.batches import batch_spec, eval_batches, train_batches, train_indices
+from hvae_tpu.data.batches import (
+  batch_spec,
+  eval_batches,
+  num_examples,
+  train_batches,
+  train_indices,
+)
 from hvae_tpu.data.datasets import Dataset, check_required, open_dataset
 from hvae_tpu.data.items import items_of
 from hvae_tpu.data.transforms import TRANSFORMS
@@ -17,6 +23,7 @@ __all__ = [
   'check_required',
   'eval_batches',
   'items_of',
+  'num_examples',
   'open_dataset',
   'train_batches',
   'train_indices',

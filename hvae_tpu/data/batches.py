@@ -15,13 +15,12 @@ import numpy as np
 from hvae_tpu.data import transforms as transforms_lib
 from hvae_tpu.data.datasets import Dataset
 from hvae_tpu.data.items import Clips, Stills, items_of
-from hvae_tpu.data.records import Batch, Records
+from hvae_tpu.data.records import Batch, Records, check_fields
 from hvae_tpu.errors import UserError
 
 _ENDLESS = 2**40  # batches, in place of infinity, which Grain does not know
 # The elements are whole batches here, so a deep buffer would hold gigabytes of video.
 _READING = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
-_IN_PLACE = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
 
 
 def train_batches(
@@ -78,8 +77,8 @@ def train_batches(
   split = dataset.view(view)['split']
   records = Records(dataset, split, fields, 0 if num_workers else cache_bytes)
   share = (process_index, process_count)
-  batches = _TrainBatches(records, items, batch_size, seed, start_step, parsed, share)
-  # From memory, a batch is there sooner than a thread could hand it over.
+  batches = _TrainBatches(records, items, batch_size, seed, parsed, share, start_step)
+  # From memory, a batch is there sooner than Grain's threads could hand it over.
   return _stream(batches, num_workers, ahead=bool(parsed) or not records.in_memory)
 
 
@@ -91,8 +90,7 @@ def train_indices(
   They are record numbers in the view's split, for a video set frame numbers.
   """
   items = items_of(dataset, view, seq_len)
-  places = np.arange(step * batch_size, (step + 1) * batch_size)
-  return items.keys(_shuffled(places, len(items), seed))
+  return items.keys(_shuffled(step * batch_size, batch_size, len(items), seed))
 
 
 def eval_batches(
@@ -138,6 +136,11 @@ def eval_batches(
   return _stream(_EvalBatches(records, items, batch_size, seed, parsed, share), 0, ahead=True)
 
 
+def num_examples(dataset: Dataset, view: str, seq_len: int = 0) -> int:
+  """Number of examples of a view: of records, or of pieces of `seq_len` frames of videos."""
+  return len(items_of(dataset, view, seq_len))
+
+
 def batch_spec(
   card: dict[str, Any],
   fields: Sequence[str],
@@ -153,6 +156,7 @@ def batch_spec(
   """
   rng = np.random.default_rng(0)
   example = {}
+  check_fields(card, fields)
   for name in fields:
     field = card['fields'][name]
     shape = tuple(field['shape'])
@@ -168,8 +172,11 @@ def batch_spec(
   }
 
 
-class _TrainBatches(grain.sources.RandomAccessDataSource):
-  """This process's rows of the global batches from `start` on, by number."""
+class _Batches:
+  """This process's rows of global batches, by number; for Grain, which wants length and item.
+
+  `start` is the number of the first batch, `share` the process's number and that of all.
+  """
 
   def __init__(
     self,
@@ -177,75 +184,68 @@ class _TrainBatches(grain.sources.RandomAccessDataSource):
     items: Stills | Clips,
     batch_size: int,
     seed: int,
-    start: int,
     transforms: tuple[transforms_lib.Transform, ...],
     share: tuple[int, int],
+    start: int = 0,
   ):
     self._records = records
     self._items = items
     self._batch_size = batch_size
     self._seed = seed
-    self._start = start
     self._transforms = transforms
     self._share = share
+    self._start = start
+
+  def _rows(self, number: int) -> tuple[int, int]:
+    return _rows(self._start + int(number), self._batch_size, *self._share)
+
+
+class _TrainBatches(_Batches):
+  """The batches of the endless shuffled sequence."""
 
   def __len__(self) -> int:
     return _ENDLESS
 
   def __getitem__(self, number: int) -> Batch:
-    places = _rows(self._start + int(number), self._batch_size, *self._share)
-    batch = self._items.read(self._records, _shuffled(places, len(self._items), self._seed))
-    return _transformed(batch, self._transforms, self._seed, places)
+    first, size = self._rows(number)
+    chosen = _shuffled(first, size, len(self._items), self._seed)
+    batch = self._items.read(self._records, chosen)
+    return _transformed(batch, self._transforms, self._seed, range(first, first + size))
 
 
-class _EvalBatches(grain.sources.RandomAccessDataSource):
-  """This process's rows of the batches of one pass, by number, with `mask`."""
-
-  def __init__(
-    self,
-    records: Records,
-    items: Stills | Clips,
-    batch_size: int,
-    seed: int,
-    transforms: tuple[transforms_lib.Transform, ...],
-    share: tuple[int, int],
-  ):
-    self._records = records
-    self._items = items
-    self._batch_size = batch_size
-    self._seed = seed
-    self._transforms = transforms
-    self._share = share
+class _EvalBatches(_Batches):
+  """The batches of one pass, with `mask`."""
 
   def __len__(self) -> int:
     return -(-len(self._items) // self._batch_size)
 
   def __getitem__(self, number: int) -> Batch:
-    places = _rows(int(number), self._batch_size, *self._share)
+    first, size = self._rows(number)
+    places = np.arange(first, first + size)
     chosen = np.minimum(places, len(self._items) - 1)
     batch = self._items.read(self._records, chosen)
-    batch = _transformed(batch, self._transforms, self._seed, self._items.keys(chosen))
+    batch = _transformed(batch, self._transforms, self._seed, self._items.keys(chosen).tolist())
     return {**batch, 'mask': places < len(self._items)}
 
 
-def _rows(number: int, batch_size: int, process_index: int, process_count: int) -> np.ndarray:
-  """The places of this process's rows of a global batch: contiguous ones.
+def _rows(number: int, batch_size: int, process_index: int, process_count: int) -> tuple[int, int]:
+  """The place of this process's first row of a global batch, and how many follow each other.
 
   Dealing out single examples would interleave the rows of a global batch, and what is keyed by the
   row (noise) would change with the number of processes.
   """
   size = batch_size // process_count
-  return number * batch_size + process_index * size + np.arange(size)
+  return number * batch_size + process_index * size, size
 
 
-def _shuffled(places: np.ndarray, count: int, seed: int) -> np.ndarray:
-  """Which of `count` examples stand at these places of the endless shuffled sequence."""
-  epochs, within = np.divmod(places, count)
-  chosen = np.empty_like(places)
-  for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-    here = epochs == epoch
-    chosen[here] = _order(seed, epoch, count)[within[here]]
-  return chosen
+def _shuffled(first: int, size: int, count: int, seed: int) -> np.ndarray:
+  """Which of `count` examples stand at the `size` places from `first` on, epoch after epoch."""
+  parts = []
+  while size:
+    epoch, start = divmod(first, count)
+    parts.append(_order(seed, epoch, count)[start : start + size])
+    first, size = first + len(parts[-1]), size - len(parts[-1])
+  return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 @functools.lru_cache(maxsize=4)
@@ -255,13 +255,13 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def _transformed(
-  batch: Batch, transforms: tuple[transforms_lib.Transform, ...], seed: int, keys: np.ndarray
+  batch: Batch, transforms: tuple[transforms_lib.Transform, ...], seed: int, keys: Sequence[int]
 ) -> Batch:
   """Applies transforms with a generator for each example, keyed by the seed and its number."""
   if not transforms:
     return batch
   examples = []
-  for row, key in enumerate(keys.tolist()):
+  for row, key in enumerate(keys):
     rng = np.random.Generator(np.random.Philox(key=[seed, key]))
     example = {name: array[row] for name, array in batch.items()}
     for transform in transforms:
@@ -280,11 +280,14 @@ def _check(seed: int, batch_size: int, process_count: int, what: str) -> None:
 
 
 def _stream(
-  batches: grain.sources.RandomAccessDataSource, num_workers: int, ahead: bool
+  batches: _TrainBatches | _EvalBatches, num_workers: int, ahead: bool
 ) -> Generator[Batch, None, None]:
-  """Reads ahead, in threads or in worker processes, until closed."""
-  source = grain.MapDataset.source(batches)
-  stream = source.to_iter_dataset(_READING if ahead else _IN_PLACE)
+  """Reads ahead, in threads or in worker processes, until closed; or each batch when it is due."""
+  if not ahead and not num_workers:
+    for number in range(len(batches)):
+      yield batches[number]
+    return
+  stream = grain.MapDataset.source(batches).to_iter_dataset(_READING)
   if num_workers:
     stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
   iterator = iter(stream)

@@ -16,7 +16,11 @@ _FORMAT = 1  # of the data cards that this file reads
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """An opened folder of records; `card` is its `dataset.json`."""
+  """An opened folder of records; `card` is its `dataset.json`.
+
+  A set called `demo_*` stands in for any other: of a paper's views it has `train`, `valid` and
+  `test`, whatever the paper.
+  """
 
   card: dict[str, Any]
   directory: pathlib.Path
@@ -27,11 +31,7 @@ class Dataset:
     Raises:
       UserError: there is no such view.
     """
-    views = self.card['views']
-    if name not in views:
-      known = ', '.join(views)
-      raise UserError(f'{self.card["name"]} has no view {name!r}; choose one of: {known}')
-    return views[name]
+    return self.card['views'][self._name_of(name)]
 
   def size(self, view: str) -> int:
     """Number of examples in a view; UserError if there is no such view."""
@@ -43,7 +43,8 @@ class Dataset:
     Raises:
       UserError: there is no such view, or its index list is missing or damaged.
     """
-    entry = self.view(view)
+    view = self._name_of(view)
+    entry = self.card['views'][view]
     if entry['indices'] == 'all':
       return np.arange(entry['count'])
     path = self.directory / entry['indices']
@@ -55,6 +56,15 @@ class Dataset:
     if hashlib.sha256(indices.astype('<i8').tobytes()).hexdigest() != entry['sha256']:
       raise self.damaged(path, f'differs from the data card in view {view!r}')
     return indices
+
+  def _name_of(self, view: str) -> str:
+    views = self.card['views']
+    if view not in views and self.card['name'].startswith('demo_'):
+      view = view.rpartition('/')[2]
+    if view not in views:
+      known = ', '.join(views)
+      raise UserError(f'{self.card["name"]} has no view {view!r}; choose one of: {known}')
+    return view
 
   def damaged(self, path: pathlib.Path, problem: str) -> UserError:
     """The error that says what is wrong with a file of this data set."""

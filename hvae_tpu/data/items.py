@@ -102,6 +102,12 @@ def items_of(dataset: Dataset, view: str, seq_len: int = 0) -> Stills | Clips:
     frames = np.repeat(frames, -(-count // -(-int(frames[0]) // chunk)))
   ends = np.cumsum(-(-frames // chunk))  # first record behind each sequence
   sequences = np.unique(np.searchsorted(ends, numbers, side='right'))
+  sequences = sequences[ends[sequences] <= count]  # `--limit` may have cut the last one off
+  if not len(sequences):
+    raise UserError(
+      f'view {view!r} of {dataset.card["name"]} holds no whole sequence; build it anew with a '
+      'larger --limit, or without'
+    )
   return _cut(dataset, view, frames, ends, sequences, seq_len, chunk)
 
 

@@ -49,6 +49,7 @@ class Records:
   def __init__(
     self, dataset: Dataset, split: str, fields: Sequence[str] = (), cache_bytes: int = 0
   ):
+    check_fields(dataset.card, fields)
     shards = dataset.card['splits'][split]['shards']
     self._dataset = dataset
     self._files = [dataset.directory / shard['file'] for shard in shards]
@@ -104,6 +105,15 @@ class Records:
     shard = int(np.searchsorted(self._stops, number, side='right'))
     position = number - (self._stops[shard - 1] if shard else 0)
     return self._dataset.damaged(self._files[shard], f'is damaged: record {position} {problem}')
+
+
+def check_fields(card: dict[str, Any], wanted: Sequence[str]) -> None:
+  """Raises UserError if the records lack a field that is wanted."""
+  if missing := [name for name in wanted if name not in card['fields']]:
+    raise UserError(
+      f'config.data.fields names {", ".join(map(repr, missing))}, but the records of '
+      f'{card["name"]} have only: {", ".join(card["fields"])}; choose another config.data.name'
+    )
 
 
 def _layout(fields: dict[str, Any], wanted: Sequence[str]) -> tuple[list[_Field], int]:

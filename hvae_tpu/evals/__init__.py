@@ -19,6 +19,7 @@ from hvae_tpu.evals import (
   bernoulli_baseline,
   elbo,
   histograms,
+  iwae,
   open_loop,
   pictures,
   pruned,
@@ -27,6 +28,7 @@ from hvae_tpu.evals import (
 
 EVALS = {
   'elbo': elbo,
+  'iwae': iwae,
   'pictures': pictures,
   'ssim': ssim,
   'pruned': pruned,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvae_tpu import sharding, writing
+from hvae_tpu import temperatures as temperatures_lib
 from hvae_tpu.errors import UserError
 
 NEEDS = ('sample', 'encode', 'decode', 'level_names')
@@ -27,18 +28,22 @@ def make(
   model: Any,
   batches: Callable[..., Iterator],
   num: int = 8,
-  temperatures: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7),
+  temperatures: tuple[temperatures_lib.Setting, ...] = (1.0, 0.9, 0.8, 0.7),
   temperature_per_level: tuple[float, ...] = (),
   num_partial: int = 6,
   partial_temperature: float = 0.1,
+  refresh_iterations: int = 0,
+  refresh_num: int = 16,
 ) -> Callable[..., dict[str, np.ndarray]]:
   """Pictures of `num` images a row.
 
   Args:
-    temperatures: one row of samples for each.
+    temperatures: one row of samples for each; see `temperatures.per_level`.
     temperature_per_level: if not empty, one more row, sampled at these, one per level.
     num_partial: rows of reconstructions from the first i latents only, the others being drawn at
       `partial_temperature`; i at equal distances between none and all.
+    refresh_iterations: if not 0, samples are drawn after batch statistics were renewed with so many
+      batches of `refresh_num` samples at their temperature (models with `refresh`).
 
   Returns:
     `run(params, model_state, step, rng)`: uint8 pictures [rows * H, num * W, C]:
@@ -46,20 +51,29 @@ def make(
     `partial`, the grid of the VDVAE release: originals, a row per i, the rows of samples.
 
   Raises:
-    UserError: a temperature per level is given for another number of levels.
+    UserError: a temperature that `temperatures.per_level` refuses, or statistics are to be renewed
+      of a model that has none.
   """
-  levels = len(model.level_names)
-  if temperature_per_level and len(temperature_per_level) != levels:
+  if refresh_iterations and not hasattr(model, 'refresh'):
     raise UserError(
-      f'temperature_per_level has {len(temperature_per_level)} numbers; the model has {levels} '
-      f'levels and needs one for each'
+      f'refresh_iterations={refresh_iterations} needs refresh(), which {type(model).__name__} '
+      f'lacks; set it to 0'
     )
-  rows = [np.full(levels, t, np.float32) for t in temperatures]
+  levels = len(model.level_names)
+  named = [(t, f'temperatures[{i}]') for i, t in enumerate(temperatures)]
   if temperature_per_level:
-    rows.append(np.array(temperature_per_level, np.float32))
+    named.append((tuple(temperature_per_level), 'temperature_per_level'))
+  rows = [temperatures_lib.per_level(model, setting, key) for setting, key in named]
   points = np.floor(np.linspace(0, 1, num_partial + 2) * levels).astype(int)[1:-1]
 
-  sample = jax.jit(lambda p, s, rng, t: model.sample(p, s, rng, num, t))
+  @jax.jit
+  def sample(params, model_state, rng, temperature):
+    if refresh_iterations:
+      key = jax.random.fold_in(rng, 1)
+      model_state = model.refresh(
+        params, model_state, key, temperature, refresh_iterations, refresh_num
+      )
+    return model.sample(params, model_state, rng, num, temperature)
 
   @jax.jit
   def encode(params, model_state, batch, rng):

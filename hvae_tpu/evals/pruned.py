@@ -38,10 +38,7 @@ def make(
   if not 0 < share < 1:
     raise UserError(f'config.evals.pruned.share={share} must lie between 0 and 1')
 
-  @jax.jit
-  def kl_sums(params, model_state, batch, rng):
-    kl = model.kl_per_variate(params, model_state, batch, rng)
-    return elbo.masked_sums({'kl': kl}, batch['mask'])
+  find = mean_kl(model)
 
   @jax.jit
   def sums(params, model_state, batch, rng, variates):
@@ -50,12 +47,26 @@ def make(
 
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, Any]:
     training = itertools.islice(batches('train'), max_batches or None)
-    find = lambda batch, rng: kl_sums(params, model_state, batch, rng)
-    kl = elbo.averages(find, training, rng)['kl']
+    kl = find(params, model_state, training, rng)
     variates = most_active(bits_per_position(kl, np.asarray(model.level_sizes)), share)
     score = lambda batch, rng: sums(params, model_state, batch, rng, variates)
     found = elbo.averages(score, batches(), rng)
     return {**found, 'kept_variates': variates.sum(1).astype(np.float64)}
+
+  return run
+
+
+def mean_kl(model: Any) -> Callable[..., np.ndarray]:
+  """Returns `run(params, model_state, batches, rng)`: mean KL of every variate [L, V], nats."""
+
+  @jax.jit
+  def sums(params, model_state, batch, rng):
+    kl = model.kl_per_variate(params, model_state, batch, rng)
+    return elbo.masked_sums({'kl': kl}, batch['mask'])
+
+  def run(params: Any, model_state: Any, batches: Iterator, rng: Array) -> np.ndarray:
+    find = lambda batch, rng: sums(params, model_state, batch, rng)
+    return elbo.averages(find, batches, rng)['kl']
 
   return run
 

@@ -17,6 +17,8 @@ from hvae_tpu.importers import (
   efficient_vdvae_jax,
   efficient_vdvae_torch,
   hvae_tpu,
+  nvae_official,
+  nvae_seed,
   openai_vdvae,
   vdvae_jax,
 )
@@ -28,5 +30,7 @@ FORMATS = {
   'efficient_vdvae_torch': efficient_vdvae_torch,
   'cwvae_jax': cwvae_jax,
   'cwvae_tf': cwvae_tf,
+  'nvae': nvae_official,
+  'nvae_seed': nvae_seed,
   'hvae_tpu': hvae_tpu,
 }

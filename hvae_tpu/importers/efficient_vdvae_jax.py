@@ -1,7 +1,7 @@
 """Checkpoints of the JAX form of Efficient-VDVAE: Flax msgpack of the train state.
 
 A file holds `params`, `ema_params`, the optimizer and the step. The `model` section must be that of
-the run's own `hparams-*.cfg`; the lists have the same names there.
+the run's own `hparams-*.cfg`: efficient_vdvae_cfg.py.
 """
 
 import functools
@@ -54,7 +54,7 @@ def contents(held: Container) -> Contents:
   fields = {'params': trees.flatten(tree, '/')}
   if average is not None:
     fields['ema_params'] = trees.flatten(average, '/')
-  return Contents(fields, aside, {})
+  return Contents(fields, aside, trees.step_of(held.tree, 'step'))
 
 
 def example(model: EfficientVDVAE, found: Contents) -> Batch:

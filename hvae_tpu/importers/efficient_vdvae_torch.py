@@ -1,8 +1,8 @@
 """Checkpoints of the PyTorch form of Efficient-VDVAE: state dicts in a file of `torch.save`.
 
 The published files have no extension. Such a file is a zip archive itself, which is not to be
-unpacked. The `model` section must be that of the run's own `hparams-*.cfg`; the lists have the
-same names there.
+unpacked. The `model` section must be that of the run's own `hparams-*.cfg`:
+efficient_vdvae_cfg.py.
 """
 
 from hvae_tpu.errors import UserError
@@ -54,7 +54,7 @@ def contents(held: Container) -> Contents:
   fields = {'params': trees.flatten(tree, '.')}
   if average is not None:
     fields['ema_params'] = trees.flatten(average, '.')
-  return Contents(fields, aside, {})
+  return Contents(fields, aside, trees.step_of(held.tree, 'global_step'))
 
 
 def example(model: EfficientVDVAE, found: Contents) -> Batch:

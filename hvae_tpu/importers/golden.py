@@ -99,12 +99,12 @@ def watched(network: Any, keep: Callable[..., bool] = lambda module, _: False) -
   """
   seen, apply = [], network.apply
 
-  def apply_and_keep(net, *args, **kwargs):
+  def apply_and_keep(net, *args, mutable=(), **kwargs):
     result, variables = apply(
-      net, *args, mutable=['intermediates'], capture_intermediates=keep, **kwargs
+      net, *args, mutable=[*mutable, 'intermediates'], capture_intermediates=keep, **kwargs
     )
-    seen.append((result, variables['intermediates']))
-    return result
+    seen.append((result, variables.pop('intermediates')))
+    return (result, variables) if mutable else result
 
   with replaced(network, apply=apply_and_keep):
     yield seen

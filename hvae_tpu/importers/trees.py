@@ -18,7 +18,7 @@ class Contents(NamedTuple):
     fields: 'params', and 'ema_params' or 'model_state' where the file has them too -> arrays by the
       names of the format's table.
     aside: what else the file holds (step, optimizer): path -> number of leaves.
-    meta: what else is known: 'config', 'card', 'step' (format hvae_tpu only).
+    meta: what else is known: 'step', and of format hvae_tpu 'config' and 'card'.
   """
 
   fields: dict[str, dict[str, np.ndarray]]
@@ -49,6 +49,13 @@ def unwrap(tree: Any, wrappers: tuple[str, ...]) -> tuple[Any, dict[str, int]]:
         aside[f'{path}{other}'] = leaves
     tree, path = tree[key], f'{path}{key}/'
   return tree, aside
+
+
+def step_of(tree: Any, key: str) -> dict[str, int]:
+  """{'step': number of updates}, if the file says it under `key`, as one integer."""
+  value = tree.get(key) if isinstance(tree, dict) else None
+  is_count = isinstance(value, int | np.integer | np.ndarray) and np.ndim(value) == 0
+  return {'step': int(value)} if is_count and value >= 0 else {}
 
 
 def flatten(tree: Any, join: str) -> dict[str, np.ndarray]:

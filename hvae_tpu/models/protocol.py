@@ -64,7 +64,11 @@ class OptionalMethods(Protocol):
     temperature: Array | float | None = None,
     given: Array | None = None,
   ) -> Array:
-    """Pictures, uint8, from latents; groups where `given` [L] is False are drawn from the prior."""
+    """Pictures, uint8, from latents; those where `given` is False are drawn from the prior.
+
+    `given` is [L], or [L, V] to choose among the variates of a group; None is all. The draws are
+    those of `encode` with the first key of `jax.random.split(rng)`.
+    """
 
   def sample(
     self,
@@ -76,6 +80,9 @@ class OptionalMethods(Protocol):
   ) -> Array:
     """Pictures, uint8 [num, ...]; `temperature` is one number or one per level."""
 
+  def temperature_ramp(self, start: float, stop: float) -> Array:
+    """Temperatures [L] from `start` towards `stop`, where levels share them in groups."""
+
   def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
     """KL of each latent channel of each level, summed over space: [B, L, V], nats."""
 
@@ -85,7 +92,7 @@ class OptionalMethods(Protocol):
     """What `loss` reports, with the `variates` [L, V] that are False drawn from the prior."""
 
   def log_weights(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
-    """One importance-weighted sample of log p(x), [B], nats."""
+    """log p(x, z) - log q(z | x) of one draw z of the posterior, [B], nats."""
 
   def predict(
     self, params: Params, state: State, batch: Batch, rng: Array, context: int, carry: Any
@@ -98,11 +105,19 @@ class OptionalMethods(Protocol):
   def visualize(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
     """Pictures of the model's own kind, uint8."""
 
+  def refresh(
+    self,
+    params: Params,
+    state: State,
+    rng: Array,
+    temperature: Array | float,
+    iterations: int = 20,
+    num: int = 16,
+  ) -> State:
+    """State to sample with: batch statistics of generated images, `iterations` batches of `num`."""
+
   def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
     """Quantities whose distribution is worth watching, float32 of any shape."""
-
-  def refresh(self, params: Params, state: State, rng: Array, temperature: float) -> State:
-    """State to sample with (batch statistics of generated images)."""
 
 
 def setting(default: Any, choices: tuple = (), changeable: bool = False) -> Any:

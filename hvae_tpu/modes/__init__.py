@@ -1,12 +1,27 @@
 """The command-line modes by name: modules with `run(config, workdir, checkpoint) -> exit code`."""
 
-from hvae_tpu.modes import evaluate, open_loop, replay, reset, sample, train
+from hvae_tpu.modes import (
+  decode,
+  div_stats,
+  encode,
+  evaluate,
+  open_loop,
+  reconstruct,
+  replay,
+  reset,
+  sample,
+  train,
+)
 
 MODES = {
   'train': train,
   'eval': evaluate,
   'sample': sample,
+  'div_stats': div_stats,
+  'reconstruct': reconstruct,
+  'encode': encode,
+  'decode': decode,
   'open_loop': open_loop,
-  'reset': reset,
   'replay': replay,
+  'reset': reset,
 }

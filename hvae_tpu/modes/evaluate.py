@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import data, evals, runs, writing
+from hvae_tpu import evals, runs, writing
 from hvae_tpu.importers import verdict
 
 
@@ -21,7 +21,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   weights = config.evals.weights
   evals.check_weights(weights)
   opened = runs.open_run(workdir, checkpoint, config, evals.WEIGHTS[weights])
-  dataset = data.open_dataset(config.data.name, config.data.root)
+  dataset = runs.open_data(config)
   batches = runs.eval_batches(dataset, config, opened.mesh, config.eval.split)
   view = runs.view_of(config, config.eval.split)
   step = opened.state.step

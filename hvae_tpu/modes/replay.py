@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from hvae_tpu import bundles, data, models, nonfinite, runs, sharding
+from hvae_tpu import bundles, models, nonfinite, runs, sharding
 from hvae_tpu.checkpoints import Checkpoints
 
 
@@ -26,7 +26,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   )
   mesh = sharding.make_mesh(1, 1, jax.local_devices(backend='cpu')[:1])
   model = models.create(config.model.to_dict(), 'cpu')
-  dataset = data.open_dataset(config.data.name, config.data.root)
+  dataset = runs.open_data(config)
   store = Checkpoints(directory, read_only=True)
   state = runs.restore_weights(store, bundle['state_step'], model, config.data, mesh, ('raw',))
   store.close()

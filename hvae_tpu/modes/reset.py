@@ -10,7 +10,10 @@ from hvae_tpu.errors import UserError
 
 # What the program writes into a work directory, as patterns; see workdir.py. The config goes last:
 # after an interruption the rest can still be reset.
-OURS = ('sample', 'eval', 'train', 'nonfinite-*', 'damaged-checkpoint-*', 'checkpoints')
+OURS = (
+  *('sample', 'eval', 'div_stats', 'reconstruct', 'encode', 'decode', 'train'),
+  *('nonfinite-*', 'damaged-checkpoint-*', 'checkpoints'),
+)
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:

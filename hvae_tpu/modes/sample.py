@@ -1,43 +1,49 @@
 """`--mode=sample`: picture grids of a trained run."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
 
-from hvae_tpu import data, evals, runs, writing
+from hvae_tpu import inference, runs, writing
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import pictures
-from hvae_tpu.importers import verdict
-from hvae_tpu.state import eval_params
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
   """Writes `<run>/sample/<picture>-<step>.png` by `config.sample`. Returns the exit code.
 
   Raises:
-    UserError: no such checkpoint or view, or a temperature list of another length.
+    UserError: no such checkpoint or view, or a temperature that the model does not take.
   """
   options = config.sample.to_dict()
   seed, split = options.pop('seed'), options.pop('split')
-  evals.check_weights(config.evals.weights)
-  weights = evals.WEIGHTS[config.evals.weights][0]
-  opened = runs.open_run(workdir, checkpoint, config, (weights,))
-  for method in pictures.NEEDS:
-    if not hasattr(opened.model, method):
-      raise UserError(f'--mode=sample needs {method}(), which {config.model.name} lacks')
-  dataset = data.open_dataset(config.data.name, config.data.root)
+  output_temperature = options.pop('output_temperature')
+  trained = inference.open_trained(config, workdir, checkpoint, '--mode=sample', pictures.NEEDS)
+  opened, model = trained.run, trained.run.model
+  if output_temperature is not None:
+    model = _tempered(model, output_temperature)
+  dataset = runs.open_data(config)
   pictures.check(options, config.evals.batch_size)
   batches = runs.eval_batches(dataset, config, opened.mesh, split)
-  draw = pictures.make(opened.model, batches, **options)
-  params = eval_params(opened.state, weights)
-  found = draw(params, opened.state.model_state, opened.state.step, jax.random.key(seed))
+  draw = pictures.make(model, batches, **options)
+  found = draw(trained.params, opened.state.model_state, opened.state.step, jax.random.key(seed))
   if jax.process_index() == 0:
-    for line in verdict.describe(opened.meta.get('import')):
-      print(line)
     for name, picture in found.items():
       path = opened.workdir / 'sample' / f'{name}-{opened.state.step}.png'
       path.parent.mkdir(parents=True, exist_ok=True)
       writing.save_png(path, picture)
       print(f'wrote {path}')
   return 0
+
+
+def _tempered(model: Any, output_temperature: float) -> Any:
+  """The model with another temperature of its likelihood."""
+  if not hasattr(model, 'output_temperature'):
+    raise UserError(
+      f'config.sample.output_temperature={output_temperature}: {type(model).__name__} has no '
+      f'temperature of the output; leave it out'
+    )
+  return dataclasses.replace(model, output_temperature=output_temperature)

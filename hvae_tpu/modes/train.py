@@ -12,7 +12,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import ml_collections
 
-from hvae_tpu import bundles, data, evals, initial_weights, models, optimizers, runs, sharding
+from hvae_tpu import (
+  bundles,
+  data,
+  epochs,
+  evals,
+  initial_weights,
+  models,
+  optimizers,
+  runs,
+  sharding,
+)
 from hvae_tpu import train as train_lib
 from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.checkpoints import Checkpoints
@@ -41,10 +51,13 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     )
   dataset = _open_dataset(config.data)
   data.check_required(dataset, config.data.train_split, **config.data.require)
-  _resolve_epochs(config, dataset, say)
+  runs.check_transforms(dataset.card, config.data)
+  size = data.num_examples(dataset, config.data.train_split, config.data.seq_len)
+  epochs.resolve(config, size, say)
   for key in ('num_steps', 'log_every'):
     if config.train[key] < 1:
-      raise UserError(f'config.train.{key}={config.train[key]} must be at least 1')
+      also = ' (or set config.train.num_epochs)' if key == 'num_steps' else ''
+      raise UserError(f'config.train.{key}={config.train[key]} must be at least 1{also}')
   model = models.create(config.model.to_dict(), runs.platform(mesh))
   tx, learning_rate = optimizers.create(config.optimizer, config.train.num_steps)
   train_step = train_lib.make_train_step(
@@ -70,6 +83,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   ema = config.train.ema_decay is not None
   abstract = lambda ema: abstract_state(model, tx, batch, mesh, ema)
   start, state = _resume(checkpoints, abstract, ema, say)
+  if state is not None and not config.train.allow_config_change:
+    _check_same_data(checkpoints.meta(start)['card'], dataset)
   _describe(config, mesh, dataset, workdir, start, say)
 
   batches = runs.train_batches(dataset, config, mesh, start)
@@ -121,23 +136,6 @@ def _open_dataset(section: Any) -> data.Dataset:
   return data.open_dataset(section.name, section.root)
 
 
-def _resolve_epochs(
-  config: ml_collections.ConfigDict, dataset: data.Dataset, say: Callable[[str], None]
-) -> None:
-  """Sets `train.num_steps` from `train.num_epochs`, where that is given, and the data card."""
-  epochs = config.train.num_epochs
-  if epochs is None:
-    return
-  if epochs < 1:
-    raise UserError(f'config.train.num_epochs={epochs} must be at least 1, or None for num_steps')
-  size = len(data.items_of(dataset, config.data.train_split, config.data.seq_len))
-  config.train.num_steps = -(-epochs * size // config.train.batch_size)
-  say(
-    f'config.train.num_epochs={epochs:,} of {size:,} examples are {config.train.num_steps:,} steps '
-    f'of {config.train.batch_size}'
-  )
-
-
 def _evaluations(
   config: ml_collections.ConfigDict,
   mesh: Mesh,
@@ -168,6 +166,18 @@ def _check_resumable(
     stored['model'] = models.with_defaults(stored.get('model', {}))
     changeable = models.changeable_fields(config.model.name)
     workdir_lib.check_resumable(workdir, stored, config, changeable, say)
+
+
+def _check_same_data(stored: dict[str, Any], dataset: data.Dataset) -> None:
+  """Raises UserError if the data set was built anew, and differently, since the checkpoint."""
+  before, now = stored.get('build_id'), dataset.card['build_id']
+  if before and before != now:
+    raise UserError(
+      f'{dataset.directory} is build {now[:12]}, but this run was trained on build {before[:12]} '
+      f'(version {stored.get("version")}, limit {stored.get("limit")}): the same steps would see '
+      'other examples. Build that one again, or use another --workdir, or '
+      '--config.train.allow_config_change=true'
+    )
 
 
 def _resume(

@@ -253,12 +253,16 @@ class EfficientVDVAE:
     """The metrics where only `variates` [L, V] (None: all) are drawn from the posterior."""
     x = self.scale(batch['image'])
     out, levels = self._infer(params, x, rng, variates)
-    crop = slice(self.target_crop, self.image_size - self.target_crop)
-    nll = -self.log_likelihood(out, x)[:, crop, crop].sum((1, 2))
+    nll = self._nll(out, x)
     metrics = distributions.elbo_metrics(nll, distributions.kl_of_runs(levels), self.num_dims)
     bits = metrics['kl_per_level'].mean(0) / (self.level_sizes * np.log(2))
     active = (bits >= self.latent_active_threshold).sum().astype(jnp.float32)
     return {**metrics, 'active_groups': active}
+
+  def _nll(self, out: Array, target: Array) -> Array:
+    """Negative log-likelihood of scaled images, [B], nats."""
+    crop = slice(self.target_crop, self.image_size - self.target_crop)
+    return -self.log_likelihood(out, target)[:, crop, crop].sum((1, 2))
 
   def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
     """Targets, draws from the likelihood, and means and log-scales of its components."""
@@ -272,6 +276,11 @@ class EfficientVDVAE:
     return {**found, 'mixture_means': mixture.means, 'mixture_log_scales': mixture.scales}
 
   # Inference and generation.
+
+  def log_weights(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
+    x = self.scale(batch['image'])
+    out, levels = self._infer(params, x, rng)
+    return distributions.log_ratio_of_runs(levels) - self._nll(out, x)
 
   def encode(
     self,

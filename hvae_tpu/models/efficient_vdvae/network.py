@@ -132,7 +132,8 @@ class DownBlock(nn.Module):
     temperature: Array | None,
     variates: Array | None,
   ) -> tuple[Array, Level]:
-    # y, skip [B, h, w, width]; noise [B, h * w * zdim]; z [B, h, w, zdim]; variates [zdim] bool.
+    # y, skip [B, h, w, width]; noise [B, h * w * zdim]; z [B, h, w, zdim]; given [] or [zdim];
+    # variates [zdim].
     o, cells = self.options, self.cells
     prior_features = self._net(y, cells.ratio, 2.0, o.prior_scale, 'prior_net')
     residual, prior_features = jnp.split(prior_features, 2, axis=-1)
@@ -157,7 +158,7 @@ class DownBlock(nn.Module):
     y = _residual_cells(y, cells, o)
     self.sow('intermediates', 'prior_dist', prior)
     self.sow('intermediates', 'kl', kl)
-    return y, Level(distributions.Group(dist.mean, dist.std, z), kl.sum((1, 2)))
+    return y, distributions.level(dist, prior, z, kl)
 
   def _net(self, x: Array, ratio: float, output_ratio: float, scale: float, name: str) -> Array:
     channels, cells = x.shape[-1], self.cells
@@ -289,7 +290,7 @@ class Net(nn.Module):
       x: [B, H, W, C] scaled images, to infer; None, to generate.
       num: B.
       latents: z of every group, [B, h, w, zdim] each, or None.
-      given: [L] bool; which of `latents` to use. The other groups are drawn.
+      given: [L] or [L, V] bool; which of `latents` to use. The others are drawn.
       temperature: [L], multiplies the prior's standard deviations where x is None; None is 1.
       variates: [L, V] bool; the others are drawn from the prior although x is given; None is all.
 

@@ -41,6 +41,7 @@ class VDVAE:
   kl_weight: float = setting(1.0, changeable=True)  # in training; the ELBO counts the KL once
   gelu_approximate: bool = False  # True: tanh form, as vdvae-jax
   kernel_init: str = setting('torch', ('torch', 'lecun'))  # lecun: as vdvae-jax
+  output_temperature: float = setting(1.0, changeable=True)  # of drawn pixels
   sample_rounding: str = setting('round', ('round', 'truncate'), changeable=True)
   sample_snap: bool = setting(False, changeable=True)  # 5 bits: samples on the 32 levels
   dtype: str = setting('float32', ('float32', 'bfloat16'))  # of blocks and the stream between
@@ -69,8 +70,11 @@ class VDVAE:
       for name in ('image_size', 'image_channels', 'width', 'zdim', 'num_mixtures')
       if getattr(self, name) < 1
     ]
-    if self.input_std <= 0:
-      errors.append(f'model.input_std={self.input_std} must be positive')
+    errors += [
+      f'model.{name}={getattr(self, name)} must be positive'
+      for name in ('input_std', 'output_temperature')
+      if getattr(self, name) <= 0
+    ]
     widths = [self.width_at(run.res) for run in (*self.encoder_runs, *self.decoder_runs)]
     if not errors and min(widths) * self.bottleneck_multiple < 1:
       errors.append(
@@ -111,9 +115,17 @@ class VDVAE:
   # The objective.
 
   @functools.cached_property
+  def _sides(self) -> tuple[int, ...]:
+    return tuple(run.res for run in self.decoder_runs for _ in range(run.count))
+
+  @functools.cached_property
   def level_names(self) -> tuple[str, ...]:
-    sides = [run.res for run in self.decoder_runs for _ in range(run.count)]
-    return tuple(f'res{res:02d}/group{i:02d}' for i, res in enumerate(sides))
+    return tuple(f'res{res:02d}/group{i:02d}' for i, res in enumerate(self._sides))
+
+  @property
+  def level_sizes(self) -> Array:
+    """Latent dimensions of every group, [L]."""
+    return jnp.array([res**2 * self.zdim for res in self._sides], jnp.float32)
 
   @property
   def num_dims(self) -> int:
@@ -130,6 +142,12 @@ class VDVAE:
       return image.astype(jnp.float32) / 255
     return distributions.scale_pixels(image, self.num_bits)
 
+  def mixture(self, out: Array) -> distributions.LogisticMixture:
+    """The network's output as a mixture; what its scales are depends on the likelihood."""
+    if self.likelihood == 'dmol_exact':
+      return distributions.mixture_by_component(out, self.num_mixtures)
+    return distributions.mixture_by_colour(out, self.num_mixtures)
+
   def log_likelihood(self, out: Array, target: Array) -> Array:
     """Log-probability of the target given the network's output, per pixel [B, H, W], nats."""
     if self.likelihood == 'bernoulli':
@@ -137,13 +155,9 @@ class VDVAE:
     half_bin, upper_edge = 1 / (2**self.num_bits - 1), distributions.EDGE
     if self.num_bits == 5 and self.dmol_5bit_normalised:
       half_bin, upper_edge = 4 / 127.5, 244 / 127.5 - 1
-    if self.likelihood == 'dmol_exact':
-      mixture = distributions.mixture_by_component(out, self.num_mixtures)
-      return distributions.dmol_exact_log_prob(
-        mixture, target, half_bin=half_bin, upper_edge=upper_edge
-      )
-    mixture = distributions.mixture_by_colour(out, self.num_mixtures)
-    return distributions.dmol_log_prob(mixture, target, half_bin=half_bin, upper_edge=upper_edge)
+    is_exact = self.likelihood == 'dmol_exact'
+    log_prob = distributions.dmol_exact_log_prob if is_exact else distributions.dmol_log_prob
+    return log_prob(self.mixture(out), target, half_bin=half_bin, upper_edge=upper_edge)
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     protocol.check_images(self, batch)
@@ -158,19 +172,52 @@ class VDVAE:
     self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array, train: bool
   ) -> tuple[Array, tuple[State, Metrics]]:
     """Nats per dimension. No schedule: `step` is not used."""
-    image = batch['image']
-    out, levels = self._infer(params, image, rng)
-    log_prob = self.log_likelihood(out, self.scale_target(image))
-    crop = slice(self.target_crop, self.image_size - self.target_crop)
-    nll = -log_prob[:, crop, crop].sum((1, 2))
-    metrics = distributions.elbo_metrics(nll, distributions.kl_of_runs(levels), self.num_dims)
+    metrics = self.pruned(params, state, batch, rng, None)
     kl_weight = self.kl_weight if train else 1.0
-    return (nll + kl_weight * metrics['kl']).mean() / self.num_dims, (state, metrics)
+    loss = metrics['nll'] + kl_weight * metrics['kl']
+    return loss.mean() / self.num_dims, (state, metrics)
+
+  def pruned(
+    self, params: Params, state: State, batch: Batch, rng: Array, variates: Array | None
+  ) -> Metrics:
+    """The metrics where only `variates` [L, V] (None: all) are drawn from the posterior."""
+    out, levels = self._infer(params, batch['image'], rng, variates)
+    nll = self._nll(out, batch['image'])
+    return distributions.elbo_metrics(nll, distributions.kl_of_runs(levels), self.num_dims)
+
+  def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
+    """Targets, draws from the likelihood, and means and log-scales of its components."""
+    latent_rng, pixel_rng = jax.random.split(rng)
+    out, _ = self._infer(params, batch['image'], latent_rng)
+    found = {'targets': self.scale_target(batch['image']), 'outputs': self.draw(out, pixel_rng)}
+    if self.likelihood == 'bernoulli':
+      return found
+    mixture, scales = self.mixture(out), self.mixture(out).scales
+    if self.likelihood == 'dmol_exact':
+      scales = -jnp.log(jax.nn.softplus(scales))
+    return {**found, 'mixture_means': mixture.means, 'mixture_log_scales': scales}
+
+  def _nll(self, out: Array, image: Array) -> Array:
+    """Negative log-likelihood of uint8 images, [B], nats."""
+    crop = slice(self.target_crop, self.image_size - self.target_crop)
+    log_prob = self.log_likelihood(out, self.scale_target(image))
+    return -log_prob[:, crop, crop].sum((1, 2))
 
   # Inference and generation.
 
-  def encode(self, params: Params, state: State, batch: Batch, rng: Array) -> distributions.Latents:
-    _, levels = self._infer(params, batch['image'], rng)
+  def log_weights(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
+    out, levels = self._infer(params, batch['image'], rng)
+    return distributions.log_ratio_of_runs(levels) - self._nll(out, batch['image'])
+
+  def encode(
+    self,
+    params: Params,
+    state: State,
+    batch: Batch,
+    rng: Array,
+    variates: Array | None = None,
+  ) -> distributions.Latents:
+    _, levels = self._infer(params, batch['image'], rng, variates)
     return tuple(
       group
       for run, level in zip(self.decoder_runs, levels, strict=True)
@@ -203,25 +250,28 @@ class VDVAE:
   ) -> Array:
     return self._generate(params, rng, num, temperature)
 
-  def pictures(self, out: Array, rng: Array) -> Array:
-    """One draw from the likelihood (its mean, for Bernoulli), uint8 [B, H, W, C]."""
+  def draw(self, out: Array, rng: Array) -> Array:
+    """One draw from the likelihood in the scale of the target (Bernoulli: its mean)."""
     if self.likelihood == 'bernoulli':
-      return jnp.round(255 * jax.nn.sigmoid(out)).astype(jnp.uint8)
-    if self.likelihood == 'dmol_exact':
-      mixture = distributions.mixture_by_component(out, self.num_mixtures)
-      x = distributions.dmol_exact_sample(rng, mixture)
-    else:
-      mixture = distributions.mixture_by_colour(out, self.num_mixtures)
-      x = distributions.dmol_sample(rng, mixture)
+      return jax.nn.sigmoid(out / self.output_temperature)
+    is_exact = self.likelihood == 'dmol_exact'
+    sample = distributions.dmol_exact_sample if is_exact else distributions.dmol_sample
+    return sample(rng, self.mixture(out), temperature=self.output_temperature)
+
+  def pictures(self, out: Array, rng: Array) -> Array:
+    """`draw` as uint8 [B, H, W, C]."""
+    x = self.draw(out, rng)
+    if self.likelihood == 'bernoulli':
+      return jnp.round(255 * x).astype(jnp.uint8)
     image = distributions.to_uint8(x, self.sample_rounding)
     bin_width = 2 ** (8 - self.num_bits)
     return image // bin_width * bin_width if self.sample_snap else image
 
   def _infer(
-    self, params: Params, image: Array, rng: Array
+    self, params: Params, image: Array, rng: Array, variates: Array | None = None
   ) -> tuple[Array, list[distributions.Level]]:
-    x = self.scale_input(image)
-    return Net(self).apply({'params': params}, x, len(x), rngs={'sample': rng})
+    x, rngs = self.scale_input(image), {'sample': rng}
+    return Net(self).apply({'params': params}, x, len(x), variates=variates, rngs=rngs)
 
   def _generate(self, params, rng, num, temperature, z=None, given=None) -> Array:
     latent_rng, pixel_rng = jax.random.split(rng)

@@ -101,8 +101,10 @@ class DecoderBlock(nn.Module):
     z: Array | None,
     given: Array | None,
     temperature: Array | None,
+    variates: Array | None,
   ) -> tuple[Array, Level]:
-    # x, acts [B, h, w, width]; noise [B, h * w * zdim]; z [B, h, w, zdim]; given, temperature [].
+    # x, acts [B, h, w, width]; noise [B, h * w * zdim]; z [B, h, w, zdim]; temperature [];
+    # given [] or [zdim]; variates [zdim].
     def block(out, name, **kwargs):
       return Block(self.mid, out, self.kernel, self.options, name=name, **kwargs)
 
@@ -112,16 +114,21 @@ class DecoderBlock(nn.Module):
       dist = prior.tempered(temperature)
     else:
       dist = _normal(block(2 * self.zdim, 'enc')(jnp.concatenate([x, acts], axis=-1)))
+      if variates is not None:
+        pairs = zip(dist, prior, strict=True)
+        dist = distributions.Normal(*(jnp.where(variates, *pair) for pair in pairs))
     drawn = dist.sample(noise.reshape(dist.mean.shape))
     z = drawn if z is None else jnp.where(given, z, drawn)
     kl = dist.kl(prior)
+    if variates is not None:
+      kl = jnp.where(variates, kl, 0.0)  # exactly: not what rounding leaves
     init = self.options.initializer(self.last_scale)
     x = x + skip
     x = x + layers.conv(self.width, 1, init, self.options.dtype, 'z_proj')(z)
     x = block(self.width, 'resnet', residual=True, last_scale=self.last_scale)(x)
     self.sow('intermediates', 'prior_dist', prior)
     self.sow('intermediates', 'kl', kl)
-    return x, Level(distributions.Group(dist.mean, dist.std, z), kl.sum((1, 2)))
+    return x, distributions.level(dist, prior, z, kl)
 
 
 def _normal(features: Array) -> distributions.Normal:
@@ -181,6 +188,7 @@ class Decoder(nn.Module):
     latents: tuple[Array, ...] | None = None,
     given: Array | None = None,
     temperature: Array | None = None,
+    variates: Array | None = None,
   ) -> tuple[Array, list[Level]]:
     """Args as `Net`. Returns the last map [B, H, W, width] and one stacked `Level` a run."""
     c = self.config
@@ -192,7 +200,7 @@ class Decoder(nn.Module):
       if run.mixin is not None:
         x += layers.upsample_nearest(maps[run.mixin][..., :width], run.res // run.mixin)
       mine = slice(first, first + run.count)
-      stack = c.stack(DecoderBlock, run.count, in_axes=(nn.broadcast, 0, 0, 0, 0))
+      stack = c.stack(DecoderBlock, run.count, in_axes=(nn.broadcast, 0, 0, 0, 0, 0))
       x, level = stack(zdim=c.zdim, **_block_fields(c, run, c.options, num_blocks))(
         x,
         acts[run.res] if acts is not None else None,
@@ -200,6 +208,7 @@ class Decoder(nn.Module):
         jnp.stack(latents[mine]) if latents is not None else None,
         given[mine] if given is not None else None,
         temperature[mine] if temperature is not None else None,
+        variates[mine] if variates is not None else None,
       )
       maps[run.res] = x
       levels.append(level)
@@ -238,6 +247,7 @@ class Net(nn.Module):
     latents: tuple[Array, ...] | None = None,
     given: Array | None = None,
     temperature: Array | None = None,
+    variates: Array | None = None,
   ) -> tuple[Array, list[Level]]:
     """Runs the hierarchy once.
 
@@ -245,15 +255,16 @@ class Net(nn.Module):
       x: [B, H, W, C] scaled images, to infer; None, to generate.
       num: B.
       latents: z of every group, [B, h, w, zdim] each, or None.
-      given: [L] bool; which of `latents` to use. The other groups are drawn.
+      given: [L] or [L, V] bool; which of `latents` to use. The others are drawn.
       temperature: [L], multiplies the prior's standard deviations where x is None; None is 1.
+      variates: [L, V] bool; the others are drawn from the prior although x is given; None is all.
 
     Returns:
       Output channels [B, H, W, out_channels], float32, and per run a `Level` with leading [count].
     """
     c = self.config
     acts = Encoder(c, name='encoder')(x) if x is not None else None
-    px, levels = Decoder(c, name='decoder')(acts, num, latents, given, temperature)
+    px, levels = Decoder(c, name='decoder')(acts, num, latents, given, temperature, variates)
     gain = self.param('gain', nn.initializers.ones, (c.width,))
     bias = self.param('bias', nn.initializers.zeros, (c.width,))
     px = px.astype(jnp.float32) * gain + bias

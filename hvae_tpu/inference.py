@@ -1,0 +1,131 @@
+"""What the modes that use a trained run have in common: opening it, passing over data, stopping."""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import datetime
+import hashlib
+from pathlib import Path
+import sys
+import time
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from hvae_tpu import evals, runs, sharding
+from hvae_tpu.errors import UserError
+from hvae_tpu.importers import verdict
+from hvae_tpu.interruption import Interrupted, Interruption
+from hvae_tpu.state import eval_params
+
+SHOW_EVERY = 5.0  # seconds between progress lines
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """One set of weights of a run.
+
+  Attributes:
+    run: as opened.
+    weights: 'ema' or 'raw', which of them.
+    params: those.
+  """
+
+  run: runs.Run
+  weights: str
+  params: Any
+
+  @property
+  def stem(self) -> str:
+    """What the files of its results begin with."""
+    return f'{self.run.state.step}-{self.weights}'
+
+  def origin(self) -> dict[str, Any]:
+    """What results should be stored with, so that they are not mixed with those of others."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((self.params, self.run.state.model_state)):
+      digest.update(np.ascontiguousarray(sharding.to_host(leaf)))
+    return {
+      'run': str(self.run.workdir),
+      'step': int(self.run.state.step),
+      'weights': self.weights,
+      'model': self.run.config.model.name,
+      'sha256': digest.hexdigest(),
+    }
+
+
+def open_trained(
+  config: ml_collections.ConfigDict,
+  workdir: Path,
+  checkpoint: str,
+  mode: str,
+  needs: tuple[str, ...],
+) -> Trained:
+  """Opens the weights that `config.evals.weights` names ('both': the average).
+
+  Args:
+    config, workdir, checkpoint: as `runs.open_run` takes them.
+    mode: what asks.
+    needs: methods that the model must have.
+
+  Raises:
+    UserError: no such run or checkpoint, another model, or one without a method.
+  """
+  evals.check_weights(config.evals.weights)
+  weights = evals.WEIGHTS[config.evals.weights][0]
+  run = runs.open_run(workdir, checkpoint, config, (weights,))
+  check_methods(run.model, mode, needs)
+  say(*verdict.describe(run.meta.get('import')))
+  return Trained(run, weights, eval_params(run.state, weights))
+
+
+def check_methods(model: Any, what: str, needs: tuple[str, ...]) -> None:
+  """Raises UserError if the model lacks a method that `what` needs."""
+  for name in needs:
+    if not hasattr(model, name):
+      raise UserError(f'{what} needs {name}(), which {type(model).__name__} lacks')
+
+
+def check_origin(stored: dict[str, Any], here: dict[str, Any], what: str, remedy: str) -> None:
+  """Raises UserError if `what` was made with other weights than those of `here`."""
+  if stored.get('sha256') != here['sha256']:
+    tell = lambda o: f'{o.get("model")} of {o.get("run")}, step {o.get("step")}, {o.get("weights")}'
+    raise UserError(f'{what} belongs to {tell(stored)}, not to {tell(here)}; {remedy}')
+
+
+def interruptible(body: Callable[[Callable[[], None]], int]) -> int:
+  """Runs the work of a mode: `body(check)`, where `check` is to be called between batches.
+
+  Returns:
+    The exit code of the body, or that of the signal that stopped it.
+  """
+  interruption = Interruption()
+  with interruption:
+    try:
+      return body(interruption.check)
+    except Interrupted:
+      say('stopped; nothing was written')
+      return interruption.exit_code
+
+
+def shown(batches: Iterator, total: int) -> Iterator:
+  """Passes batches on, and prints now and then how many of `total` are done."""
+  began = last = time.perf_counter()
+  for done, batch in enumerate(batches):
+    now = time.perf_counter()
+    if done == 1:
+      began = now  # the first one was compiling
+    elif done and now - last >= SHOW_EVERY:
+      left = datetime.timedelta(seconds=round((now - began) / (done - 1) * (total - done)))
+      say(f'batch {done:,}/{total:,}  {left} left')
+      last = now
+    yield batch
+
+
+def say(*lines: str) -> None:
+  """Prints on one process only."""
+  if jax.process_index() == 0:
+    for line in lines:
+      print(line)
+    sys.stdout.flush()

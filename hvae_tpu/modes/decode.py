@@ -1,0 +1,109 @@
+"""`--mode=decode`: pictures from stored latent variables, all of them or the coarsest groups."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from hvae_tpu import inference, latents, sharding, temperatures, writing
+from hvae_tpu.errors import UserError
+from hvae_tpu.evals import reconstruction
+
+NEEDS = ('decode', 'level_names')
+
+
+def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
+  """Writes `<run>/decode/<folder of the latents>-keep<k>.png` and `.npz`. Returns the exit code.
+
+  The arrays are `pictures` [N, H, W, C], uint8, and `index`, the record that each was made of.
+
+  Raises:
+    UserError: no such checkpoint or latents, latents of other weights, or a setting out of range.
+  """
+  options = config.decode
+  trained = inference.open_trained(config, workdir, checkpoint, '--mode=decode', NEEDS)
+  model, folder = trained.run.model, _folder(trained.run.workdir, options.latents)
+  stored = latents.open_latents(folder)
+  inference.check_origin(
+    stored.card['origin'],
+    trained.origin(),
+    f'config.decode.latents={folder}',
+    'give the --checkpoint that they were encoded with, or other latents',
+  )
+  levels = len(model.level_names)
+  keep = levels if options.keep == -1 else options.keep
+  if not 0 <= keep <= levels:
+    raise UserError(
+      f'config.decode.keep={options.keep} must lie between 0 and {levels}, the number of groups; '
+      f'-1 keeps all'
+    )
+  for key in ('num', 'columns'):
+    if options[key] < (key == 'columns'):
+      raise UserError(f'config.decode.{key}={options[key]} is too small')
+  setting = tuple(options.temperature)
+  temperature = temperatures.per_level(
+    model, setting[0] if len(setting) == 1 else setting, 'config.decode.temperature'
+  )
+  count = min(options.num or len(stored), len(stored))
+  seed = stored.card['seed'] if options.seed is None else options.seed
+  sharding.check_batch_size(stored.card['batch_size'], trained.run.mesh, 'evals.batch_size')
+
+  def work(check: Callable[[], None]) -> int:
+    index, pictures = _decode(trained, stored, keep, temperature, count, seed, check)
+    if jax.process_index() == 0:
+      path = trained.run.workdir / 'decode' / f'{folder.name}-keep{keep}.npz'
+      with writing.replacing(path) as partial, open(partial, 'wb') as file:
+        np.savez(file, pictures=pictures, index=index, dataset=stored.card['dataset'])
+      columns = min(options.columns, count)
+      writing.save_png(path.with_suffix('.png'), writing.banded([pictures], columns))
+      print(f'{count:,} pictures from the first {keep} of {levels} groups; stored in {path}')
+    return 0
+
+  return inference.interruptible(work)
+
+
+def _folder(workdir: Path, given: str) -> Path:
+  """The folder that `config.decode.latents` names; '' is the newest one of the run."""
+  if given:
+    return Path(given)
+  found = sorted(workdir.glob(f'encode/*/{latents.CARD}'), key=lambda path: path.stat().st_mtime)
+  if not found:
+    raise UserError(
+      f'{workdir / "encode"} holds no latents; run --mode=encode first, or give '
+      f'--config.decode.latents=FOLDER'
+    )
+  return found[-1].parent
+
+
+def _decode(
+  trained: inference.Trained,
+  stored: latents.Stored,
+  keep: int,
+  temperature: np.ndarray,
+  count: int,
+  seed: int,
+  check: Callable[[], None],
+) -> tuple[np.ndarray, np.ndarray]:
+  """Record numbers [count] and pictures of the first examples, in the batches of the encoding."""
+  run, size = trained.run, stored.card['batch_size']
+  decode = reconstruction.coders(run.model, run.mesh).decode
+  pruning = None if stored.variates.all() else stored.variates
+  given = reconstruction.given_groups(pruning, keep, len(stored.variates))
+  rng, share = jax.random.key(seed), size // jax.process_count()
+  total = -(-count // size)
+  indices, pictures = [], []
+  for number in inference.shown(iter(range(total)), total):
+    check()
+    places = np.arange(number * size, (number + 1) * size)
+    mine = places[jax.process_index() * share :][:share]
+    # Filled up as the batch was that they come from.
+    index, groups = stored.read(np.minimum(mine, len(stored) - 1))
+    z, index = sharding.put((tuple(g.z for g in groups), index.astype(np.int32)), run.mesh)
+    key = reconstruction.key_of(rng, number)
+    found = decode(trained.params, run.state.model_state, z, key, given, temperature)
+    rows = min(size, count - number * size)
+    for parts, array in ((indices, index), (pictures, found)):
+      parts.append(sharding.to_host(array)[:rows])
+  return np.concatenate(indices), np.concatenate(pictures)

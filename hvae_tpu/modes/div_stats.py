@@ -1,0 +1,55 @@
+"""`--mode=div_stats`: how much information every latent channel carries, for pruning."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import ml_collections
+
+from hvae_tpu import div_stats as div_stats_lib
+from hvae_tpu import inference, runs, sharding
+from hvae_tpu.errors import UserError
+from hvae_tpu.evals import pruned
+
+
+def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
+  """Writes `<run>/div_stats/<step>-<weights>.npz` and `.json`. Returns the exit code.
+
+  Raises:
+    UserError: no such checkpoint or view, a model without KLs of variates, or too small a share.
+  """
+  share, seed = config.div_stats.share, config.div_stats.seed
+  needs = ('kl_per_variate', 'level_sizes')
+  trained = inference.open_trained(config, workdir, checkpoint, '--mode=div_stats', needs)
+  dataset = runs.open_data(config)
+  view, batch_size = runs.view_of(config, config.div_stats.split), config.evals.batch_size
+  sharding.check_batch_size(batch_size, trained.run.mesh, 'evals.batch_size')
+  size = dataset.size(view)
+  total = int(share * size) // batch_size if 0 < share <= 1 else 0
+  if not total:
+    raise UserError(
+      f'config.div_stats.share={share} must be at most 1, and at least one batch '
+      f'(config.evals.batch_size={batch_size}) of the {size:,} examples of {view}'
+    )
+
+  def measure(check: Callable[[], None]) -> int:
+    mesh, state = trained.run.mesh, trained.run.state
+    batches = runs.chosen_batches(dataset, config, mesh, view, seed, total, check)
+    kl = pruned.mean_kl(trained.run.model)(
+      trained.params, state.model_state, inference.shown(batches, total), jax.random.key(seed)
+    )
+    about = {
+      'origin': trained.origin(),
+      'data': config.data.name,
+      'view': view,
+      'examples': total * batch_size,
+      'seed': seed,
+      'level_names': trained.run.model.level_names,
+    }
+    if jax.process_index() == 0:
+      path = div_stats_lib.store(trained, kl, about)
+      print(f'{kl.shape[0]} groups of {kl.shape[1]} variates, {kl.sum():.4g} nats in all')
+      print(f'mean over {total * batch_size:,} examples of {view}; stored in {path}')
+    return 0
+
+  return inference.interruptible(measure)

@@ -1,0 +1,106 @@
+"""`--mode=reconstruct`: likelihood, rate, distortion and pictures, whole or with pruned latents."""
+
+from collections.abc import Callable
+import csv
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from hvae_tpu import div_stats, inference, plots, runs, writing
+from hvae_tpu.errors import UserError
+from hvae_tpu.evals import reconstruction
+
+# Columns of the table, where the model reports them.
+COLUMNS = ('kl', 'nll', 'neg_elbo', 'kl_bpd', 'nll_bpd', 'bpd', 'ssim')
+
+
+def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
+  """Writes `<run>/reconstruct/<view>-<step>-<weights>*`. Returns the exit code.
+
+  `.csv` and `-rate-distortion.png`, a row and a point for each of `config.reconstruct.quantiles`;
+  `.png`, originals above a row of reconstructions for each; `.npz`, the same pictures as arrays.
+
+  Raises:
+    UserError: no such checkpoint or view, a quantile that is out of range or without div_stats.
+  """
+  options = config.reconstruct
+  trained = inference.open_trained(
+    config, workdir, checkpoint, '--mode=reconstruct', reconstruction.NEEDS
+  )
+  quantiles = tuple(options.quantiles)
+  for key in ('quantiles', 'columns'):
+    if not options[key]:
+      raise UserError(f'config.reconstruct.{key}={options[key]} must not be empty')
+  masks = [
+    div_stats.variates(trained, config, q, 'config.reconstruct.quantiles') for q in quantiles
+  ]
+  dataset = runs.open_data(config)
+  mesh, state = trained.run.mesh, trained.run.state
+  view = runs.view_of(config, options.split)
+  reconstruct = reconstruction.make(trained.run.model, mesh, masks, options.num_pictures)
+
+  def work(check: Callable[[], None]) -> int:
+    batches = runs.eval_batches(dataset, config, mesh, options.split, check)()
+    total = -(-dataset.size(view) // config.evals.batch_size)
+    results, originals = reconstruct(
+      trained.params,
+      state.model_state,
+      state.step,
+      inference.shown(batches, total),
+      jax.random.key(options.seed),
+    )
+    if jax.process_index() == 0:
+      rows = [
+        _row(q, mask, result) for q, mask, result in zip(quantiles, masks, results, strict=True)
+      ]
+      print(_table(rows))
+      stem = f'{view.replace("/", "-")}-{trained.stem}'
+      _store(trained.run.workdir / 'reconstruct', stem, rows, results, originals, options)
+    return 0
+
+  return inference.interruptible(work)
+
+
+def _row(
+  quantile: float, mask: np.ndarray | None, result: reconstruction.Result
+) -> dict[str, float]:
+  kept = 1.0 if mask is None else float(mask.mean())
+  numbers = {name: float(result.numbers[name]) for name in COLUMNS if name in result.numbers}
+  return {'quantile': quantile, 'kept': kept, **numbers, 'examples': result.numbers['num_examples']}
+
+
+def _table(rows: list[dict[str, float]]) -> str:
+  """Rate (kl) and distortion (nll) in nats per example, then in bits/dim."""
+  lines = ['  '.join(f'{name:>9}' for name in rows[0])]
+  lines += ['  '.join(f'{value:>9.5g}' for value in row.values()) for row in rows]
+  return '\n'.join(lines)
+
+
+def _store(
+  folder: Path,
+  stem: str,
+  rows: list[dict[str, float]],
+  results: list[reconstruction.Result],
+  originals: np.ndarray,
+  options: Any,
+) -> None:
+  with writing.replacing(folder / f'{stem}.csv') as partial, open(partial, 'w') as file:
+    table = csv.DictWriter(file, rows[0])
+    table.writeheader()
+    table.writerows(rows)
+  points = [(row['kl'], row['nll'], f'{row["quantile"]:g}') for row in rows]
+  labels = 'rate (KL), nats per example', 'distortion (-log p), nats per example'
+  plots.save_curve(folder / f'{stem}-rate-distortion.png', points, *labels, title=stem)
+  columns = min(options.columns, len(originals))
+  if columns:
+    pictures = {f'q{row["quantile"]:g}': r.pictures for row, r in zip(rows, results, strict=True)}
+    with writing.replacing(folder / f'{stem}.npz') as partial, open(partial, 'wb') as file:
+      np.savez(file, originals=originals, **pictures)
+    bands = [originals, *pictures.values()]
+    writing.save_png(folder / f'{stem}.png', writing.banded(bands, columns))
+    if options.save_targets:
+      writing.save_png(folder / f'{stem}-targets.png', writing.banded([originals], columns))
+  print(f'stored in {folder}')

@@ -1,0 +1,54 @@
+"""Importing a checkpoint with running statistics, whose run needs more state than the file has."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import cifar10
+from hvae_tpu import conversion, models, runs
+from hvae_tpu.errors import UserError
+from hvae_tpu.importers import nvae_official, tables
+from hvae_tpu.importers.trees import Contents
+from tests import torch_archives
+
+CONFIG = cifar10.get_config('nvae,debug')
+
+
+@pytest.fixture(scope='module')
+def arrays() -> dict[str, np.ndarray]:
+  """All arrays of a published file for the model."""
+  model = models.create(CONFIG.model.to_dict(), 'cpu')
+  nothing = Contents({}, {}, {})
+  fields = nvae_official.field_tables(model, nvae_official.example(model, nothing))
+  rng = np.random.RandomState(0)
+  return {
+    e.key: rng.uniform(0.5, 1.5, e.shape).astype(np.float32) for f in fields.values() for e in f
+  }
+
+
+def test_weights_and_statistics_become_a_run(arrays, tmp_path):
+  counters = {'stem.num_batches_tracked': np.ones(1, np.int64)}
+  source = torch_archives.write(
+    tmp_path / 'checkpoint.pt', torch_archives.state_dict({**arrays, **counters})
+  )
+  found = conversion.import_run('nvae', str(source), tmp_path / 'run', CONFIG, step=7)
+  assert found['tensors'] == len(arrays) and found['aside'] == {'num_batches_tracked': 1}
+  run = runs.open_run(tmp_path / 'run', weights=('raw',))
+  fields = nvae_official.field_tables(run.model, nvae_official.table.example(run.model))
+  state = run.state.model_state
+  back = tables.export_params(fields['params'], jax.device_get(run.state.params))
+  back |= tables.export_params(
+    fields['model_state'], jax.device_get(tables.part(fields['model_state'], state))
+  )
+  assert all((back[key] == array).all() for key, array in arrays.items())
+  # The singular vectors, which the file lacks, are of length 1.
+  for leaf in jax.tree.leaves(state['singular']):
+    np.testing.assert_allclose(np.linalg.norm(leaf, axis=-1), 1, rtol=1e-5)
+
+
+def test_a_file_without_statistics_is_refused(arrays, tmp_path):
+  some = {key: value for key, value in arrays.items() if not key.endswith('running_var')}
+  source = torch_archives.write(tmp_path / 'half.pt', torch_archives.state_dict(some))
+  with pytest.raises(UserError, match='running_var'):
+    conversion.import_run('nvae', str(source), tmp_path / 'run', CONFIG)
+  assert not (tmp_path / 'run').exists()
