@@ -175,8 +175,7 @@ def test_variates_sum_to_levels(fitted):
 
 def test_log_weights_are_those_of_the_elbo(fitted):
   """Their mean over many draws is the ELBO; where the KL is sampled, draw by draw."""
-  if not hasattr(fitted.model, 'log_weights'):
-    pytest.skip('this system has no importance weights')
+  needs(fitted, 'log_weights')
   keys = jax.random.split(jax.random.key(3), 64)
   draw = jax.jit(jax.vmap(fitted.model.log_weights, in_axes=(None, None, None, 0)))
   weights = draw(fitted.params, fitted.state, fitted.batch, keys)
