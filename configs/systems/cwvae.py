@@ -52,6 +52,9 @@ def base() -> ml_collections.ConfigDict:
     schedule='constant',
     learning_rate=3e-4,
     warmup_steps=0,
+    decay_start=0,  # of schedules that end, as the next two
+    decay_steps=0,  # 0: to the end of the training
+    min_learning_rate=0.0,
     b1=0.9,
     b2=0.999,
     eps=1e-4,
