@@ -3,16 +3,16 @@
 import dataclasses
 import functools
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hvae_tpu import distributions
+from hvae_tpu.bench import cwvae_ticks
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import create
-from hvae_tpu.models.cwvae import CWVAE, cells, frames, network, objective
+from hvae_tpu.models.cwvae import CWVAE, cells, frames, network, objective, recurrence
 from tests import tiny
 
 MODEL = tiny.SYSTEMS['cwvae'].model
@@ -35,30 +35,6 @@ def predictor(model: CWVAE, num: int, total: int = 0, context: int = 4):
   return jax.jit(lambda params, batch, carry: predict(params, {}, batch, RNG, carry=carry))
 
 
-def plain_cell(params, c, context, features, state, noise):
-  """One tick as the paper has it, nothing taken apart; arrays of one tick."""
-  dense = lambda name, x: x @ params[name]['kernel'] + params[name]['bias']
-
-  def head(name, x):
-    mean, std = (params[f'{name}_head'][part] for part in ('mean', 'std'))
-    raw = (x + 0.54) @ std['kernel'] + std['bias']
-    return x @ mean['kernel'] + mean['bias'], jax.nn.softplus(raw) + c.min_std
-
-  gru = params['gru']
-  x = nn.relu(dense('prior_input', jnp.concatenate([state.sample, context], -1)))
-  xr, xz, xn = (x @ k + b for k, b in zip(gru['input_kernel'], gru['input_bias'], strict=True))
-  hr, hz, hn = (state.det @ k for k in gru['recurrent_kernel'])
-  r, z = nn.sigmoid(xr + hr), nn.sigmoid(xz + hz)
-  det = (1 - z) * jnp.tanh(xn + r * (hn + gru['new_bias'])) + z * state.det
-  prior = head('prior', nn.relu(dense('prior_hidden', det)))
-  if features is None:
-    posterior = prior
-  else:
-    h = nn.relu(dense('posterior_input', jnp.concatenate([det, features], -1)))
-    posterior = head('posterior', nn.relu(dense('posterior_hidden', h)))
-  return cells.State(posterior[0] + posterior[1] * noise, det), prior, posterior
-
-
 @pytest.mark.parametrize('observed', [True, False])
 @pytest.mark.parametrize('unroll', ['1', '3', 'full'])
 def test_the_loop_equals_single_ticks(observed, unroll):
@@ -66,7 +42,7 @@ def test_the_loop_equals_single_ticks(observed, unroll):
   rng = np.random.default_rng(0)
   normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
   above, features, noise = normal(2, 3, 8), normal(2, 7, 6), normal(7, 2, 3)
-  start = cells.State(normal(2, 3), normal(2, 5))
+  start = recurrence.State(normal(2, 3), normal(2, 5))
   cell = cells.Cell(options)
   params = cell.init(RNG, above, 3, features, start, noise)['params']
   params = jax.tree.map(lambda p: p + 0.3 * normal(*p.shape), params)
@@ -77,7 +53,7 @@ def test_the_loop_equals_single_ticks(observed, unroll):
   state = start
   for i in range(7):
     given = features[:, i] if observed else None
-    state, *sides = plain_cell(params, options, above[:, i // 3], given, state, noise[i])
+    state, *sides = cwvae_ticks.tick(params, options, above[:, i // 3], given, state, noise[i])
     np.testing.assert_allclose(ticks.sample[:, i], state.sample, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(ticks.det[:, i], state.det, rtol=1e-4, atol=1e-5)
     for dist, (mean, std) in zip((ticks.prior, ticks.posterior), sides, strict=True):

@@ -10,12 +10,12 @@ import pytest
 from skimage import metrics
 
 from configs import demo_moving_mnist
-from data_prep import clips, contents, records
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import film_strips, frame_quality, open_loop
 from hvae_tpu.modes import evaluate, train
 from hvae_tpu.modes import open_loop as mode
 from hvae_tpu.writing import encode_gif, side_by_side
+from tests import moving_squares
 
 RNG = jax.random.key(0)
 
@@ -48,7 +48,7 @@ def videos(starts, length=9):
 
 
 def evaluation(model, *batches, **options):
-  read = lambda seq_len, batch_size: iter(batches)
+  read = lambda **_: (batch for batch in batches)
   options = dict(context=2, num_examples=3, num_samples=2, chunk=4) | options
   return open_loop.make(model, read, **options)({}, {}, 0, RNG)
 
@@ -76,7 +76,8 @@ def test_examples_are_counted():
   ('options', 'message'),
   [
     (dict(chunk=3), r'3 frames at once \(open_loop.chunk\) must be a multiple of 2'),
-    (dict(context=9), 'sequences of 9 frames leave nothing to predict behind a context of 9'),
+    (dict(context=3), r'3 frames of context \(open_loop.context\) must be a multiple of 2'),
+    (dict(context=10), 'sequences of 9 frames leave nothing to predict behind a context of 10'),
   ],
 )
 def test_refused(options, message):
@@ -125,26 +126,8 @@ def test_films_are_shown_side_by_side():
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
-  """A data set of the form of `demo_moving_mnist`, with a square that moves."""
   folder = tmp_path_factory.mktemp('videos')
-
-  def film(number):
-    video = np.zeros((20, 64, 64, 1), np.uint8)
-    for t in range(20):
-      x = (5 * number + 2 * t) % 50
-      video[t, 20:30, x : x + 10] = 200
-    return video
-
-  found = contents.Contents(
-    fields=clips.fields(64, 64, 1),
-    splits={name: clips.split_of_film(film, [20] * 12) for name in ('train', 'test')},
-    views=clips.views(),
-    info=contents.CardInfo(
-      1, 'made here', {}, {}, 'none', 'none', True, details=clips.details(train=20, test=20)
-    ),
-    records_per_shard=12,
-  )
-  records.write_dataset(folder / 'demo_moving_mnist', 'demo_moving_mnist', found)
+  moving_squares.write(folder)
   return folder
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ class Options:
 
   Attributes:
     context: observed frames.
-    num_examples: sequences, from the first of the view.
+    num_examples: sequences; one of every video of the view, before the second of any.
     num_samples: predictions of each.
     chunk: frames predicted at once, so that memory does not grow with the length; 0: about 100.
     ssim_data_range, psnr_data_range: see `frame_quality`.
@@ -80,10 +81,11 @@ def make(
   """
   options = Options(**options)
   predict = predictor(model, options)
+  read = functools.partial(batches, seq_len=seq_len, batch_size=batch_size, spread=True)
+  read().close()  # sizes that do not fit are told now, not at the first evaluation
 
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, Any]:
-    source = batches(seq_len=seq_len, batch_size=batch_size)
-    found = list(outcomes(predict, params, model_state, source, rng, options))
+    found = list(outcomes(predict, params, model_state, read(), rng, options))
     numbers = {}
     for name in found[0].scores:
       numbers[name] = np.mean([o.scores[name][o.best(name)].mean() for o in found])
@@ -101,13 +103,18 @@ def predictor(model: Any, options: Options) -> Callable[..., np.ndarray]:
   `video` [B, context + T, H, W, C] is on the devices; predictions go to the host chunk by chunk.
 
   Raises:
-    UserError: a chunk, or sequences, that do not fit.
+    UserError: a chunk, a context or sequences that do not fit.
   """
   chunk = options.chunk or max(CHUNK // model.cycle, 1) * model.cycle
   if chunk % model.cycle:
     raise UserError(
       f'{chunk} frames at once (open_loop.chunk) must be a multiple of {model.cycle}, the frames '
       f'of one tick of the top level'
+    )
+  if options.context % model.cycle:
+    raise UserError(
+      f'{options.context} frames of context (open_loop.context) must be a multiple of '
+      f'{model.cycle}, the frames of one tick of the top level'
     )
 
   @jax.jit

@@ -18,7 +18,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import data, evals, runs, writing
+from hvae_tpu import data, evals, runs, sharding, writing
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import film_strips, open_loop
 from hvae_tpu.evals.open_loop import Outcome
@@ -47,7 +47,9 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     if not hasattr(opened.model, method):
       raise UserError(f'--mode=open_loop needs {method}, which {config.model.name} lacks')
   dataset = data.open_dataset(config.data.name, config.data.root)
-  batches = runs.eval_batches(dataset, config, opened.mesh, split)(**sizes)
+  if sizes['batch_size']:
+    sharding.check_batch_size(sizes['batch_size'], opened.mesh, 'open_loop.batch_size')
+  batches = runs.eval_batches(dataset, config, opened.mesh, split)(**sizes, spread=True)
   predict = open_loop.predictor(opened.model, options)
   params, state = eval_params(opened.state, weights), opened.state.model_state
   view = runs.view_of(config, split).replace('/', '-')

@@ -18,8 +18,9 @@ from hvae_tpu import distributions, layers
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
 from hvae_tpu.models.cwvae import frames, objective
-from hvae_tpu.models.cwvae.cells import Options, Ticks
+from hvae_tpu.models.cwvae.cells import Ticks
 from hvae_tpu.models.cwvae.network import Net, Start, reset_masks
+from hvae_tpu.models.cwvae.recurrence import Options
 from hvae_tpu.models.protocol import Batch, Metrics, Params, State, setting
 
 

@@ -3,8 +3,6 @@
 Everything that does not depend on the state is computed for all ticks at once, before or after the
 loop: products with the context and with the encoder's features, noise, and the heads of the prior
 where the posterior goes on. What is left inside is the sampled latent's way to the next one.
-
-Products are taken in `dtype`; states, distributions and the sums of products are float32.
 """
 
 import math
@@ -17,16 +15,10 @@ import jax.numpy as jnp
 
 from hvae_tpu import layers
 from hvae_tpu.distributions import Normal
+from hvae_tpu.models.cwvae.recurrence import Options, State, Weights, run
 
 # Added to the hidden vector (not to what comes out) before the head of the deviations.
 SHIFT = 0.54
-
-
-class State(NamedTuple):
-  """What a tick leaves to the next: `sample` [B, stoch] and `det` [B, deter]."""
-
-  sample: Array
-  det: Array
 
 
 class Ticks(NamedTuple):
@@ -49,62 +41,15 @@ class Ticks(NamedTuple):
     return jnp.concatenate([self.sample, self.det], axis=-1)
 
 
-class Options(NamedTuple):
-  """Sizes of a cell, and how it is computed.
-
-  Attributes:
-    stoch, deter, embed: of the latent, of the GRU's state, of hidden layers.
-    min_std: added to every deviation.
-    mean_only: the sample is the mean.
-    init: 'lecun' or 'keras'.
-    dtype: of products.
-    remat, unroll: as in `layers.stack_blocks`, with ticks in place of blocks.
-  """
-
-  stoch: int
-  deter: int
-  embed: int
-  min_std: float
-  mean_only: bool
-  init: str
-  dtype: Any
-  remat: str
-  unroll: str
-
-  def kernel_init(self):
-    """Kernels: truncated normal by the fan-in (the port), or uniform by both fans (Keras)."""
-    return lecun_normal if self.init == 'lecun' else layers.glorot_uniform()
-
-  def product(self, x: Array, kernel: Array) -> Array:
-    """x [..., n] @ kernel [n, m], float32."""
-    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
+def kernel_init(options: Options):
+  """Kernels: truncated normal by the fan-in (the port), or uniform by both fans (Keras)."""
+  return lecun_normal if options.init == 'lecun' else layers.glorot_uniform()
 
 
 def lecun_normal(rng: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
   """As Flax has it; drawn with two axes, since those of a convolution compile slowly on a CPU."""
   flat = (math.prod(shape[:-1]), shape[-1])
   return nn.initializers.lecun_normal()(rng, flat, dtype).reshape(shape)
-
-
-class Weights(NamedTuple):
-  """Of what is inside the loop.
-
-  Attributes:
-    sample: [stoch, embed], from the sample before to the GRU's input.
-    gates: [embed, 3 deter] and [3 deter], from the input to the gates reset, update, new.
-    recurrent: [deter, 3 deter] and [deter]; the bias is that of the new state, inside the reset.
-    hidden: [deter, embed], from the GRU to the first hidden layer of the head.
-    second: [embed, embed] and [embed]: the second hidden layer; None for the prior.
-    head: [embed, 2 stoch] and [2 stoch]: means, and deviations before the softplus.
-  """
-
-  sample: Array
-  gates: tuple[Array, Array]
-  recurrent: tuple[Array, Array]
-  hidden: Array
-  second: tuple[Array, Array] | None
-  head: tuple[Array, Array]
 
 
 class Affine(nn.Module):
@@ -130,12 +75,13 @@ class Gru(nn.Module):
     c = self.options
     joint = c.init == 'keras'
     zeros = nn.initializers.zeros
-    gates = self.param('input_kernel', per_gate(c.kernel_init(), joint), (3, c.embed, c.deter))
+    gates = self.param('input_kernel', per_gate(kernel_init(c), joint), (3, c.embed, c.deter))
     recurrent = self.param(
       'recurrent_kernel', per_gate(nn.initializers.orthogonal(), joint), (3, c.deter, c.deter)
     )
     bias = self.param('input_bias', zeros, (3, c.deter))
     new_bias = self.param('new_bias', zeros, (c.deter,))
+    new_bias = jnp.pad(new_bias, (2 * c.deter, 0))
     return (beside(gates), bias.reshape(-1)), (beside(recurrent), new_bias)
 
 
@@ -149,8 +95,8 @@ class Head(nn.Module):
     """`Weights.head`."""
     c = self.options
     shape = (c.embed, c.stoch)
-    mean = Affine(shape, c.kernel_init(), name='mean')()
-    std = Affine(shape, c.kernel_init(), name='std')()
+    mean = Affine(shape, kernel_init(c), name='mean')()
+    std = Affine(shape, kernel_init(c), name='std')()
     kernel = jnp.concatenate([mean[0], std[0]], axis=1)
     return kernel, jnp.concatenate([mean[1], std[1] + SHIFT * std[0].sum(0)])
 
@@ -200,7 +146,7 @@ class Cell(nn.Module):
       The ticks, and the state after the last one.
     """
     c = self.options
-    init, num = c.kernel_init(), len(noise)
+    init, num = kernel_init(c), len(noise)
     kernel, bias = Affine((2 * c.stoch + c.deter, c.embed), init, name='prior_input')()
     context = jnp.broadcast_to(bias, (num, 1, c.embed))
     if above is not None:
@@ -209,14 +155,16 @@ class Cell(nn.Module):
     gates, recurrent = Gru(c, name='gru')()
     hidden = Affine((c.deter, c.embed), init, name='prior_hidden')()
     prior_head = Head(c, name='prior_head')()
-    weights = Weights(kernel[: c.stoch], gates, recurrent, hidden[0], None, prior_head)
+    weights = Weights(
+      (kernel[: c.stoch], None), gates, recurrent, (hidden[0], None), None, prior_head
+    )
     given = jnp.broadcast_to(hidden[1], (num, 1, c.embed))
     if features is not None:
       size = c.deter + features.shape[-1]
       first, bias = Affine((size, c.embed), init, name='posterior_input')()
       given = (c.product(features, first[c.deter :]) + bias).swapaxes(0, 1)
       weights = weights._replace(
-        hidden=first[: c.deter],
+        hidden=(first[: c.deter], None),
         second=Affine((c.embed, c.embed), init, name='posterior_hidden')(),
         head=Head(c, name='posterior_head')(),
       )
@@ -234,45 +182,3 @@ def distribution(options: Options, raw: Array) -> Normal:
   """What a head gives, [..., 2 stoch] -> the Gaussian."""
   mean, std = jnp.split(raw, 2, axis=-1)
   return Normal(mean, jnp.log(nn.softplus(std) + options.min_std))
-
-
-def run(
-  options: Options, weights: Weights, state: State, inputs: tuple[Array, ...]
-) -> tuple[State, tuple[Array, Array, Array]]:
-  """The loop.
-
-  Args:
-    inputs: context [T, B or 1, embed] and features [T, B or 1, embed] as the hidden layers take
-      them, with their biases; noise [T, B, stoch]; keep [T].
-
-  Returns:
-    The last state, and of all ticks det [T, B, deter], sample [T, B, stoch], what the head gave
-    [T, B, 2 stoch].
-  """
-  body = lambda state, inputs: tick(options, weights, state, *inputs)
-  if options.remat != 'none':
-    policy = layers.save_convolutions if options.remat == 'convs' else None
-    body = jax.checkpoint(body, prevent_cse=False, policy=policy)
-  num = len(inputs[0])
-  unroll = num if options.unroll == 'full' else min(int(options.unroll), num)
-  return jax.lax.scan(body, state, inputs, unroll=unroll)
-
-
-def tick(
-  c: Options, w: Weights, state: State, context: Array, given: Array, noise: Array, keep: Array
-) -> tuple[State, tuple[Array, Array, Array]]:
-  """One tick; arguments as `run`, of this tick."""
-  x = nn.relu(context + c.product(state.sample * keep, w.sample))
-  x = c.product(x, w.gates[0]) + w.gates[1]
-  h = c.product(state.det, w.recurrent[0])
-  (reset_x, update_x, new_x), (reset_h, update_h, new_h) = (jnp.split(v, 3, -1) for v in (x, h))
-  update = nn.sigmoid(update_x + update_h)
-  new = jnp.tanh(new_x + nn.sigmoid(reset_x + reset_h) * (new_h + w.recurrent[1]))
-  det = (1 - update) * new + update * state.det
-  hidden = nn.relu(c.product(det, w.hidden) + given)
-  if w.second is not None:
-    hidden = nn.relu(c.product(hidden, w.second[0]) + w.second[1])
-  raw = c.product(hidden, w.head[0]) + w.head[1]
-  mean, std = jnp.split(raw, 2, axis=-1)
-  sample = mean if c.mean_only else mean + (nn.softplus(std) + c.min_std) * noise
-  return State(sample, det), (det, sample, raw)

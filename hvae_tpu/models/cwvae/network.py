@@ -14,7 +14,8 @@ import numpy as np
 
 from hvae_tpu import distributions
 from hvae_tpu.models.cwvae import frames
-from hvae_tpu.models.cwvae.cells import Cell, State, Ticks
+from hvae_tpu.models.cwvae.cells import Cell, Ticks, kernel_init
+from hvae_tpu.models.cwvae.recurrence import State
 
 
 class Start(NamedTuple):
@@ -38,7 +39,7 @@ class Net(nn.Module):
   def setup(self):
     c = self.config
     options = c.options
-    init = options.kernel_init()
+    init = kernel_init(options)
     filters, by_products = c.filters * c.channels_mult, c.convolutions == 'products'
     self.encoder = frames.Encoder(filters, init, options.dtype, by_products)
     self.embed = [
