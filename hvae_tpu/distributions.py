@@ -138,6 +138,11 @@ def level(dist: Normal, prior: Normal, z: Array, kl: Array) -> Level:
   return Level(Group(dist.mean, dist.std, z), kl.sum((1, 2)), log_q, log_p)
 
 
+def normal_log_prob(x: Array, mean: Array, std: float) -> Array:
+  """Log-density of x under a Gaussian of fixed standard deviation, per element, nats."""
+  return -0.5 * jnp.square((x - mean) / std) - math.log(std * math.sqrt(2 * math.pi))
+
+
 def scale_pixels(image: Array, num_bits: int) -> Array:
   """uint8 -> [-1, 1], on the 2**num_bits levels that keep the upper bits."""
   bin_width = 2 ** (8 - num_bits)

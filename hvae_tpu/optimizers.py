@@ -33,6 +33,21 @@ def _adam(c: Any) -> optax.GradientTransformation:
   return optax.scale_by_adam(c.b1, c.b2, c.eps)
 
 
+def _adam_keras(c: Any) -> optax.GradientTransformation:
+  """Adam as Keras has it: epsilon is added before the bias of the second moment is corrected."""
+
+  def update(grads: Any, state: optax.ScaleByAdamState, params: Any = None):
+    del params
+    mu = optax.tree.update_moment(grads, state.mu, c.b1, 1)
+    nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, c.b2, 2)
+    count = optax.safe_increment(state.count)
+    rate = jnp.sqrt(1 - c.b2**count) / (1 - c.b1**count)
+    updates = jax.tree.map(lambda m, v: rate * m / (jnp.sqrt(v) + c.eps), mu, nu)
+    return updates, optax.ScaleByAdamState(count, mu, nu)
+
+  return optax.GradientTransformation(optax.scale_by_adam(c.b1, c.b2).init, update)
+
+
 def _adamw(c: Any) -> optax.GradientTransformation:
   """Adam with decoupled weight decay."""
   return optax.chain(_adam(c), _decay(c))
@@ -59,6 +74,7 @@ OPTIMIZERS = {
   'adamax': _adamax,
   'adamax_l2': _adamax_l2,
   'radam': _radam,
+  'adam_keras': _adam_keras,
 }
 
 # A schedule is (section, num_steps) -> factor of the learning rate at a step.

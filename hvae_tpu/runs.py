@@ -222,7 +222,10 @@ def eval_batches(
   role: str,
   check: Callable[[], None] = lambda: None,
 ) -> Callable[..., Iterator[dict[str, jax.Array]]]:
-  """How evaluations read: `batches(role)`, as `evals` describes; `role` is the default one.
+  """How evaluations read: `batches(role, seq_len, batch_size, spread)`, as `evals` describes.
+
+  `role` is the default one; sizes that are 0 are those of the config. `batches` raises UserError
+  for sizes that do not fit when it is called, not when it is read.
 
   `check` is called before every batch, and may raise to end an evaluation.
 
@@ -232,23 +235,32 @@ def eval_batches(
   sharding.check_batch_size(config.evals.batch_size, mesh, 'evals.batch_size')
   dataset.size(view_of(config, role))
 
-  def batches(other: str | None = None) -> Iterator[dict[str, jax.Array]]:
+  def batches(
+    other: str | None = None, seq_len: int = 0, batch_size: int = 0, spread: bool = False
+  ) -> Iterator[dict[str, jax.Array]]:
+    if batch_size:
+      sharding.check_batch_size(batch_size, mesh, 'evals.open_loop.batch_size')
     source = data.eval_batches(
       dataset,
       view_of(config, other or role),
-      batch_size=config.evals.batch_size,
+      batch_size=batch_size or config.evals.batch_size,
       seed=config.seed,
       fields=config.data.fields,
-      seq_len=config.data.eval_seq_len,
+      seq_len=seq_len or config.data.eval_seq_len,
       transforms=config.data.eval_transforms,
+      spread=spread,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
-    for batch in put_batches(source, (*config.data.fields, 'mask'), mesh):
-      check()
-      yield batch
+    return _checked(put_batches(source, (*config.data.fields, 'mask'), mesh), check)
 
   return batches
+
+
+def _checked(batches: Iterator[dict], check: Callable[[], None]) -> Iterator[dict]:
+  for batch in batches:
+    check()
+    yield batch
 
 
 def chosen_batches(

@@ -18,6 +18,8 @@ from PIL import Image
 
 from hvae_tpu.errors import UserError
 
+FPS = 10  # of films
+
 
 class Writer:
   """Writes the numbers and pictures of one process start below one directory.
@@ -49,6 +51,7 @@ class Writer:
     if not active:
       return
     directory = os.fspath(directory)
+    self._directory = pathlib.Path(directory)
     self._lines = _open_lines(directory)
     self._thread = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix='writer')
     self._events = self._thread.submit(_open_events, directory)
@@ -96,12 +99,18 @@ class Writer:
   def write(self, step: int, prefix: str, results: Mapping[str, Any]) -> None:
     """Writes what an evaluation returns in one dict.
 
-    uint8 arrays of three or more axes are pictures; other arrays of two or more axes are values,
-    whose histogram TensorBoard shows; the rest are numbers.
+    uint8 arrays of three or four axes are pictures. Those of five are films [N, T, H, W, C]: they
+    become one animation side by side, which is also written to `prefix/name-step.gif`. Other arrays
+    of two or more axes are values, whose histogram TensorBoard shows; the rest are numbers.
     """
     if not self._active:
       return
     arrays = {name: np.asarray(value) for name, value in results.items()}
+    films = {k: v for k, v in arrays.items() if v.dtype == np.uint8 and v.ndim == 5}
+    arrays = {k: v for k, v in arrays.items() if k not in films}
+    for name, film in films.items():
+      self.gif(step, f'{prefix}/{name}', side_by_side(film), FPS)
+      save_gif(self._directory / prefix / f'{name}-{step}.gif', side_by_side(film))
     pictures = {k: v for k, v in arrays.items() if v.dtype == np.uint8 and v.ndim >= 3}
     values = {k: v for k, v in arrays.items() if v.ndim >= 2 and k not in pictures}
     numbers = {k: v for k, v in arrays.items() if v.ndim < 2}
@@ -173,6 +182,25 @@ class Writer:
         key = f'{tag}_by_res/{resolution}'
         sums[key] = sums.get(key, 0.0) + float(v)
     return levels | sums
+
+
+def side_by_side(films: np.ndarray) -> np.ndarray:
+  """uint8 [N, T, H, W, C] -> the frames [T, H, N * W, C] of one film."""
+  num, length, height, width, channels = films.shape
+  return films.transpose(1, 2, 0, 3, 4).reshape(length, height, num * width, channels)
+
+
+def save_gif(path: str | os.PathLike, frames: np.ndarray, fps: float = FPS) -> None:
+  """Writes uint8 frames [T, H, W, C] as an animation, whole or not at all; makes folders."""
+  path = pathlib.Path(path)
+  frames = _checked(frames, str(path), ndims=(4,))
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    partial.write_bytes(encode_gif(frames, fps))
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,9 @@
 
 import ml_collections
 
-from configs.systems import efficient_vdvae, nvae, vdvae
+from configs.systems import cwvae, efficient_vdvae, nvae, vdvae
 
-SYSTEMS = {'vdvae': vdvae, 'efficient_vdvae': efficient_vdvae, 'nvae': nvae}
+SYSTEMS = {'vdvae': vdvae, 'efficient_vdvae': efficient_vdvae, 'nvae': nvae, 'cwvae': cwvae}
 
 
 def build(

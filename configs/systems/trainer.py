@@ -53,7 +53,7 @@ def base() -> ml_collections.ConfigDict:
     weights='ema',  # ema, raw or both
     batch_size=32,  # global
     # every: steps between evaluations on data.valid_split during training; 0: never
-    elbo=dict(every=10_000),
+    elbo=dict(every=10_000, max_batches=0),  # 0: the whole view
     pictures=dict(
       every=10_000,
       num=8,  # images a row
@@ -68,6 +68,18 @@ def base() -> ml_collections.ConfigDict:
     pruned=dict(every=0, share=0.03, max_batches=0),  # variates kept; training batches to rank them
     histograms=dict(every=0),
     bernoulli_baseline=dict(every=0),
+    # Frames predicted from the first `context` of a video.
+    open_loop=dict(
+      every=0,
+      context=36,
+      seq_len=0,  # with the context; 0: data.eval_seq_len
+      batch_size=0,  # examples predicted at once; 0: evals.batch_size
+      num_examples=8,
+      num_samples=1,  # predictions of an example, of which the best counts
+      chunk=0,  # frames predicted at once; 0: about 100
+      ssim_data_range=2.0,  # of the reference, whose pixels lie in [0, 1]; SSIM is higher for it
+      psnr_data_range=1.0,
+    ),
     iwae=dict(every=0, num_samples=10, chunk=1),  # importance samples; at a time, on a device
   )
   config.eval = dict(
@@ -112,6 +124,20 @@ def base() -> ml_collections.ConfigDict:
     temperature=(1.0,),  # of those: a number or 'linear(a,b)', or one number per level
     columns=8,
     seed=config_dict.placeholder(int),  # None: noise of the encoding, which gives its pictures
+  )
+  config.open_loop = dict(  # as in evals
+    seed=0,
+    split='test',
+    context=36,
+    seq_len=0,
+    batch_size=0,
+    num_examples=100,
+    num_samples=1,
+    chunk=0,
+    ssim_data_range=2.0,
+    psnr_data_range=1.0,
+    grids=True,  # also as pictures
+    grid_strict_reference=False,  # without the last strip, which the reference loses
   )
   config.plan = dict(
     topology='v5e:4x4',  # slices, with commas; --topology sets it

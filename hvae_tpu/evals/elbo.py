@@ -1,6 +1,7 @@
 """Averages of what the model reports about each example, over a whole view."""
 
 from collections.abc import Callable, Iterator
+import itertools
 from typing import Any
 
 import jax
@@ -13,8 +14,13 @@ from hvae_tpu import sharding
 NEEDS = ('loss',)
 
 
-def make(model: Any, batches: Callable[..., Iterator]) -> Callable[..., dict[str, Any]]:
+def make(
+  model: Any, batches: Callable[..., Iterator], max_batches: int = 0
+) -> Callable[..., dict[str, Any]]:
   """ELBO, distortion and rate (one posterior sample per example).
+
+  Args:
+    max_batches: of the view, the same ones at every call; 0: all.
 
   Returns:
     `run(params, model_state, step, rng)`: mean of each metric whose first axis is the batch, over
@@ -24,7 +30,8 @@ def make(model: Any, batches: Callable[..., Iterator]) -> Callable[..., dict[str
   sums = program(model)
 
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, Any]:
-    return averages(lambda batch, rng: sums(params, model_state, batch, step, rng), batches(), rng)
+    found = itertools.islice(batches(), max_batches or None)
+    return averages(lambda batch, rng: sums(params, model_state, batch, step, rng), found, rng)
 
   return run
 

@@ -76,7 +76,11 @@ def _store(directory: Path, stem: str, record: dict, pictures: dict) -> None:
   temporary.write_text(json.dumps(record, indent=2) + '\n')
   temporary.replace(directory / f'{stem}.json')
   for name, picture in pictures.items():
-    writing.save_png(directory / f'{stem}-{name.replace("/", "-")}.png', picture)
+    path = f'{directory}/{stem}-{name.replace("/", "-")}'
+    if picture.ndim == 5:
+      writing.save_gif(f'{path}.gif', writing.side_by_side(picture))
+    else:
+      writing.save_png(f'{path}.png', picture)
 
 
 def _summary(numbers: dict, published_bpd: float | None) -> str:
@@ -97,6 +101,10 @@ def _unit(name: str) -> str:
   name = name.removesuffix('_raw')
   if name.endswith('bpd'):
     return 'bits/dim'
+  if name.endswith('_per_frame'):
+    return 'nats per frame'
+  if name.endswith('psnr'):
+    return 'dB'
   meanings = {
     'neg_elbo': 'nats per example (rate + distortion)',
     'nll': 'nats per example',
