@@ -147,6 +147,13 @@ def save_convolutions(primitive, *_, **__) -> bool:
 REMAT = ('none', 'blocks', 'convs')
 
 
+def rematerialised(function: Callable[..., Any], remat: str) -> Callable[..., Any]:
+  """A pure function that computes inner values again for the backward pass, by `remat`."""
+  if remat == 'none':
+    return function
+  return jax.checkpoint(function, policy=save_convolutions if remat == 'convs' else None)
+
+
 def stack_blocks(
   block: type[nn.Module], count: int, in_axes, remat: str = 'none', unroll: int = 1
 ) -> type[nn.Module]:

@@ -103,7 +103,7 @@ def watched(network: Any, keep: Callable[..., bool] = lambda module, _: False) -
     result, variables = apply(
       net, *args, mutable=['intermediates'], capture_intermediates=keep, **kwargs
     )
-    seen.append((result, variables['intermediates']))
+    seen.append((result, variables.get('intermediates', {})))
     return result
 
   with replaced(network, apply=apply_and_keep):

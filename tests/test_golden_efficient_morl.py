@@ -1,0 +1,21 @@
+"""EfficientMORL and its Slot Attention baseline against stored results of their reference.
+
+Files are found by `golden_files.find`; what is checked in a file follows from its keys, and every
+size and option from its `config`, so files with other settings are checked just the same.
+"""
+
+import pytest
+
+from tests import golden_files
+from tests.efficient_morl_checks import forward
+
+# Patterns that each match a key of every file of a kind -> the cases of such a file.
+KINDS = {
+  ('param/hvae_networks.*', 'output/*/eps*/total_loss'): forward.forward_cases,
+  ('config', 'grad/hvae_networks.*'): forward.gradient_cases,
+}
+
+
+@pytest.mark.parametrize('check', golden_files.checks('efficient_morl', KINDS))
+def test_golden(check):
+  check()
