@@ -11,7 +11,6 @@ import numpy as np
 from hvae_tpu.importers.golden import Tolerance, noise, replaced, watched
 from hvae_tpu.models.efficient_morl import EfficientMORL, inference, objective
 from hvae_tpu.models.efficient_morl.attention import Memory
-from hvae_tpu.models.efficient_morl.decoders import Decoder
 from hvae_tpu.models.efficient_morl.encoder import Encoder
 from hvae_tpu.models.efficient_morl.gaussians import deviation
 from hvae_tpu.models.efficient_morl.network import Hierarchy, Prior
@@ -95,8 +94,9 @@ def _compiled(golden: Golden, model: EfficientMORL) -> Callable[..., Any]:
     def loss(params):
       kept = {}
 
-      def whole(form, params, x, drawn, weights, keep, last):
-        kept['pass'] = run_pass(form, params, x, drawn, weights, lambda *all: all, last)
+      def whole(*args):
+        *args, keep, last = args
+        kept['pass'] = run_pass(*args, lambda *all: all, last)
         stages, steps = kept['pass'].kept
         return kept['pass']._replace(kept=jax.vmap(keep)(stages, steps))
 
@@ -106,7 +106,6 @@ def _compiled(golden: Golden, model: EfficientMORL) -> Callable[..., Any]:
         replaced(inference, run=whole),
         watched(Hierarchy, _is_compared) as hierarchies,
         watched(Prior) as priors,
-        watched(Decoder) as decoders,
       ):
         state, batch = {'geco': geco}, {'image': image}
         rng = jax.random.key(0)
@@ -115,9 +114,8 @@ def _compiled(golden: Golden, model: EfficientMORL) -> Callable[..., Any]:
       # Further ones are those inside of refinements.
       priors = [p for p, _ in priors[: max(model.stochastic_layers - 1, 0)]]
       found = _named(model, kept['pass'], inside, priors, geco, step)
-      found['decoder_out_last'] = jnp.moveaxis(decoders[-1][0], -1, 2).reshape(
-        -1, 4, model.image_size, model.image_size
-      )
+      out = model.form.decoder.apply({'params': params['decoder']}, kept['pass'].last.z)
+      found['decoder_out_last'] = jnp.moveaxis(out, -1, 2).reshape(-1, 4, *out.shape[2:4])
       return total, found | {'total_loss': total, 'nll': metrics['nll'].mean()}
 
     (_, found), grads = jax.value_and_grad(loss, has_aux=True)(params)

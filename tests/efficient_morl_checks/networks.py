@@ -45,7 +45,6 @@ def model_of(net: Mapping[str, Any], **fields: Any) -> EfficientMORL:
       refinement_iters=net['refinement_iters'],
       refinement_curriculum=((-1, net['refinement_iters']),),
       geco_warm_start=net['geco_warm_start'],
-      unroll='1',  # a loop compiles faster than its copies
     )
     | fields
   )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from hvae_tpu import distributions, layers
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
-from hvae_tpu.models.efficient_morl import attention, decoders, inference, objective
+from hvae_tpu.models.efficient_morl import attention, decoders, inference, iteration, objective
 from hvae_tpu.models.efficient_morl.decoders import Decoder
 from hvae_tpu.models.efficient_morl.gaussians import Gaussian
 from hvae_tpu.models.efficient_morl.network import Hierarchy, Prior, Refinement
@@ -55,11 +55,10 @@ class EfficientMORL:
   geco_step_size_acceleration: float = setting(1.0, changeable=True)  # where the target is reached
   dtype: str = setting('float32', ('float32', 'bfloat16'))  # of convolutions
   remat: str = setting('none', layers.REMAT, changeable=True)  # of the decoder
-  unroll: str = setting('full', changeable=True)  # refinements per iteration of a loop, or 'full'
 
   def __post_init__(self):
     protocol.check_choices(self)
-    errors = decoders.problems(self) + self._number_problems() + protocol.unroll_problems(self)
+    errors = decoders.problems(self) + self._number_problems()
     errors += objective.curriculum_problems(self.refinement_curriculum)
     if errors:
       raise UserError('; '.join('config.' + error for error in errors))
@@ -75,19 +74,19 @@ class EfficientMORL:
 
   # What the pass reads.
 
-  def form(self, refinements: int) -> inference.Form:
+  @property
+  def form(self) -> iteration.Form:
     likelihood = objective.LIKELIHOODS[self.likelihood]
-    dtype = jnp.dtype(self.dtype)
-    return inference.Form(
+    return iteration.Form(
       likelihood=functools.partial(likelihood, log_scale=self.log_scale),
-      layers=self.stochastic_layers,
       prior=self.prior,
-      refinements=refinements,
-      hierarchy=Hierarchy(self.use_dual_gru, dtype),
-      decoder=Decoder(self.image_decoder, self.image_size, dtype),
+      decoder=Decoder(self.image_decoder, self.image_size, jnp.dtype(self.dtype)),
       remat=self.remat,
-      unroll=refinements if self.unroll == 'full' else int(self.unroll),
     )
+
+  @property
+  def hierarchy(self) -> Hierarchy:
+    return Hierarchy(self.use_dual_gru, jnp.dtype(self.dtype))
 
   @property
   def longest(self) -> int:
@@ -108,14 +107,14 @@ class EfficientMORL:
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     decoders.check_images(self, batch)
     rngs = jax.random.split(rng, 4)
-    form, z = self.form(0), jnp.zeros((1, self.num_slots, self.zdim))
+    z = jnp.zeros((1, self.num_slots, self.zdim))
     gaussian = Gaussian(z, z)
     x = jnp.zeros((1, *batch['image'].shape[1:]))
     networks = {
       # One layer: they share their weights.
-      'bottom_up': (form.hierarchy, x, jnp.zeros((2, *z.shape))),
+      'bottom_up': (self.hierarchy, x, jnp.zeros((2, *z.shape))),
       'prior': (Prior(), z),
-      'decoder': (form.decoder, z),
+      'decoder': (self.form.decoder, z),
       'refinement': (Refinement(), gaussian, gaussian, z),
     }
     params = {
@@ -134,21 +133,23 @@ class EfficientMORL:
       return metrics['neg_elbo'].mean(), (state, metrics)
     x, geco = self.scale(batch['image']), Geco(**state['geco'])
     last = objective.refinements_at(self.refinement_curriculum, step)
-    form = self.form(self.longest)
     active = self.use_geco and self.kl_beta > 0
     constrained = jnp.asarray(step) >= self.geco_warm_start if active else jnp.zeros((), bool)
     over = self.refine_loss_reduction or len(x)
     weights = objective.refining_weights(geco, self.kl_beta, constrained)
     weights = tuple(weight / over for weight in weights)
-    noise = self._noise(form, rng, len(x))
-    found = inference.run(form, params, x, noise, weights, _summary, last)
+    noise = self._noise(rng, len(x), self.longest)
+    found = inference.run(self.form, self.hierarchy, params, x, noise, weights, _summary, last)
     nll, kl, norms = found.kept
-    mean_loss = functools.partial(
-      objective.iteration_loss, geco=geco, kl_beta=self.kl_beta, constrained=constrained
-    )
-    weigh, index = objective.WEIGHTINGS[self.refine_weighting], jnp.arange(form.refinements)
-    before = jnp.where(index < last, weigh(index, last) * mean_loss(nll, kl), 0.0).sum()
-    loss = before + weigh(last, last) * mean_loss(found.last.nll, found.last.kl)
+
+    def mean_loss(total: Array, nll: Array, kl: Array) -> Array:
+      value = objective.iteration_loss(nll, kl, geco, self.kl_beta, constrained)
+      return objective.of_value(total * (over / len(x)), value)
+
+    weigh, index = objective.WEIGHTINGS[self.refine_weighting], jnp.arange(self.longest)
+    before = jnp.where(index < last, weigh(index, last) * mean_loss(found.losses, nll, kl), 0.0)
+    end = weigh(last, last) * mean_loss(found.last_loss, found.last.nll, found.last.kl)
+    loss = before.sum() + end
     if active:
       geco = objective.next_geco(self, geco, found.last.nll.mean(), jnp.asarray(step))
     extra = {f'refinement_step_{i + 1}': norm for i, norm in enumerate(norms)}
@@ -173,9 +174,12 @@ class EfficientMORL:
     """uint8 -> [0, 1]."""
     return image.astype(jnp.float32) / 255
 
-  def _noise(self, form: inference.Form, rng: Array, num: int) -> Array:
-    """All draws of a pass."""
-    return distributions.normal(rng, (form.num_draws, num, self.num_slots, self.zdim))
+  def _noise(self, rng: Array, num: int, refinements: int) -> tuple[Array, Array, Array]:
+    """All draws of a pass, in its order: see `inference.run`."""
+    depth = self.stochastic_layers
+    count = inference.num_draws(depth, refinements)
+    draws = distributions.normal(rng, (count, num, self.num_slots, self.zdim))
+    return draws[: 1 + depth], draws[1 + depth : count - refinements], draws[count - refinements :]
 
   # Inference and generation.
 
@@ -185,10 +189,10 @@ class EfficientMORL:
     Layers before the last are not trained to paint.
     """
     found = self._infer(params, state, batch, rng, lambda stage, _: stage)
-    return inference.segments(self.form(0), params, found, self.image_size)
+    return inference.segments(self.form, params, found, self.image_size)
 
   def paint(self, params: Params, slots: Array) -> Canvas:
-    return inference.paint(self.form(0), params, slots)
+    return iteration.paint(self.form.decoder, params, slots)
 
   def warnings(self, card: dict[str, Any]) -> list[str]:
     found = attention.crowding(self.num_slots, card)
@@ -204,10 +208,11 @@ class EfficientMORL:
     self, params: Params, state: State, batch: Batch, rng: Array, keep: Any
   ) -> inference.Pass:
     """Outside of training: each picture by itself, with GECO's weight as it is now."""
-    x, form = self.scale(batch['image']), self.form(self.refinement_iters)
+    x = self.scale(batch['image'])
     beta = jax.nn.softplus(state['geco']['beta']) if self.use_geco else jnp.float32(1)
-    noise = self._noise(form, rng, len(x))
-    return inference.run(form, params, x, noise, (beta, jnp.float32(1)), keep)
+    noise = self._noise(rng, len(x), self.refinement_iters)
+    weights = (beta, jnp.float32(1))
+    return inference.run(self.form, self.hierarchy, params, x, noise, weights, keep)
 
 
 def _summary(stage: inference.Stage, step: inference.Step) -> tuple[Array, Array, Array]:

@@ -11,6 +11,7 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
+from hvae_tpu import layers
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
 from hvae_tpu.models.efficient_morl import weights
@@ -42,15 +43,14 @@ class Broadcast(nn.Module):
     kernel = self.param('kernel', weights.xavier, (k, k, size, self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     z, place, kernel, bias = (v.astype(self.dtype) for v in (z, place, kernel, bias))
-    layout, pads = ('NHWC', 'HWIO', 'NHWC'), ((self.padding,) * 2,) * 2
-    fixed = jax.lax.conv_general_dilated(
-      place[None], kernel, (1, 1), pads, dimension_numbers=layout
-    )
+    fixed = layers.convolve(place[None], kernel, self.padding)
     inside, repeats = windows(self.side, k, self.padding)
     sums = jnp.einsum('rk,sl,kldo->rsdo', inside, inside, kernel)
     kinds = jnp.einsum('nd,rsdo->nrso', z, sums)
     for axis in (1, 2):
       kinds = spread(kinds, repeats, axis)
+    # A product: the gradient of a plain repetition is slow on a CPU.
+    fixed = (jnp.ones((len(z), 1), self.dtype) @ fixed.reshape(1, -1)).reshape(kinds.shape)
     return kinds + fixed + bias
 
 

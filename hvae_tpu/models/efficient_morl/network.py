@@ -33,11 +33,6 @@ class BottomUp(NamedTuple):
   slots: tuple[Array, ...]
   attention: tuple[Array, ...]
 
-  @property
-  def top(self) -> Gaussian:
-    """What is refined: the last posterior."""
-    return (self.start, *self.posteriors)[-1]
-
 
 class SlotLayer(nn.Module):
   """One layer: slots read from the pixels, and a recurrence updates their posterior."""

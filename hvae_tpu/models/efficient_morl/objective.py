@@ -105,14 +105,17 @@ def refining_weights(geco: Geco, kl_beta: float, constrained: Array) -> tuple[Ar
 
 
 def iteration_loss(nll: Array, kl: Array, geco: Geco, kl_beta: float, constrained: Array) -> Array:
-  """Loss of an iteration, a mean over pictures (the last axis), in nats.
+  """The value of an iteration's loss, a mean over pictures (the last axis), in nats.
 
-  Under GECO its value holds the moving average of the constraint, its gradient the nll of now.
+  Under GECO it holds the moving average of the constraint; its gradient is another matter.
   """
-  nll, kl = nll.mean(-1), kl.mean(-1)
-  weight = jax.lax.stop_gradient(jax.nn.softplus(geco.beta))
-  constraint = weight * (nll - jax.lax.stop_gradient(nll) - geco.c_ema)
-  return kl_beta * kl + jnp.where(constrained, constraint, nll)
+  constraint = -jax.nn.softplus(geco.beta) * geco.c_ema
+  return kl_beta * kl.mean(-1) + jnp.where(constrained, constraint, nll.mean(-1))
+
+
+def of_value(gradient_of: Array, value: Array) -> Array:
+  """`value`, with the gradient of another number of the same shape."""
+  return jax.lax.stop_gradient(value - gradient_of) + gradient_of
 
 
 def next_geco(c: Any, geco: Geco, nll: Array, step: Array) -> Geco:

@@ -52,16 +52,10 @@ def linear(inputs: int, features: int, scheme: str, name: str, use_bias: bool = 
 
 def conv(
   inputs: int, features: int, kernel: int, padding: int, scheme: str, dtype: Any, name: str
-) -> nn.Conv:
+) -> layers.Conv:
   """[N, n, n, inputs] -> [N, m, m, features], m = n + 2 * padding + 1 - kernel."""
-  return nn.Conv(
-    features,
-    (kernel, kernel),
-    padding=((padding, padding), (padding, padding)),
-    dtype=dtype,
-    name=name,
-    **initializers(scheme, kernel**2 * inputs),
-  )
+  init = initializers(scheme, kernel**2 * inputs)
+  return layers.Conv(features, kernel, padding, dtype=dtype, name=name, **init)
 
 
 def layer_norm(name: str) -> nn.LayerNorm:
