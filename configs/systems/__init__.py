@@ -2,9 +2,14 @@
 
 import ml_collections
 
-from configs.systems import efficient_vdvae, vdvae
+from configs.systems import efficient_morl, efficient_vdvae, slot_attention, vdvae
 
-SYSTEMS = {'vdvae': vdvae, 'efficient_vdvae': efficient_vdvae}
+SYSTEMS = {
+  'vdvae': vdvae,
+  'efficient_vdvae': efficient_vdvae,
+  'efficient_morl': efficient_morl,
+  'slot_attention': slot_attention,
+}
 
 
 def build(

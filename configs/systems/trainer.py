@@ -63,6 +63,8 @@ def base() -> ml_collections.ConfigDict:
     pruned=dict(every=0, share=0.03, max_batches=0),  # variates kept; training batches to rank them
     histograms=dict(every=0),
     bernoulli_baseline=dict(every=0),
+    # Scenes taken apart, compared with `segmentation` of the records.
+    segmentation=dict(every=0, num=4, max_batches=0),  # scenes shown; 0: the whole view
   )
   config.eval = dict(
     names=('elbo',),  # keys of `evals` to run with --mode=eval

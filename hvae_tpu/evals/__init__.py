@@ -14,7 +14,15 @@ import jax
 
 from hvae_tpu import state as state_lib
 from hvae_tpu.errors import UserError
-from hvae_tpu.evals import bernoulli_baseline, elbo, histograms, pictures, pruned, ssim
+from hvae_tpu.evals import (
+  bernoulli_baseline,
+  elbo,
+  histograms,
+  pictures,
+  pruned,
+  segmentation,
+  ssim,
+)
 
 EVALS = {
   'elbo': elbo,
@@ -23,6 +31,7 @@ EVALS = {
   'pruned': pruned,
   'histograms': histograms,
   'bernoulli_baseline': bernoulli_baseline,
+  'segmentation': segmentation,
 }
 WEIGHTS = {'ema': ('ema',), 'raw': ('raw',), 'both': ('ema', 'raw')}
 
