@@ -7,12 +7,16 @@ size and option from its `config`, so files with other settings are checked just
 import pytest
 
 from tests import golden_files
-from tests.efficient_morl_checks import forward
+from tests.efficient_morl_checks import forward, pieces, trajectory
 
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
 KINDS = {
   ('param/hvae_networks.*', 'output/*/eps*/total_loss'): forward.forward_cases,
   ('config', 'grad/hvae_networks.*'): forward.gradient_cases,
+  ('param/init_slots', 'output/eps*/total_loss'): pieces.baseline_cases,
+  ('param/*/decode.0.weight', 'grad/*/z'): pieces.decoder_cases,
+  ('input/softplus_raw', 'output/lik/*'): pieces.component_cases,
+  ('output/eps*/lr', 'input/lr_table_step'): trajectory.trajectory_cases,
 }
 
 

@@ -79,6 +79,7 @@ class EfficientMORL:
     likelihood = objective.LIKELIHOODS[self.likelihood]
     return iteration.Form(
       likelihood=functools.partial(likelihood, log_scale=self.log_scale),
+      layers=self.stochastic_layers,
       prior=self.prior,
       decoder=Decoder(self.image_decoder, self.image_size, jnp.dtype(self.dtype)),
       remat=self.remat,

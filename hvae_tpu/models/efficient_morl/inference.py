@@ -79,7 +79,7 @@ def run(
   upward, chain, refining = noise
   bottom_up = hierarchy.apply({'params': params['bottom_up']}, 2 * x - 1, upward)
   posteriors = bottom_up.posteriors or (bottom_up.start,)
-  kls, anchor = iteration.divergences(form.prior, params, posteriors, chain)
+  kls, anchor = iteration.divergences(form, params, posteriors, chain)
   fixed = Inputs({n: params[n] for n in ('prior', 'decoder')}, posteriors[:-1], anchor, None)
   descend = iteration.descent(form)
 

@@ -21,12 +21,14 @@ class Form(NamedTuple):
 
   Attributes:
     likelihood: (painted, x [B, H, W, 3] in [0, 1]) -> nll [B].
+    layers: L; without any, what the hierarchy begins with is refined, and its KL counts as zero.
     prior: 'reversed_plus', 'reversed' or 'bottom_up'.
     decoder: the network.
     remat: of the decoder (`layers.REMAT`).
   """
 
   likelihood: Callable[[Canvas, Array], Array]
+  layers: int
   prior: str
   decoder: Decoder
   remat: str
@@ -95,7 +97,7 @@ def loss(form: Form, inputs: Inputs, given: Given) -> tuple[Array, Stage]:
   canvas = layers.rematerialised(functools.partial(paint, form.decoder), form.remat)
   painted = canvas(inputs.params, z)
   nll = form.likelihood(painted, given.x)
-  of_all = divergences(form.prior, inputs.params, (*inputs.below, posterior), chain)[0].sum(0)
+  of_all = divergences(form, inputs.params, (*inputs.below, posterior), chain)[0].sum(0)
   of_one = posterior.kl(inputs.anchor).sum((1, 2))
   kl = jnp.where(given.first, of_all, of_one)
   total = (given.weights[0] * nll + given.weights[1] * kl).sum()
@@ -103,7 +105,7 @@ def loss(form: Form, inputs: Inputs, given: Given) -> tuple[Array, Stage]:
 
 
 def divergences(
-  prior: str, params: Any, posteriors: tuple[Gaussian, ...], noise: Array
+  form: Form, params: Any, posteriors: tuple[Gaussian, ...], noise: Array
 ) -> tuple[Array, Gaussian | None]:
   """KL of every layer, [L, B], bottom to top; and the prior of a refined posterior.
 
@@ -111,18 +113,20 @@ def divergences(
   'bottom_up'. The outermost layer has N(0, 1), which None stands for.
 
   Args:
-    prior: of `Form`.
+    form: of the model.
     params: of 'prior'.
-    posteriors: of all layers; of a model without layers, the one that it begins with.
+    posteriors: of all layers.
     noise: [L - 1, B, K, D].
   """
-  bottom_up = prior == 'bottom_up'
+  if not form.layers:
+    return jnp.zeros((0, len(posteriors[0].mean))), None
+  bottom_up = form.prior == 'bottom_up'
   conditioning = posteriors[:-1] if bottom_up else posteriors[:0:-1]
   samples = [q.sample(eps) for q, eps in zip(conditioning, noise, strict=True)]
   priors = [None, *(Prior().apply({'params': params['prior']}, z) for z in samples)]
   priors = priors if bottom_up else priors[::-1]
   kls = jnp.stack([q.kl(p).sum((1, 2)) for q, p in zip(posteriors, priors, strict=True)])
-  return kls, priors[0] if prior == 'reversed_plus' else None
+  return kls, priors[0] if form.prior == 'reversed_plus' else None
 
 
 def descent(form: Form) -> Callable[[Inputs, Given], tuple[Array, Stage, Gaussian]]:
