@@ -125,7 +125,7 @@ class OptionalMethods(Protocol):
     """Takes pictures apart into slots."""
 
   def paint(self, params: Params, slots: Array) -> tuple[Array, Array]:
-    """Slots [..., K, D] -> their colours [..., K, H, W, 3] and log-masks [..., K, H, W]."""
+    """Slots [..., D] -> colours [..., H, W, 3] in [0, 1], and logits of masks [..., H, W]."""
 
   def warnings(self, card: dict[str, Any]) -> list[str]:
     """What to tell, one sentence each, before training on the data set of a card."""

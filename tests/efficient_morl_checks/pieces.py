@@ -130,14 +130,18 @@ def _check_kl(golden: Golden) -> None:
   compare(found, golden.under('output/kl'), lambda _: networks.ARRAY)
 
 
-def _painted(golden: Golden) -> jax.Array:
-  """What a decoder would have given: [B, K, H, W, 4]."""
-  parts = [golden[f'input/lik/{name}_logits'] for name in ('rgb', 'mask')]
-  return jnp.moveaxis(np.concatenate(parts, axis=2), 2, -1)
+def _canvas(rgb: Any, logits: Any) -> objective.Canvas:
+  """What decoders made that gave these, [B, K, C, H, W] each."""
+  colours = jax.nn.sigmoid(jnp.moveaxis(rgb, 2, -1))
+  return objective.Canvas(colours, jax.nn.log_softmax(logits[:, :, 0], axis=1))
+
+
+def _logits(golden: Golden) -> tuple[Any, Any]:
+  return tuple(golden[f'input/lik/{name}_logits'] for name in ('rgb', 'mask'))
 
 
 def _check_canvas(golden: Golden) -> None:
-  painted = objective.canvas(_painted(golden))
+  painted = _canvas(*_logits(golden))
   found = {
     'mean_image': painted.mean.transpose(0, 3, 1, 2),
     'mask_logprobs': painted.log_masks[:, :, None],
@@ -151,15 +155,14 @@ def _check_likelihood(golden: Golden, name: str) -> None:
   x = networks.images(golden, 'input/lik/image_u8_nchw') / np.float32(255)
   for theirs, ours in (('gmm', 'mixture'), ('gaussian', 'gaussian')):
 
-    def total(out, nll_of=objective.LIKELIHOODS[ours]):
-      nll = nll_of(objective.canvas(out), x, log_scale)
+    def total(logits, nll_of=objective.LIKELIHOODS[ours]):
+      nll = nll_of(_canvas(*logits), x, log_scale)
       return nll.sum(), nll
 
-    grad, nll = golden_files.quick_jit(jax.grad(total, has_aux=True))(_painted(golden))
+    grad, nll = golden_files.quick_jit(jax.grad(total, has_aux=True))(_logits(golden))
     expected = golden[f'output/lik/{name}/{theirs}_nll']
     compare({'nll': nll}, {'nll': expected}, lambda _: networks.ARRAY)
-    grad = np.moveaxis(grad, -1, 2)
-    found = {'rgb_logits': grad[:, :, :3], 'mask_logits': grad[:, :, 3:]}
+    found = dict(zip(('rgb_logits', 'mask_logits'), grad, strict=True))
     compare(found, golden.under(f'grad/lik/{name}/{theirs}'), lambda _: GRADIENT)
 
 

@@ -18,7 +18,7 @@ from hvae_tpu.models.efficient_morl import attention, decoders, inference, itera
 from hvae_tpu.models.efficient_morl.decoders import Decoder
 from hvae_tpu.models.efficient_morl.gaussians import Gaussian
 from hvae_tpu.models.efficient_morl.network import Hierarchy, Prior, Refinement
-from hvae_tpu.models.efficient_morl.objective import Canvas, Geco
+from hvae_tpu.models.efficient_morl.objective import Geco
 from hvae_tpu.models.protocol import Batch, Metrics, Params, Segments, State, setting
 
 PRIORS = ('reversed_plus', 'reversed', 'bottom_up')
@@ -192,8 +192,8 @@ class EfficientMORL:
     found = self._infer(params, state, batch, rng, lambda stage, _: stage)
     return inference.segments(self.form, params, found, self.image_size)
 
-  def paint(self, params: Params, slots: Array) -> Canvas:
-    return iteration.paint(self.form.decoder, params, slots)
+  def paint(self, params: Params, slots: Array) -> tuple[Array, Array]:
+    return decoders.painted(self.form.decoder, params, slots)
 
   def warnings(self, card: dict[str, Any]) -> list[str]:
     found = attention.crowding(self.num_slots, card)

@@ -121,19 +121,14 @@ class Big(nn.Module):
     return self._grow(x, OUTPUTS, 3, 1, 'conv_5')
 
   def _grow(self, x: Array, features: int, kernel: int, stride: int, name: str) -> Array:
-    """A convolution of the map with `stride - 1` zeros between its pixels: side * stride."""
-    before, after = kernel // 2, kernel // 2 + stride - 1
-    return nn.Conv(
-      features,
-      (kernel, kernel),
-      padding=((before, after), (before, after)),
-      input_dilation=(stride, stride),
-      dtype=self.dtype,
-      kernel_init=weights.xavier,
-      name=name,
-    )(x)
+    """A convolution of the map with `stride - 1` zeros behind every pixel: side * stride."""
+    half = kernel // 2
+    sides = (half, half + stride - 1, stride - 1)
+    x = jax.lax.pad(x.astype(self.dtype), jnp.zeros((), self.dtype), (_KEPT, sides, sides, _KEPT))
+    return weights.conv(x.shape[-1], features, kernel, 0, 'xavier', self.dtype, name=name)(x)
 
 
+_KEPT = (0, 0, 0)  # an axis that `pad` leaves as it is
 DECODERS = ('small', 'iodine', 'big')
 BIG_SIDE = 96
 
@@ -158,6 +153,12 @@ class Decoder(nn.Module):
       network = Iodine(self.side, self.dtype, name='iodine')
     out = network(z.reshape(-1, z.shape[-1])).astype(jnp.float32)
     return out.reshape(*z.shape[:-1], *out.shape[1:])
+
+
+def painted(decoder: Decoder, params: Any, slots: Array) -> tuple[Array, Array]:
+  """What every slot [..., D] paints by itself: `OptionalMethods.paint`. `params` has 'decoder'."""
+  out = decoder.apply({'params': params['decoder']}, slots)
+  return jax.nn.sigmoid(out[..., :3]), out[..., 3]
 
 
 def problems(model: Any) -> list[str]:

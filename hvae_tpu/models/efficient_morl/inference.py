@@ -7,9 +7,9 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu.models.efficient_morl import iteration
+from hvae_tpu.models.efficient_morl import iteration, objective
 from hvae_tpu.models.efficient_morl.gaussians import Gaussian
-from hvae_tpu.models.efficient_morl.iteration import Form, Given, Inputs, Stage, paint
+from hvae_tpu.models.efficient_morl.iteration import Form, Given, Inputs, Stage
 from hvae_tpu.models.efficient_morl.network import BottomUp, Hierarchy, Refinement
 from hvae_tpu.models.protocol import Segments
 
@@ -116,7 +116,7 @@ def segments(form: Form, params: Any, found: Pass, side: int) -> Segments:
   if below := found.bottom_up.slots[:-1]:
     lower = jnp.stack(below)
     slots = join(lower, slots)
-    painted = jax.tree.map(join, paint(form.decoder, params, lower), painted)
+    painted = jax.tree.map(join, objective.paint(form.decoder, params, lower), painted)
     mean = join(jnp.stack([q.mean for q in found.bottom_up.posteriors[:-1]]), mean)
   pixels = (*slots.shape[1:3], side**2)
   read = found.bottom_up.attention or (jnp.full(pixels, 1 / pixels[1]),)

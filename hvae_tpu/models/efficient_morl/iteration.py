@@ -84,17 +84,12 @@ class Stage(NamedTuple):
   kl: Array
 
 
-def paint(decoder: Decoder, params: Any, z: Array) -> Canvas:
-  """Slots [..., K, D] -> what they look like. `params` has 'decoder'."""
-  return objective.canvas(decoder.apply({'params': params['decoder']}, z))
-
-
 def loss(form: Form, inputs: Inputs, given: Given) -> tuple[Array, Stage]:
   """The sum over pictures of nll and KL, weighted."""
   draw, chain = given.noise
   posterior = inputs.posterior
   z = posterior.sample(draw)
-  canvas = layers.rematerialised(functools.partial(paint, form.decoder), form.remat)
+  canvas = layers.rematerialised(functools.partial(objective.paint, form.decoder), form.remat)
   painted = canvas(inputs.params, z)
   nll = form.likelihood(painted, given.x)
   of_all = divergences(form, inputs.params, (*inputs.below, posterior), chain)[0].sum(0)

@@ -8,6 +8,8 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
+from hvae_tpu.models.efficient_morl.decoders import Decoder, painted
+
 FLOOR = 0.55  # of GECO's beta, also its start; softplus(0.55) is 1.0055
 
 
@@ -28,9 +30,10 @@ class Canvas(NamedTuple):
     return (jnp.exp(self.log_masks)[..., None] * self.rgb).sum(-4)
 
 
-def canvas(out: Array) -> Canvas:
-  """What a decoder painted, [..., K, H, W, 4]."""
-  return Canvas(jax.nn.sigmoid(out[..., :3]), jax.nn.log_softmax(out[..., 3], axis=-3))
+def paint(decoder: Decoder, params: Any, slots: Array) -> Canvas:
+  """Slots [..., K, D] -> what they look like together. `params` has 'decoder'."""
+  rgb, logits = painted(decoder, params, slots)
+  return Canvas(rgb, jax.nn.log_softmax(logits, axis=-3))
 
 
 def gaussian_nll(painted: Canvas, x: Array, log_scale: float) -> Array:

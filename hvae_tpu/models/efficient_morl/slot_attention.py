@@ -126,8 +126,8 @@ class SlotAttention:
     parts = (found.painted.rgb, found.painted.log_masks, attention, found.slots, found.slots)
     return Segments(*(part[:, None] for part in parts))
 
-  def paint(self, params: Params, slots: Array) -> Canvas:
-    return objective.canvas(self._networks[1].apply({'params': params['decoder']}, slots))
+  def paint(self, params: Params, slots: Array) -> tuple[Array, Array]:
+    return decoders.painted(self._networks[1], params, slots)
 
   def warnings(self, card: dict[str, Any]) -> list[str]:
     return crowding(self.num_slots, card)
@@ -136,5 +136,6 @@ class SlotAttention:
     x = batch['image'].astype(jnp.float32) / 255 * 2 - 1
     noise = distributions.normal(rng, (len(x), self.num_slots, self.zdim))
     slots, attention = self._networks[0].apply({'params': params['slots']}, x, noise)
-    painted = layers.rematerialised(functools.partial(self.paint, params), self.remat)
-    return Seen(slots, attention, painted(slots))
+    canvas = functools.partial(objective.paint, self._networks[1])
+    painted = layers.rematerialised(canvas, self.remat)(params, slots)
+    return Seen(slots, attention, painted)
