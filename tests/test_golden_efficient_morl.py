@@ -7,7 +7,7 @@ size and option from its `config`, so files with other settings are checked just
 import pytest
 
 from tests import golden_files
-from tests.efficient_morl_checks import forward, pieces, trajectory
+from tests.efficient_morl_checks import forward, pieces, scores, trajectory
 
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
 KINDS = {
@@ -17,6 +17,9 @@ KINDS = {
   ('param/*/decode.0.weight', 'grad/*/z'): pieces.decoder_cases,
   ('input/softplus_raw', 'output/lik/*'): pieces.component_cases,
   ('output/eps*/lr', 'input/lr_table_step'): trajectory.trajectory_cases,
+  ('input/ari/*', 'output/dci/*'): scores.metric_cases,
+  ('output/eps*/activeness', 'output/eps*/rinfo/*'): scores.evaluation_cases,
+  ('input/clevr_image_u8', 'input/tetrominoes_example_u8'): scores.preprocess_cases,
 }
 
 

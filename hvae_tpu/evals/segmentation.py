@@ -8,6 +8,7 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from hvae_tpu import sharding, writing
 from hvae_tpu.errors import UserError
@@ -65,14 +66,14 @@ def scorer(model: Any) -> Callable[..., tuple[dict[str, np.ndarray], np.ndarray 
     numbers = {'mse': jnp.square(whole - image[:, None]).mean((2, 3, 4))}
     if found.kl is not None:
       numbers |= {'kl': found.kl, 'nll': found.nll}
-    owners = found.log_masks.argmax(2).astype(jnp.uint8)
-    return numbers, owners, found.rgb[:, -1], masks[:, -1]
+    return numbers, found.rgb[:, -1], masks
 
   def score(params, model_state, batch, rng, num):
     require_masks(batch)
-    numbers, owners, rgb, masks = segment(params, model_state, batch, rng)
-    numbers, owners, kept = sharding.to_host((numbers, owners, batch['mask']))
+    numbers, rgb, masks = segment(params, model_state, batch, rng)
+    numbers, masks, kept = sharding.to_host((numbers, masks, batch['mask']))
     true = sharding.to_host(batch['segmentation'])[..., 0]
+    owners = owners_of(masks, true.shape[-1])
     numbers = {name: values[kept] for name, values in numbers.items()}
     for name, foreground in (('ari', True), ('ari_all', False)):
       numbers[name] = np.array(
@@ -86,11 +87,28 @@ def scorer(model: Any) -> Callable[..., tuple[dict[str, np.ndarray], np.ndarray 
     numbers = {name: values[:, -count:] for name, values in numbers.items()}
     panels = None
     if num:
-      shown = sharding.to_host((batch['image'], rgb, masks))
+      shown = (*sharding.to_host((batch['image'], rgb)), masks[:, -1])
       panels = slot_pictures.rows(*(array[kept][:num] for array in shown))
     return numbers, panels
 
   return score
+
+
+def owners_of(masks: np.ndarray, size: int) -> np.ndarray:
+  """Masks [..., K, H, W] -> slot of each pixel of pictures of `size` px, [..., size, size].
+
+  Masks of another size are enlarged first, as EfficientMORL does for CLEVR.
+  """
+  if masks.shape[-1] != size:
+    flat = masks.reshape(-1, *masks.shape[-2:])
+    masks = enlarged(flat, size).reshape(*masks.shape[:-2], size, size)
+  return masks.argmax(-3)
+
+
+def enlarged(masks: np.ndarray, size: int) -> np.ndarray:
+  """Float masks [N, H, W] -> [N, size, size], by Pillow's bicubic kernel."""
+  resize = lambda mask: Image.fromarray(mask).resize((size, size), Image.Resampling.BICUBIC)
+  return np.stack([np.asarray(resize(mask)) for mask in masks.astype(np.float32)])
 
 
 def require_masks(batch: dict[str, Array]) -> None:
