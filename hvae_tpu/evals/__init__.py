@@ -16,12 +16,14 @@ from hvae_tpu import state as state_lib
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import (
   bernoulli_baseline,
+  colour_clusters,
   elbo,
   histograms,
   pictures,
   pruned,
   segmentation,
   ssim,
+  textures,
 )
 
 EVALS = {
@@ -32,6 +34,8 @@ EVALS = {
   'histograms': histograms,
   'bernoulli_baseline': bernoulli_baseline,
   'segmentation': segmentation,
+  'textures': textures,
+  'colour_clusters': colour_clusters,
 }
 WEIGHTS = {'ema': ('ema',), 'raw': ('raw',), 'both': ('ema', 'raw')}
 

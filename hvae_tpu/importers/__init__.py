@@ -12,6 +12,7 @@ forward                       optional; what stored results of the reference are
 """
 
 from hvae_tpu.importers import (
+  efficient_morl,
   efficient_vdvae_jax,
   efficient_vdvae_torch,
   hvae_tpu,
@@ -24,5 +25,6 @@ FORMATS = {
   'vdvae_jax': vdvae_jax,
   'efficient_vdvae_jax': efficient_vdvae_jax,
   'efficient_vdvae_torch': efficient_vdvae_torch,
+  'efficient_morl': efficient_morl,
   'hvae_tpu': hvae_tpu,
 }

@@ -2,14 +2,18 @@
 
 from hvae_tpu.modes import (
   decode,
+  disentangle,
   div_stats,
   encode,
   evaluate,
+  geco_target,
   reconstruct,
   replay,
   reset,
   sample,
+  segment,
   train,
+  traverse,
 )
 
 MODES = {
@@ -20,6 +24,10 @@ MODES = {
   'reconstruct': reconstruct,
   'encode': encode,
   'decode': decode,
+  'segment': segment,
+  'disentangle': disentangle,
+  'traverse': traverse,
+  'geco_target': geco_target,
   'replay': replay,
   'reset': reset,
 }
