@@ -73,7 +73,7 @@ def _model(golden: Golden, variant: str) -> EfficientMORL:
   change = settings(golden, variant)
   net = golden.config['Net'] | {k: v for k, v in change.items() if k in golden.config['Net']}
   most, other = golden.config['Net']['refinement_iters'], golden.names_under('output')
-  geco = next(s['geco'] for s in (settings(golden, name) for name in other) if 'geco' in s)
+  geco = next(s['geco'] for name in other if 'geco' in (s := settings(golden, name)))
   return networks.model_of(
     net,
     kl_beta=float(change.get('kl_beta', 1)),
@@ -86,11 +86,10 @@ def _model(golden: Golden, variant: str) -> EfficientMORL:
 
 
 @functools.cache
-def _compiled(golden: Golden, model: EfficientMORL) -> Callable[..., Any]:
-  """(params, geco, step, draw) -> what the names of the file stand for, and the gradient."""
-  image = networks.images(golden)
+def _compiled(model: EfficientMORL) -> Callable[..., Any]:
+  """(params, image, geco, step, draw) -> what names of a file stand for, and the gradient."""
 
-  def run(params, geco, step, draw):
+  def run(params, image, geco, step, draw):
     def loss(params):
       kept = {}
 
@@ -198,10 +197,9 @@ def _results(golden: Golden, variant: str, mode: str) -> tuple[dict[str, Any], d
   step = change.get('global_step', count - 1)
   stored = change.get('geco_state', {'C_ema': 0.0, 'beta': 0.55})
   geco = {'c_ema': np.float32(stored['C_ema']), 'beta': np.float32(stored['beta'])}
-  size = len(networks.images(golden)) * model.num_slots * model.zdim
-  params = networks.read_params(golden, model, variant)
-  run = _compiled(golden, model)
-  found, grads = run(params, geco, np.int32(step), networks.pattern(mode, size))
+  image, params = networks.images(golden), networks.read_params(golden, model, variant)
+  draw = networks.pattern(mode, len(image) * model.num_slots * model.zdim)
+  found, grads = _compiled(model)(params, image, geco, np.int32(step), draw)
   taken = {}
   for name, value in found.items():
     is_padded = name.startswith('refine_') or name in ('deltas', 'nll_all', 'kl_all')

@@ -186,27 +186,25 @@ def _baseline(golden: Golden) -> SlotAttention:
 
 @functools.cache
 def _baseline_run(golden: Golden, mode: str) -> tuple[dict[str, Any], dict[str, Any]]:
-  model, images = _baseline(golden), networks.images(golden)
-  found, grads = _baseline_compiled(golden)(
-    networks.read_params(golden, model),
-    networks.pattern(mode, len(images) * model.num_slots * model.zdim),
-  )
+  model, image = _baseline(golden), networks.images(golden)
+  draw = networks.pattern(mode, len(image) * model.num_slots * model.zdim)
+  found, grads = _baseline_compiled(model)(networks.read_params(golden, model), image, draw)
   return found, networks.named_gradients(model, grads)
 
 
 @functools.cache
-def _baseline_compiled(golden: Golden) -> Any:
-  model, images = _baseline(golden), networks.images(golden)
-  batch = {'image': images}
+def _baseline_compiled(model: SlotAttention) -> Any:
+  """(params, image, draw) -> what the names of the file stand for, and the gradient."""
 
-  def run(params, draw):
+  def run(params, image, draw):
     def loss(params):
+      batch = {'image': image}
       with noise(normal=networks.repeated(draw)), watched(Slots, _is_query) as seen:
         value, _ = model.loss(params, {}, batch, rng=RNG, step=jnp.int32(0), train=True)
         found = model.segment(params, {}, batch, RNG)
       queries = seen[0][1]['iteration']['attention']['to_q']['__call__']
       raw = jnp.split(params['slots']['init_slots'], 2)[1]
-      shape = (len(images) * model.num_slots, model.zdim)
+      shape = (len(image) * model.num_slots, model.zdim)
       return value, {
         'total_loss': value,
         'x_means': jnp.moveaxis(found.rgb[:, 0], -1, 2),

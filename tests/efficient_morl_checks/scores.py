@@ -117,38 +117,29 @@ def _model_and_params(golden: Golden) -> tuple[EfficientMORL, Any]:
 
 
 @functools.cache
-def _segmented(golden: Golden) -> Any:
-  """Jitted: noise of a scene -> its stages. Every scene has the same noise."""
-  model, params = _model_and_params(golden)
-  batch = {'image': networks.images(golden)}
+def _jitted(model: EfficientMORL) -> tuple[Any, Any, Any]:
+  """Jitted: stages of scenes, each with the same noise; activeness; pictures of dimensions."""
   state = {'geco': objective.initial_geco()._asdict()}
 
-  def run(params, draw):
+  def segment(params, image, draw):
     with noise(normal=networks.repeated(draw)):
-      return model.segment(params, state, batch, jax.random.key(0))
+      return model.segment(params, state, {'image': image}, jax.random.key(0))
 
-  return functools.partial(golden_files.quick_jit(run), params)
-
-
-@functools.cache
-def _sweeps(golden: Golden) -> tuple[Any, Any]:
-  """Jitted: activeness of dimensions, and pictures where they change."""
-  model, params = _model_and_params(golden)
-  active = golden_files.quick_jit(traversals.activeness(model))
-  pictures = golden_files.quick_jit(traversals.sweep(model))
-  return functools.partial(active, params), functools.partial(pictures, params)
+  functions = (segment, traversals.activeness(model), traversals.sweep(model))
+  return tuple(golden_files.quick_jit(function) for function in functions)
 
 
 def _check_evaluation(golden: Golden, mode: str) -> None:
-  model, _ = _model_and_params(golden)
-  found = _segmented(golden)(networks.pattern(mode, model.num_slots * model.zdim))
-  active, pictures = _sweeps(golden)
-  slots, images = found.slots[:, -1], networks.images(golden)
+  model, params = _model_and_params(golden)
+  segment, active, pictures = _jitted(model)
+  images = networks.images(golden)
+  found = segment(params, images, networks.pattern(mode, model.num_slots * model.zdim))
+  slots = found.slots[:, -1]
   between = traversals.latent_range(slots)
   values = traversals.steps(between, traversals.STEPS)
   shown = traversals.steps(traversals.limits(between, 'reference'), 8)
-  # The file's pictures are of the last scene, slot 1.
-  painted, masks = pictures(slots[_VIZ_SCENE], np.int32(1), shown)
+  # The file's pictures are of slot 1 of the first scene.
+  painted, masks = pictures(params, slots[0], np.int32(1), shown)
   grid = np.concatenate([traversals.framed_row(row) for row in painted])
   true = golden['input/true_ids']
   owners = found.log_masks[:, -1].argmax(1)
@@ -156,7 +147,7 @@ def _check_evaluation(golden: Golden, mode: str) -> None:
   record = scene_records.record(images[0], true[0], 4, jax.tree.map(lambda v: v[0], found))
   compared = {
     'z_range': between,
-    'activeness': active(slots, golden[f'input/{mode}/activeness_slots'], values),
+    'activeness': active(params, slots, golden[f'input/{mode}/activeness_slots'], values),
     'viz_grid': grid.transpose(2, 0, 1),
     'viz_masks': _mask_grid(masks[-1, -1]),
     'ari': np.array([adjusted_rand_index(*pair) for pair in zip(true, owners, strict=True)]),
@@ -165,9 +156,6 @@ def _check_evaluation(golden: Golden, mode: str) -> None:
     **{f'rinfo/{name}': value for name, value in record.items()},
   }
   compare(compared, golden.under(f'output/{mode}'), _tolerance)
-
-
-_VIZ_SCENE = 0
 
 
 def _mask_grid(masks: np.ndarray) -> np.ndarray:

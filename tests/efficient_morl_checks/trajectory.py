@@ -58,29 +58,27 @@ def _optimizer(**fields: Any) -> Any:
 
 
 @functools.cache
-def _compiled(golden: Golden) -> tuple[Any, Any, Any]:
-  """The jitted step of (state, batch, draw), the optimizer, and the first weights."""
-  c, model = golden.config['training'], _model(golden)
-  tx, rate = _optimizer(
-    learning_rate=c['lr'],
-    warmup_steps=c['warmup'],
-    decay_steps=c['decay_scale'],
-    clip_norm=c['clip'],
-  )
+def _compiled(model: EfficientMORL, *settings: Any) -> tuple[Any, Any]:
+  """The jitted step of (state, batch, draw), and the optimizer of these settings."""
+  tx, rate = _optimizer(**dict(settings))
   step = train.make_train_step(model, tx, rate, seed=0)
 
   def run(state, batch, draw):
     with noise(normal=networks.repeated(draw)):
       return step(state, batch)
 
-  first = networks.read_params(golden.beside(golden.config['initial_params']), model)
-  return golden_files.quick_jit(run), tx, first
+  return golden_files.quick_jit(run), tx
 
 
 @functools.cache
 def _run(golden: Golden, mode: str) -> tuple[dict[str, Any], dict[str, Any]]:
   """Metrics of every step, and the last weights by the reference's names."""
-  model, (run, tx, params) = _model(golden), _compiled(golden)
+  model, c = _model(golden), golden.config['training']
+  names = dict(
+    learning_rate='lr', warmup_steps='warmup', decay_steps='decay_scale', clip_norm='clip'
+  )
+  run, tx = _compiled(model, *((ours, c[theirs]) for ours, theirs in names.items()))
+  params = networks.read_params(golden.beside(golden.config['initial_params']), model)
   file, key = golden.config['input'].split()
   batch = {'image': networks.images(golden.beside(file), key)}
   draw = networks.pattern(mode, len(batch['image']) * model.num_slots * model.zdim)
@@ -88,7 +86,7 @@ def _run(golden: Golden, mode: str) -> tuple[dict[str, Any], dict[str, Any]]:
   geco = {name: np.asarray(v) for name, v in objective.initial_geco()._asdict().items()}
   state = TrainState(zero, zero, zero, params, None, {'geco': geco}, tx.init(params))
   metrics = []
-  for _ in range(golden.config['training']['iters']):
+  for _ in range(c['iters']):
     state, found = run(state, batch, draw)
     metrics.append(found)
   get = lambda name: np.array([m[name] for m in metrics])
