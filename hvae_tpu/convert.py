@@ -18,8 +18,8 @@ from hvae_tpu import commands
 FROM = flags.DEFINE_string(
   'from',
   '',
-  'Format of the source: openai_vdvae, vdvae_jax, efficient_vdvae_jax, efficient_vdvae_torch or '
-  'hvae_tpu.',
+  'Format of the source: openai_vdvae, vdvae_jax, efficient_vdvae_jax, efficient_vdvae_torch, '
+  'efficient_morl or hvae_tpu.',
 )
 SOURCE = flags.DEFINE_string('source', '', 'File of weights to read.')
 EMA = flags.DEFINE_string('ema', '', 'File of their moving average; by default the same weights.')

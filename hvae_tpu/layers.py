@@ -120,6 +120,67 @@ def split_rows(x: Array, axis: int = 1) -> Array:
   return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(*spec))
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: Array, kernel: Array, padding: int) -> Array:
+  """A convolution whose gradients are as fast in a loop or a branch as outside, on a CPU too.
+
+  There the compiler knows the fast form of a gradient only outside of loops, and takes a hundred
+  times as long inside; as plain convolutions of transposed arrays it is fast everywhere.
+
+  Args:
+    x: [N, n, n, C].
+    kernel: [k, k, C, features].
+    padding: zeros on every side, less than k.
+
+  Returns:
+    [N, m, m, features], m = n + 2 * padding + 1 - k.
+  """
+  return _convolve(x, kernel, padding)
+
+
+def _convolve(x: Array, kernel: Array, padding: int) -> Array:
+  pads, layout = ((padding, padding), (padding, padding)), ('NHWC', 'HWIO', 'NHWC')
+  return jax.lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=layout)
+
+
+def _convolve_backward(padding, saved, cotangent):
+  x, kernel = saved
+
+  def plain(x, kernel, g):
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    by_x = _convolve(g, turned, len(kernel) - 1 - padding)
+    by_kernel = _convolve(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), padding)
+    return by_x, by_kernel.transpose(1, 2, 0, 3)
+
+  def usual(x, kernel, g):
+    return jax.vjp(functools.partial(_convolve, padding=padding), x, kernel)[1](g)
+
+  return jax.lax.platform_dependent(x, kernel, cotangent, cpu=plain, default=usual)
+
+
+# The forward pass calls the function itself, so that its own derivatives have these rules too.
+convolve.defvjp(lambda x, kernel, p: (convolve(x, kernel, p), (x, kernel)), _convolve_backward)
+
+
+class Conv(nn.Module):
+  """Stride 1 and `padding` zeros on every side, by `convolve`; parameters as those of `nn.Conv`."""
+
+  features: int
+  kernel: int
+  padding: int
+  kernel_init: Callable[..., Array]
+  bias_init: Callable[..., Array]
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+    kernel = self.param('kernel', self.kernel_init, shape)
+    bias = self.param('bias', self.bias_init, (self.features,))
+    x, kernel, bias = (v.astype(self.dtype) for v in (x, kernel, bias))
+    return convolve(x, kernel, self.padding) + bias
+
+
 def upsample_nearest(x: Array, factor: int) -> Array:
   """[B, H, W, C] -> [B, H * factor, W * factor, C], each pixel repeated."""
   return x.repeat(factor, axis=1).repeat(factor, axis=2)
@@ -173,6 +234,13 @@ def remat_block(block: type[nn.Module], remat: str, prevent_cse: bool = True) ->
     return block
   policy = save_convolutions if remat == 'convs' else None
   return nn.remat(block, prevent_cse=prevent_cse, policy=policy)
+
+
+def rematerialised(function: Callable[..., Any], remat: str) -> Callable[..., Any]:
+  """A pure function that computes inner values again for the backward pass, by `remat`."""
+  if remat == 'none':
+    return function
+  return jax.checkpoint(function, policy=save_convolutions if remat == 'convs' else None)
 
 
 def stack_blocks(

@@ -166,6 +166,21 @@ def _exponential(c: Any, num_steps: int) -> Callable[[Array], Array]:
   return lambda step: jnp.clip(c.decay_rate ** ((step - c.decay_start) / steps), low, 1.0)
 
 
+def _warm_exponential(c: Any, num_steps: int) -> Callable[[Array], Array]:
+  """Linear warm-up, one step at the full rate, then times `decay_rate` every `decay_steps`.
+
+  The decay is continuous and counted from the end of the warm-up (EfficientMORL).
+  """
+  warm, steps, low = _constant(c, num_steps), _decay_steps(c, num_steps), _low(c)
+
+  def factor(step: Array) -> Array:
+    since = step - c.warmup_steps
+    falling = jnp.maximum(c.decay_rate ** (since / steps), low)
+    return jnp.where(since <= 1, warm(step), falling)
+
+  return factor
+
+
 SCHEDULES: dict[str, Schedule] = {
   'constant': _constant,
   'cosine': _cosine,
@@ -173,6 +188,7 @@ SCHEDULES: dict[str, Schedule] = {
   'cosine_epochs': _cosine_epochs,
   'noam': _noam,
   'exponential': _exponential,
+  'warm_exponential': _warm_exponential,
 }
 NOT_NEGATIVE = ('learning_rate', 'warmup_steps', 'clip_norm')
 # Fields that only some optimizers and schedules have.

@@ -29,7 +29,10 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu.div_stats': {'hvae_tpu.evals', 'hvae_tpu.inference', 'hvae_tpu.writing'},
   'hvae_tpu.latents': {'hvae_tpu.distributions'},
   'hvae_tpu.temperatures': set(),
-  'hvae_tpu.plots': {'hvae_tpu.writing'},
+  'hvae_tpu.plots': {'hvae_tpu.evals', 'hvae_tpu.writing'},
+  'hvae_tpu.latent_activity': {'hvae_tpu.inference', 'hvae_tpu.writing'},
+  'hvae_tpu.scenes': {'hvae_tpu.data', 'hvae_tpu.evals', 'hvae_tpu.inference', 'hvae_tpu.runs'}
+  | {'hvae_tpu.sharding'},
   'hvae_tpu.train': {'hvae_tpu.optimizers', 'hvae_tpu.interruption', 'hvae_tpu.progress'}
   | {'hvae_tpu.sharding', 'hvae_tpu.state'},
   'hvae_tpu.state': {'hvae_tpu.sharding', 'hvae_tpu.optimizers'},

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvae_tpu.models.cwvae import CWVAE
+from hvae_tpu.models.efficient_morl import EfficientMORL
+from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.models.nvae import NVAE
 from hvae_tpu.models.vdvae import VDVAE
@@ -23,11 +25,13 @@ class System(NamedTuple):
       itself, uint8, with the noise of `encode(rng)` and of `decode(pixel_rng)`; None without these
       two.
     frames: of a video; 0 for a model of pictures.
+    learning_rate: at which it learns in a few steps, and no layer dies.
   """
 
   model: Any
   decoded: Callable[..., Array] | None = None
   frames: int = 0
+  learning_rate: float = 1e-2
 
 
 def _vdvae_decoded(
@@ -107,6 +111,19 @@ SYSTEMS = {
     ),
     _nvae_decoded,
   ),
+  'efficient_morl': System(
+    EfficientMORL(
+      image_size=8,
+      num_slots=3,
+      zdim=4,
+      stochastic_layers=2,
+      refinement_iters=1,
+      refinement_curriculum=((-1, 1), (1000, 2)),
+      geco_warm_start=1000,
+    ),
+    learning_rate=1e-3,  # weights begin so small that larger steps put units to rest
+  ),
+  'slot_attention': System(SlotAttention(image_size=8, num_slots=3, zdim=4)),
 }
 
 
@@ -120,7 +137,7 @@ def images(model: Any, count: int = 4, seed: int = 0) -> np.ndarray:
 
 def batch(name: str, count: int = 4) -> dict[str, Array]:
   """What the model of `SYSTEMS[name]` reads; the frames of a video are pictures of their own."""
-  model, _, frames = SYSTEMS[name]
+  model, frames = SYSTEMS[name].model, SYSTEMS[name].frames
   if not frames:
     return {'image': jnp.asarray(images(model, count))}
   stills = images(model, count * frames)

@@ -81,6 +81,10 @@ def base() -> ml_collections.ConfigDict:
       psnr_data_range=1.0,
     ),
     iwae=dict(every=0, num_samples=10, chunk=1),  # importance samples; at a time, on a device
+    # Scenes taken apart, compared with `segmentation` of the records.
+    segmentation=dict(every=0, num=4, max_batches=0),  # scenes shown; 0: the whole view
+    textures=dict(every=0),  # the scores of papers on CLEVRTEX
+    colour_clusters=dict(every=0),  # what colours alone reach
   )
   config.eval = dict(
     names=('elbo',),  # keys of `evals` to run with --mode=eval
@@ -149,6 +153,32 @@ def base() -> ml_collections.ConfigDict:
     efficiency=0.1,  # share of the peak that steps are expected to reach
     effort='',  # of the compiler; EFFORT_O1 takes a quarter of the time, and its memory differs
   )
+  config.segment = dict(
+    split='test',
+    num_examples=320,  # first ones of the split; 0: all
+    num_records=10,  # of them that are stored whole, with a figure
+    show_attention=False,  # slots of figures as what they attend to, not as what they paint
+    seed=0,
+  )
+  config.disentangle = dict(
+    split='test',
+    num_range=100,  # scenes that the ranges of dimensions are measured on
+    num_active=100,  # scenes that their activeness is measured on
+    num_examples=320,  # scenes that codes and factors are taken from; 0: all
+    dci_modes=('per_factor',),  # or 'reference', as EfficientMORL's code has it
+    factors=(),  # of the records; () takes all but visibility and pixel_coords
+    seed=0,
+  )
+  config.traverse = dict(
+    split='test',
+    num_scenes=1,  # first ones of the split
+    num_dims=10,  # the most active ones
+    frames=8,
+    fps=4.0,
+    limits='range',  # of the values; or 'reference', as EfficientMORL's code has it
+    seed=0,
+  )
+  config.geco_target = dict(share=0.1)  # of train.num_steps
   config.reset = dict(yes=False)  # really delete
   config.replay = dict(
     bundle=''

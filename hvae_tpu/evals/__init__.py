@@ -18,13 +18,16 @@ from hvae_tpu import state as state_lib
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import (
   bernoulli_baseline,
+  colour_clusters,
   elbo,
   histograms,
   iwae,
   open_loop,
   pictures,
   pruned,
+  segmentation,
   ssim,
+  textures,
 )
 
 EVALS = {
@@ -36,6 +39,9 @@ EVALS = {
   'histograms': histograms,
   'bernoulli_baseline': bernoulli_baseline,
   'open_loop': open_loop,
+  'segmentation': segmentation,
+  'textures': textures,
+  'colour_clusters': colour_clusters,
 }
 WEIGHTS = {'ema': ('ema',), 'raw': ('raw',), 'both': ('ema', 'raw')}
 

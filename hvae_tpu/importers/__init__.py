@@ -14,6 +14,7 @@ forward                       optional; what stored results of the reference are
 from hvae_tpu.importers import (
   cwvae_jax,
   cwvae_tf,
+  efficient_morl,
   efficient_vdvae_jax,
   efficient_vdvae_torch,
   hvae_tpu,
@@ -32,5 +33,6 @@ FORMATS = {
   'cwvae_tf': cwvae_tf,
   'nvae': nvae_official,
   'nvae_seed': nvae_seed,
+  'efficient_morl': efficient_morl,
   'hvae_tpu': hvae_tpu,
 }

@@ -5,12 +5,21 @@ from typing import Any
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.models.cwvae import CWVAE
+from hvae_tpu.models.efficient_morl import EfficientMORL
+from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.models.nvae import NVAE
 from hvae_tpu.models.protocol import Model
 from hvae_tpu.models.vdvae import VDVAE
 
-MODELS = {'vdvae': VDVAE, 'efficient_vdvae': EfficientVDVAE, 'nvae': NVAE, 'cwvae': CWVAE}
+MODELS = {
+  'vdvae': VDVAE,
+  'efficient_vdvae': EfficientVDVAE,
+  'nvae': NVAE,
+  'cwvae': CWVAE,
+  'efficient_morl': EfficientMORL,
+  'slot_attention': SlotAttention,
+}
 
 # What `auto` stands for. A loop over convolutions is slow to differentiate on a CPU, and everything
 # else wants the loop: it compiles in a fraction of the time, and keeps a fraction of the memory.

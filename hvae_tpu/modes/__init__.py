@@ -2,16 +2,20 @@
 
 from hvae_tpu.modes import (
   decode,
+  disentangle,
   div_stats,
   encode,
   evaluate,
+  geco_target,
   open_loop,
   plan,
   reconstruct,
   replay,
   reset,
   sample,
+  segment,
   train,
+  traverse,
 )
 
 MODES = {
@@ -23,6 +27,10 @@ MODES = {
   'encode': encode,
   'decode': decode,
   'open_loop': open_loop,
+  'segment': segment,
+  'disentangle': disentangle,
+  'traverse': traverse,
+  'geco_target': geco_target,
   'plan': plan,
   'replay': replay,
   'reset': reset,

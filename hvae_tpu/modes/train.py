@@ -77,6 +77,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   if state is not None and not config.train.allow_config_change:
     _check_same_data(checkpoints.meta(start)['card'], dataset)
   _describe(config, mesh, dataset, workdir, start, say)
+  for text in model.warnings(dataset.card) if hasattr(model, 'warnings') else ():
+    say(f'warning: {text}')
 
   batches = runs.train_batches(dataset, config, mesh, start)
   writer = Writer(workdir / 'train', active=first, level_names=model.level_names)
