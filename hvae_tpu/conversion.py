@@ -281,7 +281,7 @@ def _compare_golden(
   try:
     if not isinstance(stored, dict):
       raise UserError('it is no .npz file of arrays')
-    found = golden.check(stored, form.forward, entries['params'], model, state.params, batch)
+    found = golden.check(stored, form.forward, entries, model, state, batch)
   except UserError as error:
     raise UserError(f'--verify={verify}: {error}') from error
   failed = [f'{key}: {difference.text}' for key, difference in found.items() if difference.text]

@@ -6,8 +6,8 @@ The modules of a tower are numbered in order of construction.
 import functools
 
 from hvae_tpu.errors import UserError
+from hvae_tpu.importers import nvae_golden, trees
 from hvae_tpu.importers import nvae_table as table
-from hvae_tpu.importers import trees
 from hvae_tpu.importers.containers import Container
 from hvae_tpu.importers.nvae_table import Names, Place, norm, squeeze_excite
 from hvae_tpu.importers.tables import Entry, Row
@@ -16,8 +16,6 @@ from hvae_tpu.models.nvae import NVAE, cells
 from hvae_tpu.models.protocol import Batch
 
 SETTINGS = {'name': 'nvae', 'weight_norm': 'log', 'input_centering': True}
-# Counters that nothing reads, and copies of the kernels that some versions store.
-DERIVED = ('num_batches_tracked', 'weight_normalized')
 BATCH_NORMS = {'bn_swish': '.bn_act', 'bn_elu': '.bn.bn'}
 # flag -> field of ours, of the flags that the shapes of the arrays do not tell.
 FLAGS = {
@@ -33,6 +31,8 @@ FLAGS = {
   'arch_instance': 'arch_instance',
 }
 
+forward = nvae_golden.release_forward
+
 
 def contents(held: Container) -> Contents:
   """Parameters and statistics of the state dict; a file of a bare state dict will do."""
@@ -47,7 +47,7 @@ def divided(tensors: dict, aside: dict[str, int], meta: dict) -> Contents:
   fields, aside = {'params': {}, 'model_state': {}}, dict(aside)
   for key, tensor in tensors.items():
     leaf = key.rpartition('.')[2]
-    if leaf in DERIVED:
+    if leaf in table.DERIVED:
       aside[leaf] = aside.get(leaf, 0) + 1
     else:
       field = 'model_state' if leaf in table.STATISTICS.values() else 'params'

@@ -15,6 +15,8 @@ from hvae_tpu.models.nvae import NVAE, cells, flows
 from hvae_tpu.models.protocol import Batch
 
 STATISTICS = {'mean': 'running_mean', 'var': 'running_var'}
+# Counters that nothing reads, and copies of the kernels that some versions store.
+DERIVED = ('num_batches_tracked', 'weight_normalized')
 # A number for each output channel [C, 1, 1, 1] <-> [C].
 GAIN = Layout(lambda a: a.reshape(-1), lambda a: a.reshape(-1, 1, 1, 1))
 # Matrix of a linear layer [out, in] <-> [in, out].

@@ -8,9 +8,8 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu import distributions, layers
 from hvae_tpu.importers import golden as golden_lib
-from hvae_tpu.importers import nvae_table
+from hvae_tpu.importers import nvae_golden, nvae_table
 from hvae_tpu.importers.golden import constant, noise
 from hvae_tpu.models.nvae import NVAE, cells, convs, flows, regularisers
 from hvae_tpu.models.nvae.network import Net
@@ -30,10 +29,8 @@ SOWN = {'enc_combiner': 'combined', 'enc_top': 'top'}  # what a whole module ret
 
 
 def image_of(golden: Golden) -> Array:
-  """The images of a file as ours: binary pixels are 0 and 1 there."""
-  if golden.config.get('dataset') == 'mnist':
-    return jnp.asarray(networks.channels_last(golden['input/x']) * 255, jnp.uint8)
-  return jnp.asarray(networks.channels_last(golden['input/x_uint8']))
+  """The images of a file as ours."""
+  return jnp.asarray(nvae_golden.images(golden))
 
 
 def activation(golden: Golden, model: NVAE, inside: Any) -> Callable[[str], Array]:
@@ -54,21 +51,8 @@ def activation(golden: Golden, model: NVAE, inside: Any) -> Callable[[str], Arra
 
 
 def features(golden: Golden, model: NVAE, run: tuple) -> dict[str, Array]:
-  """What a watched run computed; groups are numbered from the coarsest one on."""
-  (out, levels), inside = run
-  find, found, number = activation(golden, model, inside), {'logits': out}, 0
-  paths = ['first', *(run.name for run in model.top_down_runs if run.count)]
-  for path, level in zip(paths, levels, strict=True):
-    (prior,) = inside['top_down'][path]['latent']['prior']
-    if path == 'first':
-      prior = jax.tree.map(lambda leaf: leaf[None], prior)
-    for of_group, p in layers.unstack((level, prior), len(level.kl)):
-      group, kl = of_group.group, of_group.kl
-      for name, value in (('q_mu', group.mean), ('q_sigma', group.scale), ('z', group.z)):
-        found[f'{name}/{number}'] = value
-      found |= {f'p_mu/{number}': p.mean, f'p_sigma/{number}': p.std}
-      found[f'kl_diag/{number}'] = kl.mean(0)
-      number += 1
+  """What a watched run computed in groups and modules."""
+  find, found = activation(golden, model, run[1]), nvae_golden.groups(model, run)
   acts = [find(name) for name in golden.config['_act_stats_names']]
   found['act_stats'] = jnp.stack([jnp.stack([a.mean(), a.std(), a.min(), a.max()]) for a in acts])
   for name in golden.names_under('output/train_eps0/act'):
@@ -79,10 +63,8 @@ def features(golden: Golden, model: NVAE, run: tuple) -> dict[str, Array]:
 def numbers(golden: Golden, model: NVAE, run: tuple, target: Array) -> dict[str, Array]:
   """Likelihoods and divergences of a watched run."""
   (out, levels), _ = run
-  nll, kl = model._nll(out, target), distributions.kl_of_runs(levels).sum(-1)
-  log_q, log_p = (sum(getattr(v, name).sum(0) for v in levels) for name in ('log_q', 'log_p'))
-  metrics = distributions.elbo_metrics(nll, kl[..., None], model.num_dims)
-  found = {'recon_nats': nll, 'kl_all': kl, 'bpd_elbo': metrics['bpd'], 'kl_vals': kl.mean(0)}
+  found = nvae_golden.numbers(model, run, target)
+  nll = found['recon_nats']
   if networks.is_seed(golden.config):
     colours = model.head.log_prob_of_colours(out, target)
     stats = {'mean': model.head.mean(out), 'most_likely_value': model.head.mode(out)}
@@ -91,10 +73,8 @@ def numbers(golden: Golden, model: NVAE, run: tuple, target: Array) -> dict[str,
   whole = pixels if model.likelihood == 'dmol' else model.head.log_prob_of_colours
   return {
     **found,
-    'log_q': log_q,
-    'log_p': log_p,
-    'nelbo_nats': metrics['neg_elbo'],
-    'log_iw': log_p - log_q - nll,
+    **nvae_golden.densities(levels, nll),
+    'nelbo_nats': nll + found['kl_all'].sum(-1),
     'elementwise_log_prob': whole(out, target),
   }
 

@@ -10,13 +10,14 @@ import numpy as np
 
 from hvae_tpu import distributions
 from hvae_tpu.importers.golden import Tolerance, constant, noise
+from hvae_tpu.importers.nvae_golden import SUM, channels_last
 from hvae_tpu.models.nvae import NVAE, objective, regularisers
 from hvae_tpu.models.nvae import heads as heads_lib
 from hvae_tpu.models.nvae.heads import Head
 from tests import golden_files
 from tests.golden_files import Golden, compare, in_turn
 from tests.nvae_checks import networks, pieces
-from tests.nvae_checks.networks import COMPONENT, SUM, Cases, channels_last
+from tests.nvae_checks.networks import COMPONENT, Cases
 
 RNG = jax.random.key(0)
 GRADIENT = 1e-4  # relative error of the norm

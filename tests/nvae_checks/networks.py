@@ -18,9 +18,6 @@ from tests.golden_files import Golden
 Cases = dict[str, Callable[[], None]]
 
 COMPONENT = Tolerance(1e-5, 1e-5)
-ACTIVATION = Tolerance(1e-4, 1e-4)
-SUM = Tolerance(2e-5, 0)
-KL = Tolerance(2e-4, 2e-3)
 BUFFERS = Tolerance(1e-4, 1e-5)
 SPECTRAL = Tolerance(1e-4, 0)
 SCHEDULE = Tolerance(1e-6, 1e-6)
@@ -171,10 +168,6 @@ def statistics(golden: Golden, state: Any, names: list[str]) -> np.ndarray:
   found = tables.export_params(entries(golden)['model_state'], part)
   assert {name.rpartition('.')[2] for name in names} <= set(STATISTICS.values())
   return np.concatenate([found[name].reshape(-1) for name in names])
-
-
-def channels_last(value: Any) -> Any:
-  return np.moveaxis(value, 1, -1) if np.ndim(value) == 4 else value
 
 
 def compare_gradients(

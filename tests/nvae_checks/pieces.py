@@ -12,10 +12,11 @@ import numpy as np
 from configs.systems import nvae as system
 from hvae_tpu import optimizers
 from hvae_tpu.importers import nvae_official, tables
+from hvae_tpu.importers.nvae_golden import channels_last
 from hvae_tpu.importers.nvae_table import GAIN
 from hvae_tpu.models.nvae import NVAE, cells, convs, flows, objective
 from tests.golden_files import Golden, compare
-from tests.nvae_checks.networks import COMPONENT, SCHEDULE, Cases, channels_last
+from tests.nvae_checks.networks import COMPONENT, SCHEDULE, Cases
 
 GROUPS = {'mnist': (5, 10), 'celeba64': (5, 10, 20), 'celebahq256': (4, 4, 4, 8, 16)}
 GROUPS |= {'celeba256': GROUPS['celebahq256'], 'ffhq': GROUPS['celebahq256'], 'cifar10': (30,)}

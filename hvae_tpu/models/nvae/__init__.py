@@ -239,7 +239,8 @@ class NVAE:
     alpha = objective.alphas(self._groups, self.kl_balance)
     weights = jnp.where(beta < 1, objective.balance(kl, alpha), 1.0)
     balanced = beta * (weights * kl).sum(-1)
-    penalty, vectors, norms = self._penalty(params, state, rng, step, beta)
+    weight = objective.norm_weight(self, beta)
+    penalty, vectors, norms = regularisers.penalty(self, params, state, rng, step, weight)
     metrics = {
       **metrics,
       **norms,
@@ -254,26 +255,6 @@ class NVAE:
   def _groups(self) -> tuple[int, ...]:
     """Groups per scale, from the coarsest on."""
     return tuple(run.count for run in self.bottom_up_runs[::-1])
-
-  def _penalty(
-    self, params: Params, state: State, rng: Array, step: Array, beta: Array
-  ) -> tuple[Array, State, Metrics]:
-    """The weighted regularisers, [], the new part of the state, and what they are."""
-    if not self.weight_decay_norm:
-      return jnp.zeros(()), {}, {}
-    vectors = {}
-    if self.regulariser == 'power':
-      spectral = regularisers.power(params, self.flow_mask_side, rng)
-    else:
-      first = jnp.asarray(step) == 0
-      iterations = jnp.where(first, regularisers.FIRST_ITERATIONS, regularisers.ITERATIONS)
-      spectral, vectors['singular'] = regularisers.spectral(
-        params, state['singular'], self.flow_mask_side, iterations
-      )
-    scales = regularisers.batch_norm_scales(params)
-    weight = objective.norm_weight(self, beta)
-    norms = {'spectral_norm': spectral, 'batch_norm_scale': scales, 'norm_weight': weight}
-    return weight * (spectral + scales), vectors, norms
 
   def _metrics(self, out: Array, target: Array, levels: list[Level]) -> Metrics:
     kl = distributions.kl_of_runs(levels)
