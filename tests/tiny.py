@@ -120,6 +120,7 @@ SYSTEMS = {
       refinement_iters=1,
       refinement_curriculum=((-1, 1), (1000, 2)),
       geco_warm_start=1000,
+      geco_target=-1.0,
     ),
     learning_rate=1e-3,  # weights begin so small that larger steps put units to rest
   ),
