@@ -117,7 +117,10 @@ start() {
 last_saved() {
   local listing
   if [[ $WORKDIR == gs://* ]]; then
-    listing=$(run_limited gcloud storage ls "$WORKDIR/checkpoints/" 2>/dev/null) || listing=''
+    # In a bucket, a step that is being saved has its name already, but not yet this object.
+    listing=$(run_limited gcloud storage ls "$WORKDIR/checkpoints/*/commit_success.txt" \
+      2>/dev/null) || listing=''
+    listing=${listing//\/commit_success.txt/}
   else
     listing=$(worker 0 checkpoints 2>/dev/null) || listing=''
   fi

@@ -170,11 +170,11 @@ def scp(kind: str, rest: list[str]) -> int:
 def storage(arguments: list[str]) -> int:
   verb, *rest = [a for a in arguments if not a.startswith('--')]
   if verb == 'ls':
-    folder = locate(rest[0])
-    if not folder.is_dir():
+    found = sorted((cloud() / 'buckets').glob(rest[0].removeprefix('gs://')))
+    if not found:
       print('ERROR: (gcloud) One or more URLs matched no objects.', file=sys.stderr)
       return 1
-    print('\n'.join(f'{rest[0]}{path.name}/' for path in sorted(folder.iterdir())))
+    print('\n'.join(f'gs://{path.relative_to(cloud() / "buckets")}' for path in found))
   elif verb == 'du':
     sizes = [p.stat().st_size for p in locate(rest[0]).rglob('*') if p.is_file()]
     print(f'{sum(sizes)}  {rest[0]}')
@@ -228,6 +228,7 @@ def trainer(arguments: list[str]) -> int:
       return int(stopping.read_text())
     if worker == '0':
       (folder / str(step)).mkdir(exist_ok=True)
+      (folder / str(step) / 'commit_success.txt').touch()
     print(f'step {step}/{NUM_STEPS}', flush=True)
   return 0
 

@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import evals, runs, writing
+from hvae_tpu import evals, inference, runs, writing
 from hvae_tpu.importers import verdict
 
 
@@ -26,9 +26,10 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   view = runs.view_of(config, config.eval.split)
   step = opened.state.step
   size = dataset.size(view)
-  print(f'{view} of {config.data.name}, {size:,} examples, step {step:,}, {weights} weights')
-  for line in verdict.describe(opened.meta.get('import')):
-    print(line)
+  inference.say(
+    f'{view} of {config.data.name}, {size:,} examples, step {step:,}, {weights} weights',
+    *verdict.describe(opened.meta.get('import')),
+  )
   numbers, pictures = {}, {}
   for name in config.eval.names:
     results = evals.create(name, config.evals, opened.model, batches, config.seed)(opened.state)
@@ -48,10 +49,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
 
 
 def _store(directory: Path, stem: str, record: dict, pictures: dict) -> None:
-  directory.mkdir(parents=True, exist_ok=True)
-  temporary = directory / f'.{stem}.json'
-  temporary.write_text(json.dumps(record, indent=2) + '\n')
-  temporary.replace(directory / f'{stem}.json')
+  with writing.replacing(directory / f'{stem}.json') as partial:
+    partial.write_text(json.dumps(record, indent=2) + '\n')
   for name, picture in pictures.items():
     writing.save_png(directory / f'{stem}-{name.replace("/", "-")}.png', picture)
 

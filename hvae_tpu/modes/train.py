@@ -91,7 +91,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
         config.train,
         start=start,
         evaluations=evaluations,
-        save=_saver(checkpoints, config, dataset),
+        save=_saver(checkpoints, config, dataset, writer),
         diagnose=bundles.Recorder(workdir, config, dataset, model, mesh, say),
         writer=writer,
         progress=Progress(start, config.train.num_steps, config.train.batch_size, first),
@@ -244,13 +244,17 @@ def _compile(
 
 
 def _saver(
-  checkpoints: Checkpoints, config: ml_collections.ConfigDict, dataset: data.Dataset
+  checkpoints: Checkpoints,
+  config: ml_collections.ConfigDict,
+  dataset: data.Dataset,
+  writer: Writer,
 ) -> Callable[[int, TrainState, dict[str, Any]], None]:
   meta = {'config': workdir_lib.to_json(config), 'card': dataset.card}
 
   def save(step: int, state: TrainState, results: dict[str, Any]) -> None:
     numbers = {k: float(v) for k, v in results.items() if not getattr(v, 'ndim', 0)}
     checkpoints.save(step, state, {**meta, 'metrics': numbers})
+    writer.publish()
 
   return save
 
