@@ -7,6 +7,7 @@ import sys
 import threading
 
 import jax
+from jax.experimental import multihost_utils
 
 from hvae_tpu.errors import UserError
 
@@ -30,18 +31,28 @@ def start(coordinator: str, num_processes: int, process_id: int, heartbeat_secon
   try:
     if coordinator == 'auto':
       jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat_seconds)
-      return
-    if not 0 <= process_id < num_processes:
+    elif not 0 <= process_id < num_processes:
       raise UserError(
         f'--process_id={process_id} must be from 0 to --num_processes={num_processes} less 1'
       )
-    jax.distributed.initialize(
-      coordinator, num_processes, process_id, heartbeat_timeout_seconds=heartbeat_seconds
-    )
+    else:
+      jax.distributed.initialize(
+        coordinator, num_processes, process_id, heartbeat_timeout_seconds=heartbeat_seconds
+      )
+    meet('start')
   except (RuntimeError, ValueError) as error:
     raise UserError(
       f'--coordinator={coordinator}: the processes did not find each other: {error}'
     ) from error
+
+
+def meet(where: str) -> None:
+  """Waits until all processes have come here; must come before sums among devices that are new.
+
+  On CPUs, devices that have not summed up together before connect for 30 s at most, and one process
+  may compile for longer than that after another one.
+  """
+  multihost_utils.sync_global_devices(where)
 
 
 @contextlib.contextmanager

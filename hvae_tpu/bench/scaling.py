@@ -49,7 +49,7 @@ def measure(config: Any, workdir: Any, steps: int) -> dict[str, list[float]]:
   """
   import jax
 
-  from hvae_tpu import models, optimizers, runs, sharding, train
+  from hvae_tpu import distributed, models, optimizers, runs, sharding, train
   from hvae_tpu.checkpoints import Checkpoints
   from hvae_tpu.state import create_state
   from hvae_tpu.writing import Writer
@@ -65,6 +65,7 @@ def measure(config: Any, workdir: Any, steps: int) -> dict[str, list[float]]:
   state = create_state(model, tx, batch, mesh, ema is not None, config.seed)
   step = train.make_train_step(model, tx, learning_rate, seed=config.seed, ema_decay=ema)
   step = train.lower_step(step, state, batch).compile()
+  distributed.meet('compiled')
   writer = Writer(workdir / 'train', active=jax.process_index() == 0, level_names=model.level_names)
   checkpoints = Checkpoints(workdir)
   clock = Stopwatch()

@@ -12,7 +12,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import ml_collections
 
-from hvae_tpu import bundles, data, evals, initial_weights, models, optimizers, runs, sharding
+from hvae_tpu import (
+  bundles,
+  data,
+  distributed,
+  evals,
+  initial_weights,
+  models,
+  optimizers,
+  runs,
+  sharding,
+)
 from hvae_tpu import train as train_lib
 from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.checkpoints import Checkpoints
@@ -237,6 +247,7 @@ def _compile(
       f'it has {", ".join(sorted(metrics))}'
     )
   compiled = lowered.compile()
+  distributed.meet('compiled')
   say(f'compiled in {time.perf_counter() - began:.1f} s')
   if train.profile_at and jax.process_index() == 0:
     return Profiled(compiled, logs, train.profile_at, train.profile_steps)
