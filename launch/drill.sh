@@ -11,13 +11,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 prepare_environment demo test
 export JAX_PLATFORMS=cpu
-"$python" -c '
-from data_prep import build
-from hvae_tpu.data import open_dataset
-from hvae_tpu.errors import UserError
-try:
-  open_dataset("demo_mnist")
-except UserError:
-  build.build("demo_mnist", None)
-'
 exec "$python" -m tests.drill "$@"

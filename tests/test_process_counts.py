@@ -37,7 +37,7 @@ def chain(folder: pathlib.Path, root, config: str, counts: tuple[int, ...], each
   for i, num in enumerate(counts, 1):
     more = f'--config.train.num_steps={i * each}'
     job = Job(folder / f'start-{i}', root, num, 4, '-m', 'tests.recorded', folder, *flags, more)
-    assert job.wait() == [0] * num, job.text()
+    assert job.wait(600, 1200) == [0] * num, job.text()
     assert i == 1 or f'resumed at step {(i - 1) * each} ' in job.logs[0].read_text(), job.text()
 
 
