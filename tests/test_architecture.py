@@ -16,7 +16,8 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu': {'hvae_tpu.runs', 'hvae_tpu.state', 'hvae_tpu.checkpoints', 'hvae_tpu.models'}
   | {'hvae_tpu.evals'},
   'hvae_tpu.errors': set(),
-  'hvae_tpu.main': {'hvae_tpu.modes', 'hvae_tpu.commands', 'hvae_tpu.distributed'},
+  'hvae_tpu.main': {'hvae_tpu.modes', 'hvae_tpu.commands', 'hvae_tpu.distributed'}
+  | {'hvae_tpu.buckets'},
   'hvae_tpu.commands': set(),
   'hvae_tpu.distributed': set(),
   'hvae_tpu.modes': {'hvae_tpu'},
@@ -38,7 +39,7 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu.state': {'hvae_tpu.sharding', 'hvae_tpu.optimizers'},
   'hvae_tpu.runs': {'hvae_tpu.checkpoints', 'hvae_tpu.data', 'hvae_tpu.models'}
   | {'hvae_tpu.sharding', 'hvae_tpu.workdir', 'hvae_tpu.state', 'hvae_tpu.optimizers'}
-  | {'hvae_tpu.train'},
+  | {'hvae_tpu.train', 'hvae_tpu.buckets'},
   'hvae_tpu.initial_weights': {'hvae_tpu.checkpoints', 'hvae_tpu.state'},
   'hvae_tpu.interruption': set(),
   'hvae_tpu.progress': set(),
@@ -47,10 +48,12 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu.workdir': set(),
   'hvae_tpu.optimizers': set(),
   'hvae_tpu.sharding': set(),
-  'hvae_tpu.checkpoints': {'hvae_tpu.sharding', 'hvae_tpu.checksums'},
+  'hvae_tpu.checkpoints': {'hvae_tpu.sharding', 'hvae_tpu.checksums', 'hvae_tpu.buckets'},
   'hvae_tpu.checksums': set(),
-  'hvae_tpu.data': {'hvae_tpu.data'},
-  'hvae_tpu.writing': set(),
+  'hvae_tpu.data': {'hvae_tpu.data', 'hvae_tpu.buckets'},
+  'hvae_tpu.bench.scaling': {'hvae_tpu'},
+  'hvae_tpu.buckets': set(),
+  'hvae_tpu.writing': {'hvae_tpu.buckets'},
   'hvae_tpu.distributions': set(),
   'hvae_tpu.layers': {'hvae_tpu.distributions'},
   'hvae_tpu.models': {'hvae_tpu.models', 'hvae_tpu.layers', 'hvae_tpu.distributions'},

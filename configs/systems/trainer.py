@@ -47,6 +47,7 @@ def base() -> ml_collections.ConfigDict:
     profile_at=0,  # trace the program from this step since the start on, into train/; 0: never
     profile_steps=5,
     init_from='',  # work directory of a run whose weights to start from
+    heartbeat_seconds=100,  # of several processes: all end so long after one has vanished
     allow_config_change=False,  # resume although the model, data or seed differ
   )
   config.evals = dict(

@@ -27,9 +27,10 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   view = runs.view_of(config, config.eval.split)
   step = opened.state.step
   size = dataset.size(view)
-  print(f'{view} of {config.data.name}, {size:,} examples, step {step:,}, {weights} weights')
-  for line in verdict.describe(opened.meta.get('import')):
-    print(line)
+  inference.say(
+    f'{view} of {config.data.name}, {size:,} examples, step {step:,}, {weights} weights',
+    *verdict.describe(opened.meta.get('import')),
+  )
 
   def work(check: Callable[[], None]) -> int:
     numbers, pictures = _evaluate(config, opened, dataset, check)
@@ -71,10 +72,8 @@ def _evaluate(
 
 
 def _store(directory: Path, stem: str, record: dict, pictures: dict) -> None:
-  directory.mkdir(parents=True, exist_ok=True)
-  temporary = directory / f'.{stem}.json'
-  temporary.write_text(json.dumps(record, indent=2) + '\n')
-  temporary.replace(directory / f'{stem}.json')
+  with writing.replacing(directory / f'{stem}.json') as partial:
+    partial.write_text(json.dumps(record, indent=2) + '\n')
   for name, picture in pictures.items():
     path = f'{directory}/{stem}-{name.replace("/", "-")}'
     if picture.ndim == 5:

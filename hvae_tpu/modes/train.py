@@ -15,6 +15,7 @@ import ml_collections
 from hvae_tpu import (
   bundles,
   data,
+  distributed,
   epochs,
   evals,
   initial_weights,
@@ -97,7 +98,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
         config.train,
         start=start,
         evaluations=evaluations,
-        save=_saver(checkpoints, config, dataset),
+        save=_saver(checkpoints, config, dataset, writer),
         diagnose=bundles.Recorder(workdir, config, dataset, model, mesh, say),
         writer=writer,
         progress=Progress(start, config.train.num_steps, config.train.batch_size, first),
@@ -108,7 +109,11 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       checkpoints.close()
       writer.close()
   say(f'saved step {int(state.step):,} in {checkpoints.directory}')
-  return interruption.exit_code if interruption.requested else 0
+  if not interruption.requested:
+    return 0
+  if int(state.step) < config.train.num_steps:
+    say('stopped before its end; the same command resumes')
+  return interruption.exit_code
 
 
 def _open_dataset(section: Any) -> data.Dataset:
@@ -239,6 +244,7 @@ def _compile(
       f'it has {", ".join(sorted(metrics))}'
     )
   compiled = lowered.compile()
+  distributed.meet('compiled')
   say(f'compiled in {time.perf_counter() - began:.1f} s')
   if train.profile_at and jax.process_index() == 0:
     return Profiled(compiled, logs, train.profile_at, train.profile_steps)
@@ -246,13 +252,17 @@ def _compile(
 
 
 def _saver(
-  checkpoints: Checkpoints, config: ml_collections.ConfigDict, dataset: data.Dataset
+  checkpoints: Checkpoints,
+  config: ml_collections.ConfigDict,
+  dataset: data.Dataset,
+  writer: Writer,
 ) -> Callable[[int, TrainState, dict[str, Any]], None]:
   meta = {'config': workdir_lib.to_json(config), 'card': dataset.card}
 
   def save(step: int, state: TrainState, results: dict[str, Any]) -> None:
     numbers = {k: float(v) for k, v in results.items() if not getattr(v, 'ndim', 0)}
     checkpoints.save(step, state, {**meta, 'metrics': numbers})
+    writer.publish()
 
   return save
 
