@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs import demo_mnist, demo_moving_mnist
-from hvae_tpu.bench import cwvae, loops, timing
+from hvae_tpu.bench import __main__, cwvae, loops, timing
 from hvae_tpu.errors import UserError
 
 
@@ -35,16 +35,36 @@ def test_programs_take_turns():
 def test_cwvae():
   config = demo_moving_mnist.get_config('cwvae,debug')
   config.train.batch_size = 2
-  lines = cwvae.run(config, 1)
-  for name in ('encoder', 'decoder', 'recurrence', 'tick by tick', 'whole step'):
+  lines = list(cwvae.run(config, 1, ()))
+  for name in ('encoder', 'decoder', 'recurrence, by ticks', 'recurrence', 'step'):
     assert any(re.fullmatch(name + r'( +\d+\.\d+){3}', line) for line in lines), name
-  (apart,) = (line.split()[6] for line in lines if line.startswith('gradients of'))
+  (apart,) = (line.split()[5] for line in lines if line.startswith('their gradients differ by'))
   assert float(apart) < 1e-4
-  counts = re.findall(r'([\d,]+) (?:tick|ours)', ' '.join(lines[-2:]))
-  before, after, row_before, row_after = (int(count.replace(',', '')) for count in counts)
+  totals = [line.rpartition('all ticks')[2].split()[:2] for line in lines[-2:]]
+  (before, row_before), (after, row_after) = ([int(n.replace(',', '')) for n in t] for t in totals)
   assert 0 < row_after <= row_before < before and row_after < after < before
 
 
-def test_other_systems_are_refused():
-  with pytest.raises(UserError, match='of cwvae; --config has vdvae'):
-    cwvae.run(demo_mnist.get_config('vdvae,debug'), 1)
+def test_part_of_cwvae():
+  config = demo_moving_mnist.get_config('cwvae,debug')
+  config.train.batch_size = 2
+  lines = list(cwvae.run(config, 1, ['decoder']))
+  assert lines[-1].startswith('decoder ') and not any('recurrence' in line for line in lines)
+
+
+@pytest.mark.parametrize(
+  ('config', 'parts', 'message'),
+  [
+    (demo_mnist.get_config('vdvae,debug'), (), 'of cwvae; --config has vdvae'),
+    (demo_moving_mnist.get_config('cwvae,debug'), ['decode'], 'has decode; known are encoder'),
+  ],
+)
+def test_refused(config, parts, message):
+  with pytest.raises(UserError, match=message):
+    next(cwvae.run(config, 1, parts))
+
+
+def test_the_command_wants_a_name(capsys):
+  for arguments in ([], ['--rounds=2'], ['nvae']):
+    assert __main__.main(['bench', *arguments]) == 2
+    assert 'must be a benchmark: cwvae' in capsys.readouterr().err

@@ -5,7 +5,7 @@ give the same gradients. Where the TPU compiler is installed, both are also comp
 which no more than a description is needed, and their loops are counted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 import functools
 import importlib.util
 import os
@@ -13,7 +13,6 @@ import time
 from typing import Any
 
 import jax
-from jax import Array
 from jax.experimental import topologies
 import jax.numpy as jnp
 import ml_collections
@@ -28,22 +27,53 @@ from hvae_tpu.models.cwvae import CWVAE
 from hvae_tpu.models.cwvae.cells import Ticks
 from hvae_tpu.models.cwvae.network import Net
 
-CONFIG = 'configs/minerl.py'
 RNG = jax.random.key(0)
 
 
-def run(config: ml_collections.ConfigDict, rounds: int) -> list[str]:
+PARTS = ('encoder', 'decoder', 'recurrence', 'step')
+
+
+def run(config: ml_collections.ConfigDict, rounds: int, parts: Sequence[str]) -> Iterator[str]:
   """Times at `config.train.batch_size` sequences of `config.data.seq_len` frames, as lines.
 
   Raises:
-    UserError: another system's config, or no length.
+    UserError: another system's config, no length, or an unknown part.
   """
   if config.model.name != 'cwvae':
     raise UserError(f'this benchmark is of cwvae; --config has {config.model.name}')
   if not config.data.seq_len:
     raise UserError('config.data.seq_len=0 is no length; give the number of frames')
+  if unknown := set(parts) - set(PARTS):
+    raise UserError(f'--parts has {", ".join(sorted(unknown))}; known are {", ".join(PARTS)}')
   device = jax.devices()[0]
   model = models.create(config.model.to_dict(), device.platform)
+  size, length = config.train.batch_size, config.data.seq_len
+  yield f'{config.name} on {device.device_kind}: {size} x {length} frames'
+
+  functions = _functions(config, model, device)
+  wanted = parts or PARTS
+  functions = {name: f for name, f in functions.items() if name.split(',')[0] in wanted}
+  programs = {}
+  for name, (function, *arguments) in functions.items():
+    start = time.perf_counter()
+    compiled = jax.jit(function).lower(*arguments).compile()
+    yield f'compiled {name} in {time.perf_counter() - start:.1f} s'
+    programs[name] = functools.partial(compiled, *arguments)
+  times = timing.in_turn(programs, rounds)
+  yield f'{"forward and backward":24}{"median":>9}{"least":>9}{"CPU":>9}  seconds'
+  for name, t in times.items():
+    yield f'{name:24}{t.wall:9.3f}{t.least:9.3f}{t.cpu:9.3f}'
+  if 'recurrence' in programs:
+    ours, plain = ('recurrence', 'recurrence, by ticks')
+    yield f'the recurrence is {times[plain].wall / times[ours].wall:.2f} times as fast as by ticks'
+    yield _difference(programs[ours](), programs[plain]())
+    yield from _counts({name: functions[name] for name in (plain, ours)}, device)
+
+
+def _functions(
+  config: ml_collections.ConfigDict, model: CWVAE, device: Any
+) -> dict[str, tuple[Any, ...]]:
+  """By name, a function that takes the gradient of a part, and its arguments."""
   size, length = config.train.batch_size, config.data.seq_len
   frame = (model.image_size, model.image_size, model.image_channels)
   video = np.random.default_rng(0).integers(0, 256, (size, length, *frame), np.uint8)
@@ -51,33 +81,12 @@ def run(config: ml_collections.ConfigDict, rounds: int) -> list[str]:
   batch = sharding.put({'video': video}, mesh)
   tx, learning_rate = optimizers.create(config.optimizer, config.train.num_steps)
   state = state_lib.create_state(model, tx, batch, mesh, False, 0)
-  step = jax.jit(train_lib.make_train_step(model, tx, learning_rate, seed=0))
-
-  pieces = _pieces(model, state.params, batch)
-  programs, lines = {}, [f'{config.name} on {device.device_kind}: {size} x {length} frames']
-  for name, (function, *arguments) in {**pieces, 'whole step': (step, state, batch)}.items():
-    start = time.perf_counter()
-    compiled = jax.jit(function).lower(*arguments).compile()
-    lines.append(f'compiled {name} in {time.perf_counter() - start:.1f} s')
-    programs[name] = functools.partial(compiled, *arguments)
-  lines += _difference(programs['recurrence'](), programs['tick by tick']())
-  times = timing.in_turn(programs, rounds)
-  lines += ['', f'{"forward and backward":24}{"median":>9}{"least":>9}{"CPU":>9}  seconds']
-  lines += [f'{name:24}{t.wall:9.3f}{t.least:9.3f}{t.cpu:9.3f}' for name, t in times.items()]
-  ratio = times['tick by tick'].wall / times['recurrence'].wall
-  lines += [f'the recurrence is {ratio:.2f} times as fast as tick by tick', '']
-  return lines + _counts(model, pieces, device)
-
-
-def _pieces(model: CWVAE, params: Any, batch: dict[str, Array]) -> dict[str, tuple[Any, ...]]:
-  """By name, a function that takes the gradient of a part, and its arguments."""
-  size, length = batch['video'].shape[:2]
-  net = Net(model)
+  net, params = Net(model), state.params
   apply = lambda params, method, *inputs: net.apply({'params': params}, *inputs, method=method)
   of = lambda *parts: {name: tree for name, tree in params.items() if name.startswith(parts)}
-  features = jax.jit(lambda: apply(params, 'features', model.scale(batch['video'])))()
-  output = jnp.zeros((size, length, model.cell_stoch_size + model.cell_deter_size))
-  output += jax.random.normal(RNG, output.shape)
+  normal = lambda shape: jax.random.normal(RNG, shape)
+  shapes = jax.eval_shape(lambda v: apply(params, 'features', model.scale(v)), batch['video'])
+  features = [normal(each.shape) for each in shapes]
   start = apply(params, 'start', size)
   ours = lambda params, features: apply(params, 'unroll', features, length, start, RNG)[0]
   plain = lambda params, features: cwvae_ticks.unroll(model, params, features, start.states, RNG)
@@ -88,11 +97,13 @@ def _pieces(model: CWVAE, params: Any, batch: dict[str, Array]) -> dict[str, tup
   def decoder(params, output):
     return jnp.square(apply(params, 'decode', output)).mean()
 
+  output = normal((size, length, model.cell_stoch_size + model.cell_deter_size))
   return {
     'encoder': (jax.grad(encoder), of('encoder', 'embed'), batch['video']),
     'decoder': (jax.grad(decoder, argnums=(0, 1)), of('decoder'), output),
+    'recurrence, by ticks': (_gradient(plain), of('cells'), features),
     'recurrence': (_gradient(ours), of('cells'), features),
-    'tick by tick': (_gradient(plain), of('cells'), features),
+    'step': (train_lib.make_train_step(model, tx, learning_rate, seed=0), state, batch),
   }
 
 
@@ -104,31 +115,29 @@ def _gradient(unroll: Callable[..., list[Ticks]]) -> Callable[..., Any]:
   return jax.grad(objective, argnums=(0, 1))
 
 
-def _difference(ours: Any, plain: Any) -> list[str]:
+def _difference(ours: Any, plain: Any) -> str:
   apart = [
     float(jnp.abs(x - y).max() / jnp.abs(y).max())
     for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True)
   ]
-  return [f'gradients of the recurrences differ by {max(apart):.1e} of the largest entry']
+  return f'their gradients differ by {max(apart):.1e} of the largest entry of an array'
 
 
-def _counts(model: CWVAE, pieces: dict[str, tuple[Any, ...]], device: Any) -> list[str]:
-  """What the loops of the two recurrences do, in programs for a v5e where its compiler is there."""
-  lines, described = [], _described_tpu()
+def _counts(functions: dict[str, tuple[Any, ...]], device: Any) -> Iterator[str]:
+  """What the loops of two programs do, compiled for a v5e where its compiler is there."""
+  described = _described_tpu()
   if described is None:
-    lines += ["no TPU compiler here (pip install -e '.[tpu]'): loops are counted for this machine"]
+    yield "no TPU compiler here (pip install -e '.[tpu]'): loops as compiled for this machine"
   columns = ('ticks', 'products', 'in a row', 'operations', 'cycles')
-  lines += [f'{"loops":24}' + ''.join(f'{name:>12}' for name in columns)]
+  yield f'{"loops":24}' + ''.join(f'{name:>12}' for name in columns)
   totals = {}
-  for name in ('tick by tick', 'recurrence'):
-    function, *arguments = pieces[name]
+  for name, (function, *arguments) in functions.items():
     found = loops.loops(loops.compiled_for(described or device, function, *arguments))
     for loop in found:
-      lines += [f'{name:24}' + ''.join(f'{value:12,}' for value in loop)]
-    totals[name] = [sum(loop.trips * loop[i] for loop in found) for i in (1, 2)]
-  (before, row_before), (after, row_after) = totals.values()
-  lines += [f'products in loops, over all ticks: {before:,} tick by tick, {after:,} ours']
-  return [*lines, f'of which in a row: {row_before:,} tick by tick, {row_after:,} ours']
+      yield f'{name:24}' + ''.join(f'{value:12,}' for value in loop)
+    totals[name] = [sum(loop.trips * loop[i] for loop in found) for i in range(1, 5)]
+  for name, total in totals.items():
+    yield f'{name:24}{"all ticks":>12}' + ''.join(f'{value:12,}' for value in total)
 
 
 def _described_tpu() -> Any | None:

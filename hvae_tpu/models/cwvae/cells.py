@@ -113,7 +113,9 @@ def per_gate(initializer, joint: bool):
     gates, n, m = shape
     if joint:
       return jnp.moveaxis(initializer(rng, (n, gates * m)).reshape(n, gates, m), 1, 0)
-    return jax.vmap(lambda key: initializer(key, (n, m)))(jax.random.split(rng, gates))
+    # Not by `vmap`: batched QR decompositions of several levels, run at once by the few threads of
+    # a small CPU, wait for each other for ever.
+    return jnp.stack([initializer(key, (n, m)) for key in jax.random.split(rng, gates)])
 
   return initialize
 
