@@ -91,6 +91,16 @@ def softplus(x: Array, beta: float) -> Array:
   return jax.nn.softplus(beta * x) / beta
 
 
+def log_softplus(x: Array, beta: float) -> Array:
+  """Logarithm of `softplus`, for log-scales.
+
+  Differs from the reference: it is constant below a scale of 1e-8, where it has no gradient. At
+  x = -200 the softplus is 0 in float32, and its logarithm makes every gradient NaN; a scale below
+  1e-10 already overflows in the gradient of a KL. Nothing that was trained comes near.
+  """
+  return jnp.log(jnp.maximum(softplus(x, beta), 1e-8))
+
+
 class Normal(NamedTuple):
   """A diagonal Gaussian; `mean` and `logstd` have the same shape."""
 

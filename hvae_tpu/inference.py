@@ -109,8 +109,8 @@ def interruptible(body: Callable[[Callable[[], None]], int]) -> int:
       return interruption.exit_code
 
 
-def shown(batches: Iterator, total: int) -> Iterator:
-  """Passes batches on, and prints now and then how many of `total` are done."""
+def shown(batches: Iterator, total: int, what: str = 'batch') -> Iterator:
+  """Passes batches (or `what` they are) on, and prints now and then how many are done."""
   began = last = time.perf_counter()
   for done, batch in enumerate(batches):
     now = time.perf_counter()
@@ -118,7 +118,7 @@ def shown(batches: Iterator, total: int) -> Iterator:
       began = now  # the first one was compiling
     elif done and now - last >= SHOW_EVERY:
       left = datetime.timedelta(seconds=round((now - began) / (done - 1) * (total - done)))
-      say(f'batch {done:,}/{total:,}  {left} left')
+      say(f'{what} {done:,}/{total:,}  {left} left')
       last = now
     yield batch
 

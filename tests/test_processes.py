@@ -1,17 +1,14 @@
 """Two real processes of four fake devices each, against one of eight: the same run."""
 
 import json
-import os
 import pathlib
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from tests.processes import Job
+
 FLAGS = (
   '--config=configs/demo_mnist.py:vdvae,debug',
   '--config.model.enc_blocks=32d32,1x1',
@@ -25,55 +22,10 @@ FLAGS = (
 )
 
 
-def free_port() -> int:
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    return probe.getsockname()[1]
-
-
-class Job:
-  """One training on `num` processes, eight devices in all; output in files beside the run."""
-
-  def __init__(self, folder: pathlib.Path, data_root, num: int, *flags: str):
-    self.folder, port = folder, free_port()
-    folder.mkdir(exist_ok=True)
-    env = os.environ | {
-      'JAX_PLATFORMS': 'cpu',
-      'JAX_NUM_CPU_DEVICES': str(8 // num),
-      'HVAE_DATA': str(data_root),
-    }
-    self.processes, self.logs = [], []
-    for i in range(num):
-      several = (f'--coordinator=127.0.0.1:{port}', f'--num_processes={num}', f'--process_id={i}')
-      command = [
-        sys.executable,
-        '-m',
-        'hvae_tpu.main',
-        *FLAGS,
-        *flags,
-        f'--workdir={folder / "run"}',
-      ]
-      self.logs.append(folder / f'{num}-{i}.txt')
-      with self.logs[-1].open('w') as log:
-        self.processes.append(
-          subprocess.Popen(
-            [*command, f'--workdir={folder / "run"}', *(several if num > 1 else ())],
-            cwd=ROOT,
-            env=env,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-          )
-        )
-
-  def wait(self) -> list[int]:
-    try:
-      return [process.wait(240) for process in self.processes]
-    finally:
-      for process in self.processes:
-        process.kill()
-
-  def text(self) -> str:
-    return '\n'.join(log.read_text() for log in self.logs)
+def training(folder: pathlib.Path, data_root, num: int, *flags: str) -> Job:
+  """One training on `num` processes, eight devices in all."""
+  command = ('-m', 'hvae_tpu.main', *FLAGS, *flags, f'--workdir={folder / "run"}')
+  return Job(folder, data_root, num, 8, *command)
 
 
 def values(folder: pathlib.Path, name: str) -> dict[int, float]:
@@ -95,7 +47,7 @@ def runs(data_root, tmp_path_factory):
     folders[name] = tmp_path_factory.mktemp('processes')
     for i, num in enumerate(counts):
       steps = 6 // len(counts) * (i + 1)
-      job = Job(folders[name], data_root, num, f'--config.train.num_steps={steps}')
+      job = training(folders[name], data_root, num, f'--config.train.num_steps={steps}')
       assert job.wait() == [0] * num, job.text()
   return folders
 
@@ -115,7 +67,7 @@ def test_one_process_writes(runs):
 
 
 def test_terminating_one_saves_the_same_step_on_both(data_root, tmp_path):
-  job = Job(tmp_path, data_root, 2, '--config.train.num_steps=1000000')
+  job = training(tmp_path, data_root, 2, '--config.train.num_steps=1000000')
   deadline = time.monotonic() + 200
   while 'step 4/' not in job.logs[0].read_text() and time.monotonic() < deadline:
     time.sleep(0.1)

@@ -197,8 +197,8 @@ class EfficientVDVAE:
     mixture = distributions.mixture_by_colour(out, self.num_mixtures)
     if self.output_distribution_base == 'logstd':
       return mixture
-    scales = distributions.softplus(mixture.scales, self.output_gradient_smoothing_beta)
-    return mixture._replace(scales=jnp.log(scales))
+    scales = distributions.log_softplus(mixture.scales, self.output_gradient_smoothing_beta)
+    return mixture._replace(scales=scales)
 
   @property
   def _smoothing(self) -> float:

@@ -49,7 +49,7 @@ class Options(NamedTuple):
     """Channels (mean, raw scale) -> the distribution. Reference: `GaussianLatentLayer`."""
     mean, raw = jnp.split(features.astype(jnp.float32), 2, axis=-1)
     if self.base == 'std':
-      return Normal(mean, jnp.log(distributions.softplus(raw, self.beta)))
+      return Normal(mean, distributions.log_softplus(raw, self.beta))
     return Normal(mean, self.beta * raw)
 
   def kl(self, dist: Normal, prior: Normal) -> Array:
