@@ -60,6 +60,7 @@ def base() -> ml_collections.ConfigDict:
     num_bits=8,  # num_x_bits
     dmol_upper_edge=0.99,  # 0.999: masses that sum to 1
     output_temperature=1.0,
+    output_statistic='sample',  # of the pixels of pictures; mean: their expectation
     target_crop=0,
     input_centering=True,
     weight_norm='log',
