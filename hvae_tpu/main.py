@@ -13,7 +13,10 @@ from hvae_tpu import commands
 from hvae_tpu.errors import UserError
 
 MODE = flags.DEFINE_string(
-  'mode', 'train', 'train, eval, sample, div_stats, reconstruct, encode, decode, replay or reset.'
+  'mode',
+  'train',
+  'train, eval, sample, div_stats, reconstruct, encode, decode, explore, interpolate, pick, '
+  'quality, report, replay or reset.',
 )
 # Of several processes; each also by the environment variable that JAX knows.
 COORDINATOR = flags.DEFINE_string(

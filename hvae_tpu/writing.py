@@ -246,6 +246,12 @@ def encode_gif(frames: np.ndarray, fps: float) -> bytes:
   return buffer.getvalue()
 
 
+def save_gif(path: pathlib.Path, frames: np.ndarray, fps: float) -> None:
+  """Writes `encode_gif`; folders are made as needed."""
+  with replacing(path) as partial:
+    partial.write_bytes(encode_gif(frames, fps))
+
+
 def _open_lines(directory: str) -> TextIO:
   """Opens `metrics-0001.jsonl` or the next free number in `directory`, flushed per line."""
   if '://' in directory:

@@ -43,10 +43,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   for key, least in (('num', 0), ('columns', 1)):
     if options[key] < least:
       raise UserError(f'config.decode.{key}={options[key]} must be at least {least}')
-  setting = tuple(options.temperature)
-  temperature = temperatures.per_level(
-    model, setting[0] if len(setting) == 1 else setting, 'config.decode.temperature'
-  )
+  temperature = temperatures.of_tuple(model, options.temperature, 'config.decode.temperature')
   count = min(options.num or len(stored), len(stored))
   seed = stored.card['seed'] if options.seed is None else options.seed
   if stored.card['batch_size'] % trained.run.mesh.size:
