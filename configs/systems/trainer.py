@@ -147,6 +147,15 @@ def base() -> ml_collections.ConfigDict:
     refresh_iterations=0,
     refresh_num=16,
   )
+  config.quality = dict(
+    num=1000,  # samples
+    num_true=5000,  # first pictures of the training and the test split; 0: all
+    temperature=(1.0,),
+    statistic='sample',
+    seed=0,
+    refresh_iterations=0,
+    refresh_num=16,
+  )
   config.reset = dict(yes=False)  # really delete
   config.replay = dict(
     bundle=''

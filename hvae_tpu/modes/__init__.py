@@ -8,6 +8,7 @@ from hvae_tpu.modes import (
   explore,
   interpolate,
   pick,
+  quality,
   reconstruct,
   replay,
   reset,
@@ -26,6 +27,7 @@ MODES = {
   'explore': explore,
   'interpolate': interpolate,
   'pick': pick,
+  'quality': quality,
   'replay': replay,
   'reset': reset,
 }
