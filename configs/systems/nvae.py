@@ -108,7 +108,7 @@ def base() -> ml_collections.ConfigDict:
     weight_decay=3e-4,  # added to the gradient, of all parameters
     clip_norm=0.0,
   )
-  for mode in (config.sample, config.explore, config.pick, config.quality):
+  for mode in (config.sample, config.explore, config.pick, config.quality, config.report):
     mode.refresh_iterations = 20  # as mgp123/nvae; the reference has 0 or 500
   config.train.precision = 'default'  # the reference computes in float16
   config.train.progress = ('bpd', 'kl_bpd', 'grad_norm')

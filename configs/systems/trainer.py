@@ -156,6 +156,16 @@ def base() -> ml_collections.ConfigDict:
     refresh_iterations=0,
     refresh_num=16,
   )
+  config.report = dict(
+    split='test',  # of the pictures to reconstruct
+    num=8,  # pictures a row
+    temperatures=(1.0, 0.8, 0.6),  # as in evals.pictures
+    partial_temperature=0.1,
+    statistic='sample',
+    seed=0,
+    refresh_iterations=0,
+    refresh_num=16,
+  )
   config.reset = dict(yes=False)  # really delete
   config.replay = dict(
     bundle=''

@@ -11,6 +11,7 @@ from hvae_tpu.modes import (
   quality,
   reconstruct,
   replay,
+  report,
   reset,
   sample,
   train,
@@ -28,6 +29,7 @@ MODES = {
   'interpolate': interpolate,
   'pick': pick,
   'quality': quality,
+  'report': report,
   'replay': replay,
   'reset': reset,
 }
