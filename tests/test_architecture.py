@@ -24,7 +24,7 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   | {'hvae_tpu.interruption', 'hvae_tpu.importers.verdict', 'hvae_tpu.distributions'},
   'hvae_tpu.explore': {'hvae_tpu.explore', 'hvae_tpu.distributions', 'hvae_tpu.sharding'},
   'hvae_tpu.report': {'hvae_tpu.report', 'hvae_tpu.sharding', 'hvae_tpu.writing'},
-  'hvae_tpu.quality': {'hvae_tpu.quality'},
+  'hvae_tpu.quality': {'hvae_tpu.quality', 'hvae_tpu.importers'},
   'hvae_tpu.div_stats': {'hvae_tpu.evals', 'hvae_tpu.inference', 'hvae_tpu.writing'},
   'hvae_tpu.latents': {'hvae_tpu.distributions'},
   'hvae_tpu.temperatures': set(),

@@ -152,6 +152,7 @@ def base() -> ml_collections.ConfigDict:
     num_true=5000,  # first pictures of the training and the test split; 0: all
     temperature=(1.0,),
     statistic='sample',
+    inception='',  # file of Inception-v3 weights, for the FID and the Inception score
     seed=0,
     refresh_iterations=0,
     refresh_num=16,

@@ -10,6 +10,7 @@ import numpy as np
 
 from hvae_tpu import data, inference, quality, runs, sharding, temperatures, writing
 from hvae_tpu.errors import UserError
+from hvae_tpu.quality import inception
 
 NEEDS = ('sample', 'level_names')
 LEAST = 8  # pictures of a set, for neighbours and covariances
@@ -22,11 +23,12 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   samples stands that of the two splits from each other, the best that samples can hope for.
 
   Raises:
-    UserError: no such checkpoint or view, or too few pictures.
+    UserError: no such checkpoint or view, too few pictures, or a file that is not of Inception.
   """
   options = config.quality
   if options.num < LEAST:
     raise UserError(f'config.quality.num={options.num} must be at least {LEAST}')
+  network = inception.open_weights(options.inception) if options.inception else None
   trained = inference.open_trained(config, workdir, checkpoint, '--mode=quality', NEEDS)
   temperature = temperatures.of_tuple(
     trained.run.model, options.temperature, 'config.quality.temperature'
@@ -47,6 +49,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
         'samples to test': (sets['test'], samples),
         'test to train': (sets['train'], sets['test']),
       }
+      if network is not None:
+        measures += inception.measures(network)
       results = {name: {} for name in pairs}
       for measure in inference.shown(iter(measures), len(measures), 'measure'):
         check()

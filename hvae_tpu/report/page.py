@@ -16,7 +16,7 @@ from hvae_tpu.report import found, svg
 from hvae_tpu.report.facts import Facts
 
 WIDEST = 1000  # pixels of a grid of pictures that were drawn for the page
-NARROW = 400  # files are enlarged to about this width
+NARROW = 200  # files are enlarged to about this width
 UNITS = {
   'loss': 'in the scale of the paper',
   'bpd': 'bits/dim',
