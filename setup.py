@@ -73,6 +73,7 @@ setup(
   # An explicit root makes an editable install put this folder on the path, so that packages added
   # later are found without installing again.
   package_dir={'': '.'},
+  package_data={'hvae_tpu.report': ['*.html']},
   install_requires=TRAINING,
   extras_require={
     'tpu': ['jax[tpu]', *BUCKETS],  # brings the libtpu that fits this jax

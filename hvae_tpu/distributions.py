@@ -18,6 +18,7 @@ import jax.numpy as jnp
 # The outermost levels own the tails of the density. Targets are compared with a margin, because
 # float32 does not reach -1 and 1 exactly on every backend.
 EDGE = 0.999
+STATISTICS = ('sample', 'mean')  # of a likelihood, that pictures show
 
 
 # Drawn flat and then shaped: the values are the same, and the CPU compiler, which takes seconds for

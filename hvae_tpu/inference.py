@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from hvae_tpu import evals, runs, sharding
+from hvae_tpu.distributions import STATISTICS
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import verdict
 from hvae_tpu.interruption import Interrupted, Interruption
@@ -85,6 +86,36 @@ def check_least(mode: str, options: ml_collections.ConfigDict, **least: int) -> 
   for key, value in least.items():
     if options[key] < value:
       raise UserError(f'config.{mode}.{key}={options[key]} must be at least {value}')
+
+
+def prepared(
+  trained: Trained, options: ml_collections.ConfigDict, temperature: Any
+) -> tuple[Any, Any]:
+  """Model and state to draw pictures with.
+
+  Args:
+    options: of the mode: `statistic`, of the pixels; `seed`; `refresh_iterations` and
+      `refresh_num`, by which batch statistics are renewed, where the model has any.
+    temperature: that they are renewed at.
+
+  Raises:
+    UserError: an unknown statistic, or statistics are to be renewed of a model that has none.
+  """
+  model, state = trained.run.model, trained.run.state.model_state
+  if options.statistic not in STATISTICS:
+    raise UserError(f'statistic={options.statistic!r} must be one of {", ".join(STATISTICS)}')
+  model = dataclasses.replace(model, output_statistic=options.statistic)
+  iterations = options.get('refresh_iterations', 0)
+  if not iterations:
+    return model, state
+  if not hasattr(model, 'refresh'):
+    raise UserError(
+      f'refresh_iterations={iterations} needs refresh(), which {type(model).__name__} lacks; set '
+      f'it to 0'
+    )
+  refresh = jax.jit(model.refresh, static_argnums=(4, 5))
+  key = jax.random.fold_in(jax.random.key(options.seed), 1)
+  return model, refresh(trained.params, state, key, temperature, iterations, options.refresh_num)
 
 
 def check_methods(model: Any, what: str, needs: tuple[str, ...]) -> None:

@@ -14,8 +14,8 @@ from hvae_tpu.errors import UserError
 MODE = flags.DEFINE_string(
   'mode',
   'train',
-  'train, eval, sample, div_stats, reconstruct, encode, decode, open_loop, segment, disentangle, '
-  'traverse, geco_target, plan, replay or reset.',
+  'train, eval, sample, div_stats, reconstruct, encode, decode, explore, interpolate, pick, '
+  'quality, report, open_loop, segment, disentangle, traverse, geco_target, plan, replay or reset.',
 )
 TOPOLOGY = flags.DEFINE_string(
   'topology', '', 'Of --mode=plan: TPU slices such as v5e:4x4,v4:2x2x2; no TPU is needed.'

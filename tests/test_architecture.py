@@ -26,7 +26,10 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   | {'hvae_tpu.data', 'hvae_tpu.epochs'},
   'hvae_tpu.table': {'hvae_tpu.commands', 'hvae_tpu.models', 'hvae_tpu.plan'},
   'hvae_tpu.inference': {'hvae_tpu.evals', 'hvae_tpu.runs', 'hvae_tpu.sharding', 'hvae_tpu.state'}
-  | {'hvae_tpu.interruption', 'hvae_tpu.importers.verdict'},
+  | {'hvae_tpu.interruption', 'hvae_tpu.importers.verdict', 'hvae_tpu.distributions'},
+  'hvae_tpu.explore': {'hvae_tpu.explore', 'hvae_tpu.distributions', 'hvae_tpu.sharding'},
+  'hvae_tpu.report': {'hvae_tpu.report', 'hvae_tpu.sharding', 'hvae_tpu.writing'},
+  'hvae_tpu.quality': {'hvae_tpu.quality', 'hvae_tpu.importers'},
   'hvae_tpu.div_stats': {'hvae_tpu.evals', 'hvae_tpu.inference', 'hvae_tpu.writing'},
   'hvae_tpu.latents': {'hvae_tpu.distributions'},
   'hvae_tpu.temperatures': set(),

@@ -180,6 +180,61 @@ def base() -> ml_collections.ConfigDict:
     seed=0,
   )
   config.geco_target = dict(share=0.1)  # of train.num_steps
+  config.explore = dict(
+    groups=(),  # numbers of groups from the coarsest, 0, on; (): all
+    rows=4,  # samples
+    num=7,  # variations of each
+    noise_std=0.4,  # of the new noise of the group
+    temperature=(1.0,),  # of the samples, as in decode
+    position='all',  # of the group's map: all, one as 'row,column', or each in turn
+    differences=False,  # show what changed, on grey, instead of the variations
+    statistic='mean',  # of the pixels: sample or mean
+    fps=4.0,
+    seed=0,
+    refresh_iterations=0,  # as in evals.pictures
+    refresh_num=16,
+  )
+  config.interpolate = dict(
+    images='',  # two picture files, '(A.png,B.png)'
+    resize=False,  # cut out their central squares, and resize them to the model's size
+    num=8,  # points between them
+    paths=('linear', 'spherical'),
+    combine=True,  # also coarse groups of the one with fine groups of the other
+    statistic='mean',
+    columns=12,  # of the combinations
+    fps=8.0,
+    seed=0,
+  )
+  config.pick = dict(
+    choose=(),  # numbers of candidates, in the order to show them; (): asked for at a terminal
+    sheets=4,  # of nine candidates
+    temperature=(1.0,),
+    statistic='mean',
+    columns=3,  # of the sheet of the chosen ones
+    seed=0,
+    refresh_iterations=0,
+    refresh_num=16,
+  )
+  config.quality = dict(
+    num=1000,  # samples
+    num_true=5000,  # first pictures of the training and the test split; 0: all
+    temperature=(1.0,),
+    statistic='sample',
+    inception='',  # file of Inception-v3 weights, for the FID and the Inception score
+    seed=0,
+    refresh_iterations=0,
+    refresh_num=16,
+  )
+  config.report = dict(
+    split='test',  # of the pictures to reconstruct
+    num=8,  # pictures a row
+    temperatures=(1.0, 0.8, 0.6),  # as in evals.pictures
+    partial_temperature=0.1,
+    statistic='sample',
+    seed=0,
+    refresh_iterations=0,
+    refresh_num=16,
+  )
   config.reset = dict(yes=False)  # really delete
   config.replay = dict(
     bundle=''

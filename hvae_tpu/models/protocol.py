@@ -102,6 +102,21 @@ class OptionalMethods(Protocol):
   ) -> Array:
     """Pictures, uint8 [num, ...]; `temperature` is one number or one per level."""
 
+  def draw_prior(
+    self,
+    params: Params,
+    state: State,
+    rng: Array,
+    num: int,
+    temperature: Array | float | None = None,
+    noise: tuple[Array, ...] | None = None,
+  ) -> Latents:
+    """Draws every group from its prior; decoded with the same key they are those of `sample`.
+
+    `noise` [num, h, w, zdim] of every group takes the place of standard normal draws. Keeping that
+    of a group fixed keeps its place in its prior, which changes with the groups before it.
+    """
+
   def temperature_ramp(self, start: float, stop: float) -> Array:
     """Temperatures [L] from `start` towards `stop`, where levels share them in groups."""
 

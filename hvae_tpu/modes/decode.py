@@ -41,10 +41,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'-1 keeps all'
     )
   inference.check_least('decode', options, num=0, columns=1)
-  setting = tuple(options.temperature)
-  temperature = temperatures.per_level(
-    model, setting[0] if len(setting) == 1 else setting, 'config.decode.temperature'
-  )
+  temperature = temperatures.of_tuple(model, options.temperature, 'config.decode.temperature')
   count = min(options.num or len(stored), len(stored))
   seed = stored.card['seed'] if options.seed is None else options.seed
   parts = sharding.batch_parts(trained.run.mesh)

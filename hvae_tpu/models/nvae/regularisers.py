@@ -123,20 +123,3 @@ def batch_norm_scales(params: Any) -> Array:
   flat = traverse_util.flatten_dict(params)
   scales = (jnp.abs(leaf).max(-1).sum() for path, leaf in flat.items() if path[-1] == 'scale')
   return sum(scales, start=jnp.zeros(()))
-
-
-def penalty(
-  c: Any, params: Any, state: Any, rng: Array, step: Array, weight: Array
-) -> tuple[Array, Any, dict[str, Array]]:
-  """The weighted regularisers of a model `c`, [], the new part of its state, and what they are."""
-  if not c.weight_decay_norm:
-    return jnp.zeros(()), {}, {}
-  vectors = {}
-  if c.regulariser == 'power':
-    norms = power(params, c.flow_mask_side, rng)
-  else:
-    iterations = jnp.where(jnp.asarray(step) == 0, FIRST_ITERATIONS, ITERATIONS)
-    norms, vectors['singular'] = spectral(params, state['singular'], c.flow_mask_side, iterations)
-  scales = batch_norm_scales(params)
-  parts = {'spectral_norm': norms, 'batch_norm_scale': scales, 'norm_weight': weight}
-  return weight * (norms + scales), vectors, parts
