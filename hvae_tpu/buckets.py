@@ -52,9 +52,11 @@ class Mirror:
     return {path.name for path in self._remote.iterdir()} if self._remote.exists() else set()
 
   def publish(self) -> None:
-    """Copies the files that have grown, whole."""
+    """Copies the files that have grown, whole; those being written have a dot first."""
     self._remote.mkdir(parents=True, exist_ok=True)
-    for path in sorted(path for path in self.local.rglob('*') if path.is_file()):
+    for path in sorted(self.local.rglob('*')):
+      if path.name.startswith('.') or not path.is_file():
+        continue
       size, name = path.stat().st_size, path.relative_to(self.local)
       if self._copied.get(name) != size:
         target = self._remote / name.as_posix()

@@ -1,4 +1,4 @@
-"""The tables of the README: `python -m hvae_tpu.table [--which=slices] [--configs=FILE[:ARG] ...]`.
+"""Tables of configs: `python -m hvae_tpu.table [--which=slices] [--configs=FILE[:ARG] ...]`.
 
 `configs`: parameters and published numbers. `slices`: the smallest TPU slice on which a config fits
 at its batch size, with memory, and days as estimated by `--mode=plan`; it compiles for hours, keeps
@@ -19,7 +19,7 @@ from hvae_tpu import commands
 from hvae_tpu.errors import UserError
 
 WHICH = flags.DEFINE_enum('which', 'configs', ['configs', 'slices'], 'The table to print.')
-CONFIGS = flags.DEFINE_list('configs', [], 'FILE or FILE:SYSTEM; their commas as +. Default: all.')
+CONFIGS = flags.DEFINE_list('configs', [], 'FILE or FILE:SYSTEM; their commas as +. Default: a dozen published.')
 SLICES = flags.DEFINE_list(
   'slices',
   ['v5e:1x1', 'v5e:2x2', 'v5e:2x4', 'v5e:4x4', 'v5e:4x8', 'v5e:8x8', 'v5e:8x16'],

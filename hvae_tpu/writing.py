@@ -205,15 +205,10 @@ def side_by_side(films: np.ndarray) -> np.ndarray:
 
 def save_gif(path: str | os.PathLike, frames: np.ndarray, fps: float = FPS) -> None:
   """Writes uint8 frames [T, H, W, C] as an animation, whole or not at all; makes folders."""
-  path = pathlib.Path(path)
+  path = buckets.as_path(os.fspath(path))
   frames = _checked(frames, str(path), ndims=(4,))
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
+  with replacing(path) as partial:
     partial.write_bytes(encode_gif(frames, fps))
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -145,7 +145,7 @@ def test_life_of_a_run(root, tmp_path, capsys):
   assert (tmp_path / 'train' / 'open_loop' / 'films-6.gif').read_bytes().startswith(b'GIF8')
 
   assert mode.run(config, tmp_path, 'latest') == 0
-  folder = tmp_path / 'open_loop' / 'test-6'
+  folder = tmp_path / 'open_loop' / 'test-6-ema'
   samples = ('random_sample_1', 'random_sample_2', 'best_ssim_sample', 'best_psnr_sample')
   for i in range(2):
     for name in (*samples, f'../sample{i}_gt/gt_pred'):

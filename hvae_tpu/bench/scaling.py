@@ -54,7 +54,7 @@ def measure(config: Any, workdir: Any, steps: int) -> dict[str, list[float]]:
   from hvae_tpu.state import create_state
   from hvae_tpu.writing import Writer
 
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
   sharding.check_batch_size(config.train.batch_size, mesh)
   model = models.create(config.model.to_dict(), runs.platform(mesh))
   tx, learning_rate = optimizers.create(config.optimizer, config.train.num_steps)
@@ -64,7 +64,7 @@ def measure(config: Any, workdir: Any, steps: int) -> dict[str, list[float]]:
   ema = config.train.ema_decay
   state = create_state(model, tx, batch, mesh, ema is not None, config.seed)
   step = train.make_train_step(model, tx, learning_rate, seed=config.seed, ema_decay=ema)
-  step = train.lower_step(step, state, batch).compile()
+  step = train.trace_step(step, state, batch).lower().compile()
   distributed.meet('compiled')
   writer = Writer(workdir / 'train', active=jax.process_index() == 0, level_names=model.level_names)
   checkpoints = Checkpoints(workdir)

@@ -56,9 +56,12 @@ def _evaluate(
   split = config.eval.split
   batches = runs.eval_batches(dataset, config, opened.mesh, split, check)
 
-  def shown(role: str | None = None) -> Iterator[dict[str, jax.Array]]:
+  def shown(
+    role: str | None = None, seq_len: int = 0, batch_size: int = 0, spread: bool = False
+  ) -> Iterator[dict[str, jax.Array]]:
     size = dataset.size(runs.view_of(config, role or split))
-    return inference.shown(batches(role), -(-size // config.evals.batch_size))
+    total = -(-size // (batch_size or config.evals.batch_size))
+    return inference.shown(batches(role, seq_len, batch_size, spread), total)
 
   numbers, pictures = {}, {}
   for name in config.eval.names:

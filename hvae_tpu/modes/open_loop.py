@@ -1,6 +1,6 @@
 """`--mode=open_loop`: predicts videos from their first frames, and stores what came out.
 
-In `<run>/open_loop/<view>-<step>/`, with the names of the reference:
+In `<run>/open_loop/<view>-<step>-<weights>/`, with the names of the reference:
 
 sample{i}_gt/     gt_ctx and gt_pred: the true frames, as .npz (key `arr_0`) and as a picture
 sample{i}/        random_sample_1; of several predictions also random_sample_2, best_ssim_sample and
@@ -18,7 +18,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import data, evals, runs, sharding, writing
+from hvae_tpu import evals, runs, sharding, writing
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import film_strips, open_loop
 from hvae_tpu.evals.open_loop import Outcome
@@ -46,14 +46,14 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   for method in open_loop.NEEDS:
     if not hasattr(opened.model, method):
       raise UserError(f'--mode=open_loop needs {method}, which {config.model.name} lacks')
-  dataset = data.open_dataset(config.data.name, config.data.root)
+  dataset = runs.open_data(config)
   if sizes['batch_size']:
     sharding.check_batch_size(sizes['batch_size'], opened.mesh, 'open_loop.batch_size')
   batches = runs.eval_batches(dataset, config, opened.mesh, split)(**sizes, spread=True)
   predict = open_loop.predictor(opened.model, options)
   params, state = eval_params(opened.state, weights), opened.state.model_state
   view = runs.view_of(config, split).replace('/', '-')
-  directory = opened.workdir / 'open_loop' / f'{view}-{opened.state.step}'
+  directory = opened.workdir / 'open_loop' / f'{view}-{opened.state.step}-{weights}'
   curves, films, first = {}, [], jax.process_index() == 0
   found = open_loop.outcomes(predict, params, state, batches, jax.random.key(seed), options)
   for i, outcome in enumerate(found):

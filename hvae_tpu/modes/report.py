@@ -74,7 +74,9 @@ def _facts(
   count = sum(leaf.size for leaf in jax.tree.leaves(trained.params))
   changed = facts.differences(published, mine)
   modes = [path.name for path in sorted(folder.iterdir()) if path.is_dir()]
-  modes = [name for name in modes if name not in ('train', 'checkpoints', 'report')]
+  # The bundles of non-finite steps and the damaged checkpoints have a dash in their names.
+  other = ('train', 'checkpoints', 'report')
+  modes = [name for name in modes if name not in other and '-' not in name]
   head = {
     'system': config.model.name,
     'data': config.data.name,

@@ -51,7 +51,8 @@ def commands(name: str, changed: dict[str, tuple[Any, Any]], modes: list[str]) -
   dataset, _, argument = name.partition('-')
   start = f'python -m hvae_tpu.main --config=configs/{dataset}.py:{argument}'
   flags = [shlex.quote(f'--config.{key}={_plain(new)}') for key, (_, new) in changed.items()]
-  return [' '.join([start, *flags]), *(f'{start} --mode={mode}' for mode in modes)]
+  start = ' '.join([start, *flags])
+  return [start, *(f'{start} --mode={mode}' for mode in modes)]
 
 
 def _plain(value: Any) -> str:

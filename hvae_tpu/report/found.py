@@ -11,7 +11,10 @@ from hvae_tpu.errors import UserError
 
 PICTURES = ('.png', '.gif')
 # Folders of modes whose pictures are worth a page, in its order; samples are drawn for the page.
-FOLDERS = ('eval', 'open_loop', 'reconstruct', 'explore', 'interpolate', 'pick', 'decode')
+FOLDERS = (
+  *('eval', 'open_loop', 'segment', 'traverse', 'reconstruct', 'explore', 'interpolate', 'pick'),
+  'decode',
+)
 MOST = 12  # pictures of a folder
 MOST_BYTES = 3 * 2**20  # of a picture
 
