@@ -4,12 +4,10 @@ import dataclasses
 import importlib
 import pathlib
 
-import jax
-import numpy as np
 import pytest
 
 from configs import systems
-from hvae_tpu import models, optimizers
+from hvae_tpu import models, optimizers, table
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = {
@@ -79,17 +77,6 @@ COUNTS = {
 SETS = {'mmnist': 'moving_mnist'}  # config -> data set, where they have not the same name
 
 
-def count(config) -> int:
-  model = models.create(config.model.to_dict(), 'tpu')
-  side = config.model.image_size
-  (field,) = config.data.fields
-  frames = (1,) if field == 'video' else ()
-  shape = (1, *frames, side, side, config.model.image_channels)
-  batch = {field: jax.ShapeDtypeStruct(shape, np.uint8)}
-  params, _ = jax.eval_shape(model.init, jax.random.key(0), batch)
-  return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
 @pytest.mark.parametrize('debug', [False, True], ids=['', 'debug'])
 @pytest.mark.parametrize(('name', 'argument'), ARGUMENTS)
 def test_builds(name, argument, debug):
@@ -114,7 +101,7 @@ def test_model_section_has_the_fields_of_the_model(name):
 @pytest.mark.parametrize(('name', 'argument'), COUNTS)
 def test_parameter_counts_of_the_release(name, argument):
   number = COUNTS[name, argument]
-  assert count(FILES[name].get_config(argument)) == number
+  assert table.count(FILES[name].get_config(argument)) == number
   words = ' '.join(FILES[name].__doc__.split())
   shown = argument.removeprefix('efficient_vdvae,').removeprefix('nvae,')
   assert f'{shown}: {number:,} parameters' in words
@@ -166,7 +153,7 @@ def test_debug_is_small(name, argument):
     maps = 1024 * (5 * 5 * 4 + 13)
   if argument.startswith(('efficient_morl', 'slot_attention')):  # encoder and decoder are given
     maps = 400_000
-  assert count(config) < 50_000 + maps
+  assert table.count(config) < 50_000 + maps
 
 
 @pytest.mark.parametrize('name', FILES)
