@@ -20,8 +20,6 @@ from hvae_tpu.errors import UserError
 
 WHICH = flags.DEFINE_enum('which', 'configs', ['configs', 'slices'], 'The table to print.')
 CONFIGS = flags.DEFINE_list('configs', [], 'FILE or FILE:SYSTEM; their commas as +; else a dozen.')
-  'configs', [], 'FILE or FILE:SYSTEM; their commas as +. Default: a dozen published.'
-)
 SLICES = flags.DEFINE_list(
   'slices',
   ['v5e:1x1', 'v5e:2x2', 'v5e:2x4', 'v5e:4x4', 'v5e:4x8', 'v5e:8x8', 'v5e:8x16'],
