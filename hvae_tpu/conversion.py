@@ -63,7 +63,7 @@ def import_run(
   found, sources = _read(form, name, source, ema)
   config = _config(name, config, found, source)
   _check_settings(form, name, config)
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
   model = models.create(config.model.to_dict(), runs.platform(mesh), differentiated=False)
   batch = form.example(model, found)
   card = _card(config, batch, found, required=verify_examples > 0)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 # The outermost levels own the tails of the density. Targets are compared with a margin, because
 # float32 does not reach -1 and 1 exactly on every backend.
 EDGE = 0.999
+STATISTICS = ('sample', 'mean')  # of a likelihood, that pictures show
 
 
 # Drawn flat and then shaped: the values are the same, and the CPU compiler, which takes seconds for
@@ -91,6 +92,16 @@ def softplus(x: Array, beta: float) -> Array:
   return jax.nn.softplus(beta * x) / beta
 
 
+def log_softplus(x: Array, beta: float) -> Array:
+  """Logarithm of `softplus`, for log-scales.
+
+  Differs from the reference: it is constant below a scale of 1e-8, where it has no gradient. At
+  x = -200 the softplus is 0 in float32, and its logarithm makes every gradient NaN; a scale below
+  1e-10 already overflows in the gradient of a KL. Nothing that was trained comes near.
+  """
+  return jnp.log(jnp.maximum(softplus(x, beta), 1e-8))
+
+
 class Normal(NamedTuple):
   """A diagonal Gaussian; `mean` and `logstd` have the same shape."""
 
@@ -126,6 +137,11 @@ def level(dist: Normal, prior: Normal, z: Array, kl: Array) -> Level:
   """The report on z [B, h, w, zdim] drawn from `dist`, with the KL per element `kl`."""
   log_q, log_p = (d.log_prob(z).sum((1, 2, 3)) for d in (dist, prior))
   return Level(Group(dist.mean, dist.std, z), kl.sum((1, 2)), log_q, log_p)
+
+
+def normal_log_prob(x: Array, mean: Array, std: float) -> Array:
+  """Log-density of x under a Gaussian of fixed standard deviation, per element, nats."""
+  return -0.5 * jnp.square((x - mean) / std) - math.log(std * math.sqrt(2 * math.pi))
 
 
 def scale_pixels(image: Array, num_bits: int) -> Array:
@@ -332,6 +348,12 @@ def to_uint8(x: Array, rounding: str = 'round') -> Array:
   """[-1, 1] -> 0..255; `truncate` is what the VDVAE release does (half a level too dark)."""
   x = jnp.clip((x + 1) * 127.5, 0, 255)
   return (jnp.round(x) if rounding == 'round' else x).astype(jnp.uint8)
+
+
+def blank_padding(pictures: Array, crop: int) -> Array:
+  """Pictures [B, H, W, C] whose outer `crop` rows and columns are 0: padding is never modelled."""
+  inside = pictures[:, crop : pictures.shape[1] - crop, crop : pictures.shape[2] - crop]
+  return jnp.pad(inside, ((0, 0), (crop, crop), (crop, crop), (0, 0)))
 
 
 def elbo_metrics(nll: Array, kl_per_variate: Array, num_dims: int) -> Mapping[str, Array]:

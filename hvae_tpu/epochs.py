@@ -9,9 +9,9 @@ from hvae_tpu.errors import UserError
 def resolve(config: Any, size: int, say: Callable[[str], None]) -> None:
   """Sets the fields that count steps from those that count epochs.
 
-  `train.num_epochs` decides `train.num_steps`, and `train.save_epochs` decides `train.save_every`;
-  where either is given, every `steps_per_epoch` of a section is set too. What is left of an epoch
-  and fills no batch is not counted.
+  `train.num_epochs` decides `train.num_steps`, and `train.save_epochs` decides `train.save_every`.
+  A system whose schedules count epochs (`steps_per_epoch`, which is set too) has whole epochs: what
+  is left of one and fills no batch is not counted. Elsewhere batches go across their borders.
 
   Args:
     config: changed in place; without such fields it stays as it is.
@@ -30,13 +30,17 @@ def resolve(config: Any, size: int, say: Callable[[str], None]) -> None:
   if not wanted:
     return
   per_epoch = max(size // train.batch_size, 1)
+  counting = [
+    section for section in (config.model, config.optimizer) if 'steps_per_epoch' in section
+  ]
+  for section in counting:
+    section.steps_per_epoch = per_epoch
   for key, steps in (('num_epochs', 'num_steps'), ('save_epochs', 'save_every')):
     if key in wanted:
-      train[steps] = wanted[key] * per_epoch
-  for section in (config.model, config.optimizer):
-    if 'steps_per_epoch' in section:
-      section.steps_per_epoch = per_epoch
+      across = -(-wanted[key] * size // train.batch_size)
+      train[steps] = wanted[key] * per_epoch if counting else across
+  length = ', '.join(f'train.{key}={value}' for key, value in wanted.items())
   say(
-    f'{size:,} examples in batches of {train.batch_size} are {per_epoch:,} steps an epoch: '
+    f'{length} of {size:,} examples in batches of {train.batch_size}: '
     f'train.num_steps={train.num_steps:,}, train.save_every={train.save_every:,}'
   )

@@ -100,6 +100,87 @@ def conv(features: int, kernel: int, kernel_init, dtype, name: str) -> nn.Module
   return nn.Conv(features, size, padding='SAME', kernel_init=kernel_init, dtype=dtype, name=name)
 
 
+MIN_ROWS = 8  # of a part: below, what neighbours exchange for a 3x3 convolution is most of a map
+
+
+def split_rows(x: Array, axis: int = 1) -> Array:
+  """Keeps the rows of [B, H, W, C] split over mesh axis `spatial`, and small maps whole.
+
+  Nothing happens without such an axis in the mesh that the program is traced for.
+
+  Args:
+    axis: the rows, or rows and columns and channels in one axis.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  parts = dict(mesh.shape).get('spatial', 1)
+  if parts == 1:
+    return x
+  rows = x.shape[axis] % parts == 0 and x.shape[axis] >= MIN_ROWS * parts
+  spec = [('data', 'fsdp'), *[None] * (axis - 1), 'spatial' if rows else None]
+  return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(*spec))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: Array, kernel: Array, padding: int) -> Array:
+  """A convolution whose gradients are as fast in a loop or a branch as outside, on a CPU too.
+
+  There the compiler knows the fast form of a gradient only outside of loops, and takes a hundred
+  times as long inside; as plain convolutions of transposed arrays it is fast everywhere.
+
+  Args:
+    x: [N, n, n, C].
+    kernel: [k, k, C, features].
+    padding: zeros on every side, less than k.
+
+  Returns:
+    [N, m, m, features], m = n + 2 * padding + 1 - k.
+  """
+  return _convolve(x, kernel, padding)
+
+
+def _convolve(x: Array, kernel: Array, padding: int) -> Array:
+  pads, layout = ((padding, padding), (padding, padding)), ('NHWC', 'HWIO', 'NHWC')
+  return jax.lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=layout)
+
+
+def _convolve_backward(padding, saved, cotangent):
+  x, kernel = saved
+
+  def plain(x, kernel, g):
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    by_x = _convolve(g, turned, len(kernel) - 1 - padding)
+    by_kernel = _convolve(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), padding)
+    return by_x, by_kernel.transpose(1, 2, 0, 3)
+
+  def usual(x, kernel, g):
+    return jax.vjp(functools.partial(_convolve, padding=padding), x, kernel)[1](g)
+
+  return jax.lax.platform_dependent(x, kernel, cotangent, cpu=plain, default=usual)
+
+
+# The forward pass calls the function itself, so that its own derivatives have these rules too.
+convolve.defvjp(lambda x, kernel, p: (convolve(x, kernel, p), (x, kernel)), _convolve_backward)
+
+
+class Conv(nn.Module):
+  """Stride 1 and `padding` zeros on every side, by `convolve`; parameters as those of `nn.Conv`."""
+
+  features: int
+  kernel: int
+  padding: int
+  kernel_init: Callable[..., Array]
+  bias_init: Callable[..., Array]
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+    kernel = self.param('kernel', self.kernel_init, shape)
+    bias = self.param('bias', self.bias_init, (self.features,))
+    x, kernel, bias = (v.astype(self.dtype) for v in (x, kernel, bias))
+    return convolve(x, kernel, self.padding) + bias
+
+
 def upsample_nearest(x: Array, factor: int) -> Array:
   """[B, H, W, C] -> [B, H * factor, W * factor, C], each pixel repeated."""
   return x.repeat(factor, axis=1).repeat(factor, axis=2)
@@ -155,6 +236,13 @@ def remat_block(block: type[nn.Module], remat: str, prevent_cse: bool = True) ->
   return nn.remat(block, prevent_cse=prevent_cse, policy=policy)
 
 
+def rematerialised(function: Callable[..., Any], remat: str) -> Callable[..., Any]:
+  """A pure function that computes inner values again for the backward pass, by `remat`."""
+  if remat == 'none':
+    return function
+  return jax.checkpoint(function, policy=save_convolutions if remat == 'convs' else None)
+
+
 def stack_blocks(
   block: type[nn.Module], count: int, in_axes, remat: str = 'none', unroll: int = 1
 ) -> type[nn.Module]:
@@ -180,7 +268,9 @@ def stack_blocks(
   )
 
 
-def noise_of_runs(rng: Array, num: int, sizes: list[tuple[int, int]]) -> list[Array]:
+def noise_of_runs(
+  rng: Array, num: int, sizes: list[tuple[int, int]], noise: tuple[Array, ...] | None = None
+) -> list[Array]:
   """Standard normal draws of all blocks of a hierarchy.
 
   One call for the whole of it: each costs compilation. Flat per block: a minor axis of `zdim` would
@@ -189,11 +279,15 @@ def noise_of_runs(rng: Array, num: int, sizes: list[tuple[int, int]]) -> list[Ar
   Args:
     num: B.
     sizes: (count, size) of every run: its blocks, and the latent variables of a block.
+    noise: what to take instead, [B, h, w, zdim] of every block in order.
 
   Returns:
     Per run [count, B, size].
   """
-  draws = distributions.normal(rng, (num, sum(n * d for n, d in sizes)))
+  if noise is None:
+    draws = distributions.normal(rng, (num, sum(n * d for n, d in sizes)))
+  else:
+    draws = jnp.concatenate([part.reshape(num, -1) for part in noise], axis=1)
   ends = itertools.accumulate(n * d for n, d in sizes)
   return [
     draws[:, end - n * d : end].reshape(num, n, d).swapaxes(0, 1)
@@ -201,6 +295,18 @@ def noise_of_runs(rng: Array, num: int, sizes: list[tuple[int, int]]) -> list[Ar
   ]
 
 
+def per_level(temperature: Array | float | None, levels: int) -> Array | None:
+  """A temperature for all levels, or one for each, as [levels]; None stays None."""
+  if temperature is None:
+    return None
+  return jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (levels,))
+
+
 def unstack(tree, count: int) -> list:
   """A tree with leading axes [count] -> `count` trees."""
   return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(count)]
+
+
+def groups_of_runs(levels: list[distributions.Level]) -> distributions.Latents:
+  """What scanned runs of blocks report, each with a leading [count] -> all groups in order."""
+  return tuple(group for level in levels for group in unstack(level.group, len(level.kl)))

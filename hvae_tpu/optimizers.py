@@ -33,6 +33,21 @@ def _adam(c: Any) -> optax.GradientTransformation:
   return optax.scale_by_adam(c.b1, c.b2, c.eps)
 
 
+def _adam_keras(c: Any) -> optax.GradientTransformation:
+  """Adam as Keras has it: epsilon is added before the bias of the second moment is corrected."""
+
+  def update(grads: Any, state: optax.ScaleByAdamState, params: Any = None):
+    del params
+    mu = optax.tree.update_moment(grads, state.mu, c.b1, 1)
+    nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, c.b2, 2)
+    count = optax.safe_increment(state.count)
+    rate = jnp.sqrt(1 - c.b2**count) / (1 - c.b1**count)
+    updates = jax.tree.map(lambda m, v: rate * m / (jnp.sqrt(v) + c.eps), mu, nu)
+    return updates, optax.ScaleByAdamState(count, mu, nu)
+
+  return optax.GradientTransformation(optax.scale_by_adam(c.b1, c.b2).init, update)
+
+
 def _adamw(c: Any) -> optax.GradientTransformation:
   """Adam with decoupled weight decay."""
   return optax.chain(_adam(c), _decay(c))
@@ -59,6 +74,7 @@ OPTIMIZERS = {
   'adamax': _adamax,
   'adamax_l2': _adamax_l2,
   'radam': _radam,
+  'adam_keras': _adam_keras,
 }
 
 # A schedule is (section, num_steps) -> factor of the learning rate at a step.
@@ -150,6 +166,21 @@ def _exponential(c: Any, num_steps: int) -> Callable[[Array], Array]:
   return lambda step: jnp.clip(c.decay_rate ** ((step - c.decay_start) / steps), low, 1.0)
 
 
+def _warm_exponential(c: Any, num_steps: int) -> Callable[[Array], Array]:
+  """Linear warm-up, one step at the full rate, then times `decay_rate` every `decay_steps`.
+
+  The decay is continuous and counted from the end of the warm-up (EfficientMORL).
+  """
+  warm, steps, low = _constant(c, num_steps), _decay_steps(c, num_steps), _low(c)
+
+  def factor(step: Array) -> Array:
+    since = step - c.warmup_steps
+    falling = jnp.maximum(c.decay_rate ** (since / steps), low)
+    return jnp.where(since <= 1, warm(step), falling)
+
+  return factor
+
+
 SCHEDULES: dict[str, Schedule] = {
   'constant': _constant,
   'cosine': _cosine,
@@ -157,6 +188,7 @@ SCHEDULES: dict[str, Schedule] = {
   'cosine_epochs': _cosine_epochs,
   'noam': _noam,
   'exponential': _exponential,
+  'warm_exponential': _warm_exponential,
 }
 NOT_NEGATIVE = ('learning_rate', 'warmup_steps', 'clip_norm')
 # Fields that only some optimizers and schedules have.

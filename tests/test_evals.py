@@ -94,6 +94,8 @@ def test_one_temperature_per_level():
 
 
 def test_a_row_has_no_more_pictures_than_a_batch():
+  with pytest.raises(UserError, match=r'0 images a row \(num\) are too few'):
+    pictures.check({'num': 0}, batch_size=8)
   with pytest.raises(UserError, match=r'9 images a row \(num\) are more than .*batch_size=8'):
     pictures.check({'num': 9}, batch_size=8)
 

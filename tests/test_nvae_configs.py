@@ -171,6 +171,14 @@ def test_epochs_become_steps():
   assert 'train.num_steps=9' in said[0]
 
 
+def test_batches_go_across_epochs_elsewhere():
+  config = trainer.base()
+  config.model, config.optimizer = {}, {}
+  config.train.update(batch_size=50, num_epochs=600)  # Clockwork VAE on MineRL
+  epochs.resolve(config, 4805, lambda _: None)
+  assert config.train.num_steps == 57_660
+
+
 def test_steps_stay_without_epochs():
   config, said = trainer.base(), []
   before = config.to_dict()

@@ -5,8 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import Array
+import jax.numpy as jnp
 import numpy as np
 
+from hvae_tpu.models.cwvae import CWVAE
+from hvae_tpu.models.efficient_morl import EfficientMORL
+from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.models.nvae import NVAE
 from hvae_tpu.models.vdvae import VDVAE
@@ -18,11 +22,16 @@ class System(NamedTuple):
   Attributes:
     model: tiny; single-channel or colour pictures of its `image_size`.
     decoded: (model, params, state, images, rng, pixel_rng) -> pictures of the inference pass
-      itself, uint8, with the noise of `encode(rng)` and of `decode(pixel_rng)`.
+      itself, uint8, with the noise of `encode(rng)` and of `decode(pixel_rng)`; None without these
+      two.
+    frames: of a video; 0 for a model of pictures.
+    learning_rate: at which it learns in a few steps, and no layer dies.
   """
 
   model: Any
-  decoded: Callable[..., Array]
+  decoded: Callable[..., Array] | None = None
+  frames: int = 0
+  learning_rate: float = 1e-2
 
 
 def _vdvae_decoded(
@@ -73,6 +82,21 @@ SYSTEMS = {
     ),
     _efficient_vdvae_decoded,
   ),
+  'cwvae': System(
+    CWVAE(
+      levels=2,
+      tmp_abs_factor=2,
+      filters=1,
+      enc_dense_layers=2,
+      enc_dense_embed_size=16,
+      cell_stoch_size=2,
+      cell_deter_size=8,
+      cell_embed_size=16,  # with fewer, all units of a layer may end up at zero
+      dec_stddev=0.4,
+      convolutions='products',
+    ),
+    frames=5,
+  ),
   'nvae': System(
     NVAE(
       image_size=8,
@@ -87,6 +111,20 @@ SYSTEMS = {
     ),
     _nvae_decoded,
   ),
+  'efficient_morl': System(
+    EfficientMORL(
+      image_size=8,
+      num_slots=3,
+      zdim=4,
+      stochastic_layers=2,
+      refinement_iters=1,
+      refinement_curriculum=((-1, 1), (1000, 2)),
+      geco_warm_start=1000,
+      geco_target=-1.0,
+    ),
+    learning_rate=1e-3,  # weights begin so small that larger steps put units to rest
+  ),
+  'slot_attention': System(SlotAttention(image_size=8, num_slots=3, zdim=4)),
 }
 
 
@@ -96,3 +134,12 @@ def images(model: Any, count: int = 4, seed: int = 0) -> np.ndarray:
   coarse = rng.integers(0, 256, (count, 2, 2, model.image_channels))
   fine = coarse.repeat(model.image_size // 2, 1).repeat(model.image_size // 2, 2)
   return np.clip(fine + rng.integers(-20, 20, fine.shape), 0, 255).astype(np.uint8)
+
+
+def batch(name: str, count: int = 4) -> dict[str, Array]:
+  """What the model of `SYSTEMS[name]` reads; the frames of a video are pictures of their own."""
+  model, frames = SYSTEMS[name].model, SYSTEMS[name].frames
+  if not frames:
+    return {'image': jnp.asarray(images(model, count))}
+  stills = images(model, count * frames)
+  return {'video': jnp.asarray(stills.reshape(count, frames, *stills.shape[1:]))}

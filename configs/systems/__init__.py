@@ -2,9 +2,23 @@
 
 import ml_collections
 
-from configs.systems import efficient_vdvae, nvae, vdvae
+from configs.systems import (
+  cwvae,
+  efficient_morl,
+  efficient_vdvae,
+  nvae,
+  slot_attention,
+  vdvae,
+)
 
-SYSTEMS = {'vdvae': vdvae, 'efficient_vdvae': efficient_vdvae, 'nvae': nvae}
+SYSTEMS = {
+  'vdvae': vdvae,
+  'efficient_vdvae': efficient_vdvae,
+  'nvae': nvae,
+  'cwvae': cwvae,
+  'efficient_morl': efficient_morl,
+  'slot_attention': slot_attention,
+}
 
 
 def build(

@@ -60,6 +60,7 @@ def base() -> ml_collections.ConfigDict:
     num_bits=8,  # num_x_bits
     dmol_upper_edge=0.99,  # 0.999: masses that sum to 1
     output_temperature=1.0,
+    output_statistic='sample',  # of the pixels of pictures; mean: their expectation
     target_crop=0,
     input_centering=True,
     weight_norm='log',
@@ -107,7 +108,8 @@ def base() -> ml_collections.ConfigDict:
     weight_decay=3e-4,  # added to the gradient, of all parameters
     clip_norm=0.0,
   )
-  config.sample.refresh_iterations = 20  # as mgp123/nvae; the reference has 0 or 500
+  for mode in (config.sample, config.explore, config.pick, config.quality, config.report):
+    mode.refresh_iterations = 20  # as mgp123/nvae; the reference has 0 or 500
   config.train.precision = 'default'  # the reference computes in float16
   config.train.progress = ('bpd', 'kl_bpd', 'grad_norm')
   return config

@@ -103,7 +103,7 @@ def watched(network: Any, keep: Callable[..., bool] = lambda module, _: False) -
     result, variables = apply(
       net, *args, mutable=[*mutable, 'intermediates'], capture_intermediates=keep, **kwargs
     )
-    seen.append((result, variables.pop('intermediates')))
+    seen.append((result, variables.pop('intermediates', {})))
     return (result, variables) if mutable else result
 
   with replaced(network, apply=apply_and_keep):

@@ -5,7 +5,7 @@ config), its methods the interface. All methods are pure functions of arrays.
 """
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from jax import Array
 
@@ -16,6 +16,28 @@ Batch = dict[str, Array]  # `image` [B, H, W, C] or `video` [B, T, H, W, C], uin
 Metrics = dict[str, Array]
 Params = Any  # pytree of float32
 State = Any  # pytree
+
+
+class Segments(NamedTuple):
+  """What a model of slots makes of pictures, at each of T stages (layers, then refinements).
+
+  Attributes:
+    rgb: [B, T, K, H, W, 3] in [0, 1], what each slot looks like.
+    log_masks: [B, T, K, H, W], log-probabilities over the slots.
+    attention: [B, T, K, H, W], of the stage, or of the last one that has any.
+    slots: [B, T, K, D], what was decoded.
+    mean: [B, T, K, D], of the distribution that they were drawn from.
+    nll, kl: [B, R], nats, of the last R stages (before any refinement, after one, ...); None for a
+      model without distributions.
+  """
+
+  rgb: Array
+  log_masks: Array
+  attention: Array
+  slots: Array
+  mean: Array
+  nll: Array | None = None
+  kl: Array | None = None
 
 
 class Model(Protocol):
@@ -80,6 +102,21 @@ class OptionalMethods(Protocol):
   ) -> Array:
     """Pictures, uint8 [num, ...]; `temperature` is one number or one per level."""
 
+  def draw_prior(
+    self,
+    params: Params,
+    state: State,
+    rng: Array,
+    num: int,
+    temperature: Array | float | None = None,
+    noise: tuple[Array, ...] | None = None,
+  ) -> Latents:
+    """Draws every group from its prior; decoded with the same key they are those of `sample`.
+
+    `noise` [num, h, w, zdim] of every group takes the place of standard normal draws. Keeping that
+    of a group fixed keeps its place in its prior, which changes with the groups before it.
+    """
+
   def temperature_ramp(self, start: float, stop: float) -> Array:
     """Temperatures [L] from `start` towards `stop`, where levels share them in groups."""
 
@@ -99,8 +136,14 @@ class OptionalMethods(Protocol):
   ) -> tuple[Array, Any]:
     """Video: frames after `context` observed ones; returns its carry, so chunks equal the whole."""
 
-  def segment(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
-    """Slots: mask of every slot, [B, K, H, W]."""
+  def segment(self, params: Params, state: State, batch: Batch, rng: Array) -> Segments:
+    """Takes pictures apart into slots."""
+
+  def paint(self, params: Params, slots: Array) -> tuple[Array, Array]:
+    """Slots [..., D] -> colours [..., H, W, 3] in [0, 1], and logits of masks [..., H, W]."""
+
+  def warnings(self, card: dict[str, Any]) -> list[str]:
+    """What to tell, one sentence each, before training on the data set of a card."""
 
   def visualize(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
     """Pictures of the model's own kind, uint8."""

@@ -2,14 +2,25 @@
 
 from hvae_tpu.modes import (
   decode,
+  disentangle,
   div_stats,
   encode,
   evaluate,
+  explore,
+  geco_target,
+  interpolate,
+  open_loop,
+  pick,
+  plan,
+  quality,
   reconstruct,
   replay,
+  report,
   reset,
   sample,
+  segment,
   train,
+  traverse,
 )
 
 MODES = {
@@ -20,6 +31,17 @@ MODES = {
   'reconstruct': reconstruct,
   'encode': encode,
   'decode': decode,
+  'explore': explore,
+  'interpolate': interpolate,
+  'pick': pick,
+  'quality': quality,
+  'report': report,
+  'open_loop': open_loop,
+  'segment': segment,
+  'disentangle': disentangle,
+  'traverse': traverse,
+  'geco_target': geco_target,
+  'plan': plan,
   'replay': replay,
   'reset': reset,
 }

@@ -27,9 +27,10 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   view = runs.view_of(config, config.eval.split)
   step = opened.state.step
   size = dataset.size(view)
-  print(f'{view} of {config.data.name}, {size:,} examples, step {step:,}, {weights} weights')
-  for line in verdict.describe(opened.meta.get('import')):
-    print(line)
+  inference.say(
+    f'{view} of {config.data.name}, {size:,} examples, step {step:,}, {weights} weights',
+    *verdict.describe(opened.meta.get('import')),
+  )
 
   def work(check: Callable[[], None]) -> int:
     numbers, pictures = _evaluate(config, opened, dataset, check)
@@ -55,9 +56,12 @@ def _evaluate(
   split = config.eval.split
   batches = runs.eval_batches(dataset, config, opened.mesh, split, check)
 
-  def shown(role: str | None = None) -> Iterator[dict[str, jax.Array]]:
+  def shown(
+    role: str | None = None, seq_len: int = 0, batch_size: int = 0, spread: bool = False
+  ) -> Iterator[dict[str, jax.Array]]:
     size = dataset.size(runs.view_of(config, role or split))
-    return inference.shown(batches(role), -(-size // config.evals.batch_size))
+    total = -(-size // (batch_size or config.evals.batch_size))
+    return inference.shown(batches(role, seq_len, batch_size, spread), total)
 
   numbers, pictures = {}, {}
   for name in config.eval.names:
@@ -71,12 +75,14 @@ def _evaluate(
 
 
 def _store(directory: Path, stem: str, record: dict, pictures: dict) -> None:
-  directory.mkdir(parents=True, exist_ok=True)
-  temporary = directory / f'.{stem}.json'
-  temporary.write_text(json.dumps(record, indent=2) + '\n')
-  temporary.replace(directory / f'{stem}.json')
+  with writing.replacing(directory / f'{stem}.json') as partial:
+    partial.write_text(json.dumps(record, indent=2) + '\n')
   for name, picture in pictures.items():
-    writing.save_png(directory / f'{stem}-{name.replace("/", "-")}.png', picture)
+    path = f'{directory}/{stem}-{name.replace("/", "-")}'
+    if picture.ndim == 5:
+      writing.save_gif(f'{path}.gif', writing.side_by_side(picture))
+    else:
+      writing.save_png(f'{path}.png', picture)
 
 
 def _summary(numbers: dict, published_bpd: float | None) -> str:
@@ -97,6 +103,10 @@ def _unit(name: str) -> str:
   name = name.removesuffix('_raw')
   if name.endswith('bpd'):
     return 'bits/dim'
+  if name.endswith('_per_frame'):
+    return 'nats per frame'
+  if name.endswith('psnr'):
+    return 'dB'
   meanings = {
     'neg_elbo': 'nats per example (rate + distortion)',
     'nll': 'nats per example',

@@ -15,11 +15,11 @@ import ml_collections
 from hvae_tpu import (
   bundles,
   data,
+  distributed,
   epochs,
   evals,
   initial_weights,
   models,
-  optimizers,
   runs,
   sharding,
 )
@@ -42,7 +42,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   """
   first = jax.process_index() == 0
   say = print if first else lambda *_: None
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
   sharding.check_batch_size(config.train.batch_size, mesh)
   if checkpoint != 'latest':
     raise UserError(
@@ -58,15 +58,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     if config.train[key] < 1:
       also = ' (or set config.train.num_epochs)' if key == 'num_steps' else ''
       raise UserError(f'config.train.{key}={config.train[key]} must be at least 1{also}')
-  model = models.create(config.model.to_dict(), runs.platform(mesh))
-  tx, learning_rate = optimizers.create(config.optimizer, config.train.num_steps)
-  train_step = train_lib.make_train_step(
-    model,
-    tx,
-    learning_rate,
-    seed=config.seed,
-    **{k: config.train[k] for k in ('clock', 'ema_decay', 'drop_above', 'skip_advances_step')},
-  )
+  model, tx, train_step = runs.train_step(config, mesh)
   interruption = Interruption()
   evaluations = _evaluations(config, mesh, dataset, interruption)
   checkpoints = Checkpoints(
@@ -86,6 +78,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   if state is not None and not config.train.allow_config_change:
     _check_same_data(checkpoints.meta(start)['card'], dataset)
   _describe(config, mesh, dataset, workdir, start, say)
+  for text in model.warnings(dataset.card) if hasattr(model, 'warnings') else ():
+    say(f'warning: {text}')
 
   batches = runs.train_batches(dataset, config, mesh, start)
   writer = Writer(workdir / 'train', active=first, level_names=model.level_names)
@@ -104,7 +98,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
         config.train,
         start=start,
         evaluations=evaluations,
-        save=_saver(checkpoints, config, dataset),
+        save=_saver(checkpoints, config, dataset, writer),
         diagnose=bundles.Recorder(workdir, config, dataset, model, mesh, say),
         writer=writer,
         progress=Progress(start, config.train.num_steps, config.train.batch_size, first),
@@ -115,7 +109,11 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       checkpoints.close()
       writer.close()
   say(f'saved step {int(state.step):,} in {checkpoints.directory}')
-  return interruption.exit_code if interruption.requested else 0
+  if not interruption.requested:
+    return 0
+  if int(state.step) < config.train.num_steps:
+    say('stopped before its end; the same command resumes')
+  return interruption.exit_code
 
 
 def _open_dataset(section: Any) -> data.Dataset:
@@ -238,7 +236,7 @@ def _compile(
 ) -> train_lib.Step:
   say('compiling the train step ...')
   began = time.perf_counter()
-  lowered = train_lib.lower_step(train_step, state, batch)
+  lowered = train_lib.trace_step(train_step, state, batch).lower()
   metrics = lowered.out_info[1]
   if unknown := sorted(set(train.progress) - set(metrics)):
     raise UserError(
@@ -246,6 +244,7 @@ def _compile(
       f'it has {", ".join(sorted(metrics))}'
     )
   compiled = lowered.compile()
+  distributed.meet('compiled')
   say(f'compiled in {time.perf_counter() - began:.1f} s')
   if train.profile_at and jax.process_index() == 0:
     return Profiled(compiled, logs, train.profile_at, train.profile_steps)
@@ -253,13 +252,17 @@ def _compile(
 
 
 def _saver(
-  checkpoints: Checkpoints, config: ml_collections.ConfigDict, dataset: data.Dataset
+  checkpoints: Checkpoints,
+  config: ml_collections.ConfigDict,
+  dataset: data.Dataset,
+  writer: Writer,
 ) -> Callable[[int, TrainState, dict[str, Any]], None]:
   meta = {'config': workdir_lib.to_json(config), 'card': dataset.card}
 
   def save(step: int, state: TrainState, results: dict[str, Any]) -> None:
     numbers = {k: float(v) for k, v in results.items() if not getattr(v, 'ndim', 0)}
     checkpoints.save(step, state, {**meta, 'metrics': numbers})
+    writer.publish()
 
   return save
 
@@ -278,7 +281,7 @@ def _describe(
   size = config.train.batch_size
   say(f'{config.name} in {workdir}')
   say(f'{mesh.size} devices ({device}), mesh {axes}; precision {config.train.precision}')
-  say(f'batch {size} = {size // mesh.size} per device, in {jax.process_count()} processes')
+  say(f'batch {size} = {size / mesh.size:g} per device, in {jax.process_count()} processes')
   views = ', '.join(
     f'{role} {dataset.size(view):,} ({view})'
     for role in ('train', 'valid', 'test')

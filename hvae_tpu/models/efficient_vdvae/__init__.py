@@ -61,6 +61,7 @@ class EfficientVDVAE:
   output_gradient_smoothing_beta: float = 0.6931472
   min_mol_logscale: float = -250.0
   output_temperature: float = setting(1.0, changeable=True)  # of drawn pixels
+  output_statistic: str = setting('sample', distributions.STATISTICS, changeable=True)
   target_crop: int = 0  # rows and columns of padding on each side that carry no likelihood
   beta_schedule: str = setting('linear', tuple(objective.BETA_SCHEDULES), changeable=True)
   beta_start: int = setting(21, changeable=True)  # linear: 1 at 2 * beta_start + beta_steps
@@ -197,8 +198,8 @@ class EfficientVDVAE:
     mixture = distributions.mixture_by_colour(out, self.num_mixtures)
     if self.output_distribution_base == 'logstd':
       return mixture
-    scales = distributions.softplus(mixture.scales, self.output_gradient_smoothing_beta)
-    return mixture._replace(scales=jnp.log(scales))
+    scales = distributions.log_softplus(mixture.scales, self.output_gradient_smoothing_beta)
+    return mixture._replace(scales=scales)
 
   @property
   def _smoothing(self) -> float:
@@ -291,14 +292,23 @@ class EfficientVDVAE:
     variates: Array | None = None,
   ) -> distributions.Latents:
     _, levels = self._infer(params, self.scale(batch['image']), rng, variates)
-    return tuple(
-      group
-      for run, level in zip(self.down_runs, levels, strict=True)
-      for group in layers.unstack(level.group, run.count)
-    )
+    return layers.groups_of_runs(levels)
 
   def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
     return distributions.kl_of_runs(self._infer(params, self.scale(batch['image']), rng)[1])
+
+  def draw_prior(
+    self,
+    params: Params,
+    state: State,
+    rng: Array,
+    num: int,
+    temperature: Array | float | None = None,
+    noise: tuple[Array, ...] | None = None,
+  ) -> distributions.Latents:
+    latent_rng = jax.random.split(rng)[0]
+    _, levels = self._top_down(params, latent_rng, num, temperature, noise=noise)
+    return layers.groups_of_runs(levels)
 
   def decode(
     self,
@@ -338,9 +348,11 @@ class EfficientVDVAE:
     )
 
   def pictures(self, out: Array, rng: Array) -> Array:
-    """`draw` as uint8 [B, H, W, C]."""
-    x = self.draw(out, rng)
-    return distributions.to_uint8(2 * x - 1 if self.likelihood == 'bernoulli' else x)
+    """`draw`, or the mean by `output_statistic`, as uint8, black where nothing was modelled."""
+    has_draw = self.output_statistic == 'sample' or self.likelihood == 'bernoulli'
+    x = self.draw(out, rng) if has_draw else distributions.dmol_mean(self.mixture(out))
+    image = distributions.to_uint8(2 * x - 1 if self.likelihood == 'bernoulli' else x)
+    return distributions.blank_padding(image, self.target_crop)
 
   def _infer(
     self, params: Params, x: Array, rng: Array, variates: Array | None = None
@@ -350,10 +362,13 @@ class EfficientVDVAE:
 
   def _generate(self, params, rng, num, temperature, z=None, given=None) -> Array:
     latent_rng, pixel_rng = jax.random.split(rng)
-    if temperature is not None:
-      levels = (len(self.level_names),)
-      temperature = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), levels)
-    out, _ = Net(self).apply(
-      {'params': params}, None, num, z, given, temperature, rngs={'sample': latent_rng}
-    )
+    out, _ = self._top_down(params, latent_rng, num, temperature, z, given)
     return self.pictures(out, pixel_rng)
+
+  def _top_down(
+    self, params, rng, num, temperature, z=None, given=None, noise=None
+  ) -> tuple[Array, list[Level]]:
+    temperature = layers.per_level(temperature, len(self.level_names))
+    rngs = {'sample': rng}
+    args = None, num, z, given, temperature, None, noise
+    return Net(self).apply({'params': params}, *args, rngs=rngs)

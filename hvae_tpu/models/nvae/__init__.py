@@ -12,7 +12,6 @@ from flax import linen as nn
 import jax
 from jax import Array
 import jax.numpy as jnp
-import numpy as np
 
 from hvae_tpu import distributions, layers
 from hvae_tpu.distributions import Level
@@ -51,6 +50,7 @@ class NVAE:
   # The reference counts level 254 of 8 bits to the upper tail too; 0.999 makes masses sum to 1.
   dmol_upper_edge: float = 0.99
   output_temperature: float = setting(1.0, changeable=True)  # of drawn pixels
+  output_statistic: str = setting('sample', distributions.STATISTICS, changeable=True)
   target_crop: int = 0  # rows and columns of padding on each side that carry no likelihood
   # What differs between the two implementations.
   input_centering: bool = True  # mgp123: False, the network sees [0, 1]
@@ -187,12 +187,7 @@ class NVAE:
 
   def scale(self, image: Array) -> Array:
     """uint8 -> [0, 1], on the 2**num_bits levels that keep the upper bits."""
-    # Compilers divide by multiplying with the rounded reciprocal, which is off by one ulp: enough
-    # to decide whether a difference of two sigmoids is zero. The first product is exact here.
-    inverse = 1 / (2**self.num_bits - 1)
-    upper = np.ldexp(np.round(np.ldexp(inverse, 16)), -16)
-    x = (image >> (8 - self.num_bits)).astype(jnp.float32)
-    return x * np.float32(upper) + x * np.float32(inverse - upper)
+    return heads.scale(image, self.num_bits)
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
     protocol.check_images(self, batch)
@@ -228,7 +223,7 @@ class NVAE:
     alpha = objective.alphas(self._groups, self.kl_balance)
     weights = jnp.where(beta < 1, objective.balance(kl, alpha), 1.0)
     balanced = beta * (weights * kl).sum(-1)
-    penalty, vectors, norms = self._penalty(params, state, rng, step, beta)
+    penalty, vectors, norms = objective.penalty(self, params, state, rng, step)
     metrics = {
       **metrics,
       **norms,
@@ -244,26 +239,6 @@ class NVAE:
     """Groups per scale, from the coarsest on."""
     return tuple(run.count for run in self.bottom_up_runs[::-1])
 
-  def _penalty(
-    self, params: Params, state: State, rng: Array, step: Array, beta: Array
-  ) -> tuple[Array, State, Metrics]:
-    """The weighted regularisers, [], the new part of the state, and what they are."""
-    if not self.weight_decay_norm:
-      return jnp.zeros(()), {}, {}
-    vectors = {}
-    if self.regulariser == 'power':
-      spectral = regularisers.power(params, self.flow_mask_side, rng)
-    else:
-      first = jnp.asarray(step) == 0
-      iterations = jnp.where(first, regularisers.FIRST_ITERATIONS, regularisers.ITERATIONS)
-      spectral, vectors['singular'] = regularisers.spectral(
-        params, state['singular'], self.flow_mask_side, iterations
-      )
-    scales = regularisers.batch_norm_scales(params)
-    weight = objective.norm_weight(self, beta)
-    norms = {'spectral_norm': spectral, 'batch_norm_scale': scales, 'norm_weight': weight}
-    return weight * (spectral + scales), vectors, norms
-
   def _metrics(self, out: Array, target: Array, levels: list[Level]) -> Metrics:
     kl = distributions.kl_of_runs(levels)
     return distributions.elbo_metrics(self._nll(out, target), kl, self.num_dims)
@@ -277,7 +252,21 @@ class NVAE:
   def encode(self, params: Params, state: State, batch: Batch, rng: Array) -> distributions.Latents:
     flow_encodes = self.flow_in_encode or self.fixed_flows
     _, levels, _ = self._infer(params, state, self.scale(batch['image']), rng, False, flow_encodes)
-    return tuple(group for level in levels for group in layers.unstack(level.group, len(level.kl)))
+    return layers.groups_of_runs(levels)
+
+  def draw_prior(
+    self,
+    params: Params,
+    state: State,
+    rng: Array,
+    num: int,
+    temperature: Array | float | None = None,
+    noise: tuple[Array, ...] | None = None,
+  ) -> distributions.Latents:
+    temperature = layers.per_level(temperature, len(self.level_names))
+    args = None, num, None, None, temperature, noise
+    _, levels, _ = self._run(params, state, jax.random.split(rng)[0], False, True, *args)
+    return layers.groups_of_runs(levels)
 
   def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
     _, levels, _ = self._infer(params, state, self.scale(batch['image']), rng, False)
@@ -345,8 +334,9 @@ class NVAE:
     return self.head.draw(out, rng)
 
   def pictures(self, out: Array, rng: Array) -> Array:
-    """`draw` as uint8 [B, H, W, C]."""
-    return distributions.to_uint8(2 * self.draw(out, rng) - 1)
+    """`draw`, or the mean by `output_statistic`, as uint8 [B, H, W, C]."""
+    x = self.draw(out, rng) if self.output_statistic == 'sample' else self.head.mean(out)
+    return distributions.to_uint8(2 * x - 1)
 
   def generate(
     self,
@@ -365,9 +355,7 @@ class NVAE:
       z, given: latents to use and which, see `Net`.
       train: normalise by the statistics of these pictures, and move the running ones.
     """
-    if temperature is not None:
-      levels = (len(self.level_names),)
-      temperature = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), levels)
+    temperature = layers.per_level(temperature, len(self.level_names))
     out, _, stats = self._run(params, state, rng, train, True, None, num, z, given, temperature)
     return out, stats
 

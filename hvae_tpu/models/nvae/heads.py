@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 import jax.numpy as jnp
+import numpy as np
 
 from hvae_tpu import distributions
 from hvae_tpu.distributions import Normal
@@ -122,6 +123,16 @@ class Head(NamedTuple):
 HEADS = ('dmol', 'normal', 'bernoulli', 'gaussian', 'gaussian_mixture', 'logistic_mixture')
 PLAIN = ('normal', 'gaussian')
 DISCRETE = ('dmol', 'bernoulli', 'logistic_mixture')  # the others are densities
+
+
+def scale(image: Array, num_bits: int) -> Array:
+  """uint8 -> [0, 1], on the 2**num_bits levels that keep the upper bits."""
+  # Compilers divide by multiplying with the rounded reciprocal, which is off by one ulp: enough
+  # to decide whether a difference of two sigmoids is zero. The first product is exact here.
+  inverse = 1 / (2**num_bits - 1)
+  upper = np.ldexp(np.round(np.ldexp(inverse, 16)), -16)
+  x = (image >> (8 - num_bits)).astype(jnp.float32)
+  return x * np.float32(upper) + x * np.float32(inverse - upper)
 
 
 def _unit(x: Array) -> Array:

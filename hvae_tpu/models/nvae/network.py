@@ -190,7 +190,8 @@ class BottomUp(nn.Module):
       if run.scale:
         x = c.kept(Cell)(arch.enc, 2, self.form, name=f'down_{run.scale}')(x)
       stack = c.stack(EncGroup, run.count, in_axes=())
-      x, seen = stack(arch.enc, 0 if c.single else c.num_cells_enc, self.form, name=run.name)(x)
+      stack = stack(arch.enc, 0 if c.single else c.num_cells_enc, self.form, name=run.name)
+      x, seen = stack(layers.split_rows(x))
       acts.append(seen[::-1])
     return acts[::-1]
 
@@ -210,17 +211,18 @@ class TopDown(nn.Module):
     latents: tuple[Array, ...] | None = None,
     given: Array | None = None,
     temperature: Array | None = None,
+    noise: tuple[Array, ...] | None = None,
   ) -> tuple[Array, list[Level]]:
     """Args as `Net`. Returns the output channels, and one stacked `Level` a run."""
     c, form, runs = self.config, self.form, self.config.top_down_runs
     arch, top = ARCHITECTURES[c.arch_instance], runs[0]
-    noise = layers.noise_of_runs(self.make_rng('sample'), num, c.latent_runs)
+    draws = layers.noise_of_runs(self.make_rng('sample'), num, c.latent_runs, noise)
     part = lambda array, where: None if array is None else array[where]
     s = self._start(num)
     acts = [None] * len(runs) if acts is None else acts
     first = FirstGroup(top.dec_width, top.enc_width, c.single, form, self.latent, name='first')
     drawn = part(latents, 0), part(given, 0), part(temperature, 0)
-    s, level = first(s, part(acts[0], 0), noise[0][0], *drawn)
+    s, level = first(s, part(acts[0], 0), draws[0][0], *drawn)
     levels, done = [jax.tree.map(lambda leaf: leaf[None], level)], 1
     for j, (run, seen) in enumerate(zip(runs, acts, strict=True)):
       if j:
@@ -230,9 +232,9 @@ class TopDown(nn.Module):
       mine, done = slice(done, done + run.count), done + run.count
       stack = c.stack(DecGroup, run.count, in_axes=(0,) * 5)
       s, level = stack(arch.dec, c.num_cells_dec, run.enc_width, form, self.latent, name=run.name)(
-        s,
+        layers.split_rows(s),
         part(seen, slice(-run.count, None)),
-        noise[len(levels)],
+        draws[len(levels)],
         jnp.stack(latents[mine]) if latents is not None else None,
         part(given, mine),
         part(temperature, mine),
@@ -278,6 +280,7 @@ class Net(nn.Module):
     latents: tuple[Array, ...] | None = None,
     given: Array | None = None,
     temperature: Array | None = None,
+    noise: tuple[Array, ...] | None = None,
   ) -> tuple[Array, list[Level]]:
     """Runs the hierarchy once.
 
@@ -287,6 +290,7 @@ class Net(nn.Module):
       latents: z of every group, [B, h, w, zdim] each, or None.
       given: [L] bool; which of `latents` to use. The other groups are drawn.
       temperature: [L], of the prior's deviations where x is None; None is 1.
+      noise: what the groups are drawn with, [B, h, w, zdim] each; None: standard normal draws.
 
     Returns:
       Output channels [B, H, W, out_channels], float32, and per run a `Level` with leading [count].
@@ -295,4 +299,4 @@ class Net(nn.Module):
     form = c.form(self.train)
     acts = BottomUp(c, form, name='bottom_up')(x) if x is not None else None
     top_down = TopDown(c, form, self.latent, name='top_down')
-    return top_down(acts, num, latents, given, temperature)
+    return top_down(acts, num, latents, given, temperature, noise)

@@ -7,6 +7,9 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
+from hvae_tpu.models.nvae import regularisers
+from hvae_tpu.models.protocol import Metrics, Params, State
+
 KL_SCHEDULES = ('steps', 'epochs')
 KL_BALANCES = ('square', 'equal', 'const', 'linear', 'sqrt')
 
@@ -64,6 +67,27 @@ def norm_weight(c: Any, weight: Array) -> Array:
     return jnp.float32(c.weight_decay_norm)
   low, high = np.log(c.weight_decay_norm), np.log(c.weight_decay_norm_init)
   return jnp.exp((1 - weight) * high + weight * low)
+
+
+def penalty(
+  c: Any, params: Params, state: State, rng: Array, step: Array
+) -> tuple[Array, State, Metrics]:
+  """The weighted regularisers, [], the new part of the state, and what they are."""
+  if not c.weight_decay_norm:
+    return jnp.zeros(()), {}, {}
+  vectors = {}
+  if c.regulariser == 'power':
+    spectral = regularisers.power(params, c.flow_mask_side, rng)
+  else:
+    first = jnp.asarray(step) == 0
+    iterations = jnp.where(first, regularisers.FIRST_ITERATIONS, regularisers.ITERATIONS)
+    spectral, vectors['singular'] = regularisers.spectral(
+      params, state['singular'], c.flow_mask_side, iterations
+    )
+  scales = regularisers.batch_norm_scales(params)
+  weight = norm_weight(c, beta(c, step))
+  norms = {'spectral_norm': spectral, 'batch_norm_scale': scales, 'norm_weight': weight}
+  return weight * (spectral + scales), vectors, norms
 
 
 def problems(c: Any) -> list[str]:

@@ -1,0 +1,37 @@
+"""Three to six solids on a plane, 96x96: efficient_morl, slot_attention; each also with ,debug.
+
+    python -m hvae_tpu.main --config=configs/demo_clevr6.py
+
+Small models for two CPU cores, which need many hours there; the set is made on the first start.
+"""
+
+from configs import systems
+
+DATA = dict(
+  data=dict(name='demo_clevr6'),
+  model=dict(image_size=96, num_slots=7, zdim=16, image_decoder='small'),
+)
+_RUN = dict(
+  optimizer=dict(learning_rate=1e-3, warmup_steps=200),
+  train=dict(batch_size=2, num_steps=5000, precision='default', log_every=50, save_every=500),
+  evals=dict(batch_size=8, elbo=dict(every=0), segmentation=dict(every=500, max_batches=4)),
+)
+DIFFERENCES = {
+  'efficient_morl': {
+    'efficient_morl': dict(
+      model=dict(
+        likelihood='mixture',
+        geco_target=-2.2,
+        geco_warm_start=200,
+        refinement_curriculum=((-1, 1),),
+      ),
+      **_RUN,
+    )
+  },
+  'slot_attention': {'slot_attention': _RUN},
+}
+
+
+def get_config(argument='efficient_morl'):
+  """See above."""
+  return systems.build('demo_clevr6', argument, DATA, DIFFERENCES)

@@ -1,0 +1,33 @@
+"""Scenes of three bevelled pieces, 35x35 px: efficient_morl; also with ,debug.
+
+    python -m hvae_tpu.main --config=configs/demo_tetrominoes.py
+    python -m hvae_tpu.main --config=configs/demo_tetrominoes.py --mode=eval
+
+A small EfficientMORL for two CPU cores; the set is made on the first start.
+"""
+
+from configs import systems
+
+DATA = dict(data=dict(name='demo_tetrominoes'), model=dict(image_size=35, num_slots=4))
+DIFFERENCES = {
+  'efficient_morl': {
+    'efficient_morl': dict(
+      model=dict(
+        zdim=16,
+        image_decoder='small',
+        log_scale=-1.2039728,
+        refinement_curriculum=((-1, 1),),
+        geco_target=-1.19,
+        geco_warm_start=200,
+      ),
+      optimizer=dict(learning_rate=1e-3, warmup_steps=200, decay_steps=5000),
+      train=dict(batch_size=8, num_steps=4000, precision='default', log_every=50, save_every=500),
+      evals=dict(elbo=dict(every=0), segmentation=dict(every=250, max_batches=10), batch_size=32),
+    )
+  }
+}
+
+
+def get_config(argument='efficient_morl'):
+  """See above."""
+  return systems.build('demo_tetrominoes', argument, DATA, DIFFERENCES)

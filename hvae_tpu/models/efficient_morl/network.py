@@ -1,0 +1,131 @@
+"""The networks of EfficientMORL: a bottom-up hierarchy over slots, its prior, the refinement.
+
+B pictures, K slots of D dimensions, L layers, P pixels. Weights are shared by slots and by layers.
+"""
+
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+from jax import Array
+import jax.numpy as jnp
+
+from hvae_tpu.models.efficient_morl import weights
+from hvae_tpu.models.efficient_morl.attention import Attention, Memory
+from hvae_tpu.models.efficient_morl.encoder import Encoder
+from hvae_tpu.models.efficient_morl.gaussians import Gaussian
+from hvae_tpu.models.efficient_morl.recurrence import GRU, DualGRU
+
+HIDDEN = 128  # units of the prior and of the refinement
+
+
+class BottomUp(NamedTuple):
+  """What the hierarchy made of pictures.
+
+  Attributes:
+    start: the learned Gaussian that the first slots are drawn from, [B, K, D].
+    posteriors: of the layers, bottom to top, each [B, K, D].
+    slots: a draw of each of them, which the next layer asks its question with.
+    attention: of the layers, each [B, K, P].
+  """
+
+  start: Gaussian
+  posteriors: tuple[Gaussian, ...]
+  slots: tuple[Array, ...]
+  attention: tuple[Array, ...]
+
+
+class SlotLayer(nn.Module):
+  """One layer: slots read from the pixels, and a recurrence updates their posterior."""
+
+  dual: bool
+
+  @nn.compact
+  def __call__(
+    self, slots: Array, last: Gaussian, keys: Array, values: Array
+  ) -> tuple[Gaussian, Array]:
+    """slots [B, K, D] drawn from `last` -> the next posterior, attention [B, K, P]."""
+    size = slots.shape[-1]
+    updates, attention = Attention('xavier', name='attention')(slots, keys, values)
+    if self.dual:
+      mean, raw = DualGRU(name='gru')((updates, updates), (last.mean, last.raw))
+    else:
+      updates = weights.linear(size, 2 * size, 'xavier', 'project_update')(updates)
+      mean, raw = jnp.split(GRU(name='gru')(updates, jnp.concatenate(last, axis=-1)), 2, axis=-1)
+    return Gaussian(self._deepened('mu', mean), self._deepened('softplus', raw)), attention
+
+  def _deepened(self, name: str, x: Array) -> Array:
+    size = x.shape[-1]
+    h = weights.layer_norm(f'norm_{name}_pre_ff')(x)
+    h = nn.relu(weights.linear(size, 2 * size, 'xavier', f'mlp_{name}_0')(h))
+    return x + weights.linear(2 * size, size, 'xavier', f'mlp_{name}_1')(h)
+
+
+class Hierarchy(nn.Module):
+  """Pictures to the posteriors of all layers.
+
+  Args:
+    x: [B, H, W, 3] in [-1, 1].
+    noise: [1 + layers, B, K, D], standard normal: of the first slots, and of each layer's.
+  """
+
+  dual: bool
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Array, noise: Array) -> BottomUp:
+    shape = noise.shape[1:]
+    first = self.param('init_posterior', weights.start, (2 * shape[-1],))
+    mean, raw = jnp.split(first, 2)
+    start = last = Gaussian(jnp.broadcast_to(mean, shape), jnp.broadcast_to(raw, shape))
+    features = Encoder('xavier', self.dtype, name='encoder')(x)
+    keys, values = Memory(shape[-1], 'xavier', name='memory')(features)
+    layer = SlotLayer(self.dual, name='layer')
+    posteriors, drawn, attention = [], [], []
+    slots = start.sample(noise[0])
+    for eps in noise[1:]:
+      last, read = layer(slots, last, keys, values)
+      slots = last.sample(eps)
+      posteriors.append(last)
+      drawn.append(slots)
+      attention.append(read)
+    return BottomUp(start, tuple(posteriors), tuple(drawn), tuple(attention))
+
+
+class Prior(nn.Module):
+  """Slots of one layer -> Gaussian of the next layer's, each slot by itself."""
+
+  @nn.compact
+  def __call__(self, z: Array) -> Gaussian:
+    size = z.shape[-1]
+    h = nn.elu(weights.linear(size, HIDDEN, 'xavier', 'z_linear')(z))
+    head = lambda name: weights.linear(HIDDEN, size, 'xavier', name)(h)
+    return Gaussian(head('z_mu'), head('z_softplus'))
+
+
+class Refinement(nn.Module):
+  """A posterior and the gradient of its loss -> what to add to the posterior.
+
+  Args:
+    posterior: [B, K, D].
+    gradient: of the loss of the last iteration, by the posterior; taken as a constant.
+    h: [B, K, D], state of the recurrence; zeros at first.
+
+  Returns:
+    The step (as a Gaussian, to be added), and the new state.
+  """
+
+  @nn.compact
+  def __call__(self, posterior: Gaussian, gradient: Gaussian, h: Array) -> tuple[Gaussian, Array]:
+    size = h.shape[-1]
+    seen = jnp.concatenate([*posterior, *(normalised(half) for half in gradient)], axis=-1)
+    e = nn.elu(weights.linear(4 * size, HIDDEN, 'xavier', 'encoding_0')(seen))
+    e = weights.linear(HIDDEN, size, 'xavier', 'encoding_1')(e)
+    h = GRU(name='recurrence')(e, h)
+    head = lambda name: weights.linear(size, size, 'xavier', name)(h)
+    return Gaussian(head('loc'), head('softplus')), h
+
+
+def normalised(x: Array) -> Array:
+  """Mean 0 and variance 1 over the last axis; gradients far below 3e-3 stay small."""
+  centred = x - x.mean(-1, keepdims=True)
+  return centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5)

@@ -1,0 +1,63 @@
+"""Layers and how their weights begin: Xavier with a small gain, or PyTorch's default."""
+
+from collections.abc import Callable
+import math
+from typing import Any
+
+from flax import linen as nn
+from jax import Array
+import jax.numpy as jnp
+
+from hvae_tpu import distributions, layers
+
+GAIN = 0.02  # of `xavier`: a fresh decoder paints even grey with even masks
+
+
+def xavier(rng: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+  """Normal draws of deviation GAIN * sqrt(2 / (fan_in + fan_out)), the kernel's area in both."""
+  std = GAIN * math.sqrt(2 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
+  return (std * distributions.normal(rng, shape)).astype(dtype)
+
+
+def standard_normal(rng: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+  return distributions.normal(rng, shape).astype(dtype)
+
+
+def uniform(limit: float) -> Callable[..., Array]:
+  """Uniform on +-limit."""
+
+  def initialize(rng: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+    return distributions.uniform(rng, shape, -limit, limit).astype(dtype)
+
+  return initialize
+
+
+def start(rng: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+  """Means of 0 and raw scales of 1, in one vector."""
+  half = shape[0] // 2
+  return jnp.concatenate([jnp.zeros(half, dtype), jnp.ones(half, dtype)])
+
+
+def initializers(scheme: str, fan_in: int) -> dict[str, Callable[..., Array]]:
+  """Of kernel and bias: 'xavier' (biases of zero) or 'torch' (both uniform by `fan_in`)."""
+  if scheme == 'xavier':
+    return dict(kernel_init=xavier, bias_init=nn.initializers.zeros)
+  return dict(kernel_init=layers.uniform_fan_in(), bias_init=uniform(fan_in**-0.5))
+
+
+def linear(inputs: int, features: int, scheme: str, name: str, use_bias: bool = True) -> nn.Dense:
+  """[..., inputs] -> [..., features], float32."""
+  return nn.Dense(features, use_bias=use_bias, name=name, **initializers(scheme, inputs))
+
+
+def conv(
+  inputs: int, features: int, kernel: int, padding: int, scheme: str, dtype: Any, name: str
+) -> layers.Conv:
+  """[N, n, n, inputs] -> [N, m, m, features], m = n + 2 * padding + 1 - kernel."""
+  init = initializers(scheme, kernel**2 * inputs)
+  return layers.Conv(features, kernel, padding, dtype=dtype, name=name, **init)
+
+
+def layer_norm(name: str) -> nn.LayerNorm:
+  """Over the last axis, with scale and bias, as PyTorch computes it."""
+  return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)

@@ -1,0 +1,142 @@
+"""`--mode=geco_target`: a short training that proposes `config.model.geco_target`.
+
+The heuristic of EfficientMORL's authors: guess a target, train a tenth of the steps, and take the
+negative log-likelihood that was reached once the objects were found.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+
+from hvae_tpu import evals, inference, models, runs, sharding, writing
+from hvae_tpu import train as train_lib
+from hvae_tpu.errors import UserError
+from hvae_tpu.interruption import Interruption
+from hvae_tpu.progress import Progress
+from hvae_tpu.state import create_state
+from hvae_tpu.writing import Writer
+
+FOUND = 0.5  # foreground ARI from which on objects count as found
+
+
+def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
+  """Trains `config.geco_target.share` of the steps; writes `<run>/geco_target/proposal.json`.
+
+  Metrics of the training are written beside it; no checkpoint is. Returns the exit code.
+
+  Raises:
+    UserError: a model without GECO, or a share that leaves no step.
+  """
+  del checkpoint  # every trial begins anew
+  steps = int(config.geco_target.share * config.train.num_steps)
+  if not getattr(config.model, 'use_geco', False):
+    raise UserError(
+      '--mode=geco_target needs a model with config.model.use_geco=True; EfficientMORL has it'
+    )
+  if not 0 < steps <= config.train.num_steps:
+    raise UserError(
+      f'config.geco_target.share={config.geco_target.share} of config.train.num_steps='
+      f'{config.train.num_steps} must lie between one step and all'
+    )
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
+  sharding.check_batch_size(config.train.batch_size, mesh)
+  model, tx, step = runs.train_step(config, mesh)
+  dataset = runs.open_data(config)
+  for text in model.warnings(dataset.card):
+    inference.say(f'warning: {text}')
+  folder = workdir / 'geco_target'
+  state, interruption = _train(config, (model, tx, step), dataset, mesh, steps, folder)
+  if interruption.requested:
+    inference.say('stopped; nothing was proposed')
+    return interruption.exit_code
+  proposal = _proposal(config, model, dataset, mesh, state)
+  if jax.process_index() == 0:
+    with writing.replacing(folder / 'proposal.json') as partial:
+      partial.write_text(json.dumps(proposal, indent=2) + '\n')
+    print(_described(proposal))
+  return 0
+
+
+def _train(
+  config: ml_collections.ConfigDict,
+  training: tuple[Any, Any, train_lib.Step],
+  dataset: Any,
+  mesh: Any,
+  steps: int,
+  folder: Path,
+) -> tuple[Any, Interruption]:
+  """The state after so many steps of what `runs.train_step` gave, and what interrupted it."""
+  model, tx, step = training
+  options = ml_collections.ConfigDict(config.train)
+  options.num_steps = steps
+  first, interruption = jax.process_index() == 0, Interruption()
+  batches = runs.train_batches(dataset, config, mesh, 0)
+  writer = Writer(folder, active=first, level_names=model.level_names)
+  with interruption:
+    try:
+      batch = next(batches)
+      state = create_state(model, tx, batch, mesh, config.train.ema_decay is not None, config.seed)
+      inference.say('compiling the train step ...')
+      compiled = train_lib.trace_step(step, state, batch).lower().compile()
+      state = train_lib.loop(
+        state,
+        compiled,
+        batches,
+        options,
+        start=0,
+        evaluations=[],
+        save=lambda *_: None,
+        diagnose=lambda step, *_: inference.say(f'the loss of step {step:,} is not finite'),
+        writer=writer,
+        progress=Progress(0, steps, config.train.batch_size, first),
+        interruption=interruption,
+      )
+    finally:
+      batches.close()
+      writer.close()
+  return state, interruption
+
+
+def _proposal(
+  config: ml_collections.ConfigDict, model: Any, dataset: Any, mesh: Any, state: Any
+) -> dict[str, Any]:
+  """What was reached on the validation view, per dimension, and what follows from it."""
+  inferring = models.create(config.model.to_dict(), runs.platform(mesh), differentiated=False)
+  batches = runs.eval_batches(dataset, config, mesh, 'valid')
+  found = evals.create('segmentation', config.evals, inferring, batches, config.seed)(state)
+  geco = {name: float(value) for name, value in state.model_state['geco'].items()}
+  reached = float(found['nll']) / model.num_dims
+  return {
+    'steps': int(state.step),
+    'geco_target': round(reached, 4),
+    'nll_total': float(found['nll']),
+    'guess': config.model.geco_target,
+    'lowest': model.log_scale,
+    'ari': float(found['ari']),
+    'kl': float(found['kl']),
+    **geco,
+  }
+
+
+def _described(proposal: dict[str, Any]) -> str:
+  guess, lowest = proposal['guess'], proposal['lowest']
+  lines = [
+    f'after {proposal["steps"]:,} steps: foreground ARI {proposal["ari"]:.3f}, nll '
+    f'{proposal["nll_total"]:.1f} nats, {proposal["geco_target"]:g} per dimension (no model falls '
+    f'below {lowest:g}), KL {proposal["kl"]:.1f} nats',
+    f'GECO with the guess {guess:g}: average of target - nll {proposal["c_ema"]:.4g}, beta '
+    f'{proposal["beta"]:.4g}; near the end of a training the one should be positive, the other '
+    f'back at 0.55',
+  ]
+  if guess < lowest:
+    lines.append(f'warning: the guess {guess:g} is below {lowest:g}, so it is never reached')
+  if proposal['ari'] < FOUND:
+    lines.append(
+      f'warning: objects are not found yet (foreground ARI below {FOUND}); raise '
+      f'config.geco_target.share'
+    )
+  lines.append(f'proposed: --config.model.geco_target={proposal["geco_target"]:g}')
+  return '\n'.join(lines)
