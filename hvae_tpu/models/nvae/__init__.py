@@ -17,7 +17,16 @@ from hvae_tpu import distributions, layers
 from hvae_tpu.distributions import Level
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
-from hvae_tpu.models.nvae import cells, convs, flows, heads, layout, objective, regularisers
+from hvae_tpu.models.nvae import (
+  cells,
+  convs,
+  depthwise,
+  flows,
+  heads,
+  layout,
+  objective,
+  regularisers,
+)
 from hvae_tpu.models.nvae.network import LatentForm, Net
 from hvae_tpu.models.protocol import Batch, Metrics, Params, State, setting
 
@@ -81,7 +90,7 @@ class NVAE:
   weight_decay_norm: float = setting(0.0, changeable=True)  # weight of the regularisers
   weight_decay_norm_init: float = setting(0.0, changeable=True)  # annealed from; 0: not annealed
   dtype: str = setting('float32', ('float32', 'bfloat16'))  # of cells and the stream between
-  depthwise: str = setting('conv', convs.DEPTHWISE, changeable=True)  # the form of the program
+  depthwise: str = setting('conv', depthwise.FORMS, changeable=True)  # the form of the program
   remat: str = setting('none', layers.REMAT, changeable=True)
   unroll: str = setting('full', changeable=True)  # groups per iteration of a loop, or 'full'
 
@@ -128,7 +137,7 @@ class NVAE:
     )
 
   def latent_form(self, flow_encodes: bool) -> LatentForm:
-    norm, dtype = self.weight_norm if self.flow_weight_norm else 'none', jnp.dtype(self.dtype)
+    norm = self.weight_norm if self.flow_weight_norm else 'none'
     has_formula = self.num_flows == 0 and self.kl_without_flows == 'analytic'
     return LatentForm(
       zdim=self.zdim,
@@ -138,7 +147,9 @@ class NVAE:
       flow_encodes=flow_encodes,
       flow_samples=self.fixed_flows,
       pairs=self.num_flows,
-      flow=flows.FlowForm(norm, self.flow_bias, self.flow_mask_side, self.depthwise, dtype),
+      flow=flows.FlowForm(
+        norm, self.flow_bias, self.flow_mask_side, self.depthwise, jnp.dtype(self.dtype)
+      ),
     )
 
   @functools.cached_property

@@ -20,7 +20,6 @@ from hvae_tpu.models.nvae import depthwise
 EPS = 1e-5
 MOMENTUM = 0.05  # of a batch in the running statistics
 NORMS = ('log', 'gain', 'none')
-DEPTHWISE = ('conv', 'shifts')  # see `depthwise`
 
 
 class Mask(NamedTuple):
@@ -89,7 +88,7 @@ class Conv(nn.Module):
   Attributes:
     norm: of the weights, see `effective`.
     groups: 0 is depthwise.
-    depthwise: how a depthwise one is computed, of `DEPTHWISE`.
+    depthwise: how a depthwise one is computed, of `depthwise.FORMS`.
     initial_gain: what the initial gain is multiplied by.
     from_data: start with outputs of mean 0 and deviation 0.2 on the batch of `init`.
   """

@@ -12,6 +12,8 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
+FORMS = ('conv', 'shifts')
+
 
 @jax.custom_vjp
 def convolve(x: Array, kernel: Array) -> Array:
