@@ -63,11 +63,10 @@ def loops(text: str) -> list[Loop]:
       if i.opcode != 'while' or not products(body[1]):
         continue
       inner = [j for j in module[body[1]] if j.opcode not in FREE]
-      trips = re.search(r'known_trip_count":\{"n":"(\d+)"', i.text)
       cycles = (re.search(r'estimated_cycles":"(\d+)"', j.text) for j in inner)
       found.append(
         Loop(
-          trips=int(trips[1]) if trips else 0,
+          trips=_trips(module, re.search(r'condition=%?([\w.\-]+)', i.text)[1]),
           products=products(body[1]),
           chain=chain(body[1]),
           operations=len(inner),
@@ -75,6 +74,13 @@ def loops(text: str) -> list[Loop]:
         )
       )
   return found
+
+
+def _trips(module: dict[str, list[Instruction]], condition: str) -> int:
+  """Iterations of a counted loop: the number that its condition compares with; 0 without one."""
+  reached = module[condition] + [j for i in module[condition] for c in i.calls for j in module[c]]
+  numbers = (re.fullmatch(r's32\[\]\S* constant\((\d+)\).*', i.text) for i in reached)
+  return max((int(match[1]) for match in numbers if match), default=0)
 
 
 def _own(instruction: Instruction) -> int:
