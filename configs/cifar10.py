@@ -1,4 +1,4 @@
-"""CIFAR-10: vdvae[,paper], efficient_vdvae[,c1]; each also with ,debug.
+"""CIFAR-10: vdvae[,paper], efficient_vdvae[,c1], nvae; each also with ,debug.
 
     python -m data_prep.build cifar10
     python -m hvae_tpu.main --config=configs/cifar10.py
@@ -10,9 +10,13 @@ conv_precision=highest). About 1M steps; the release took a little under a week 
 efficient_vdvae: 56,598,692 parameters. Published: 2.87 bits/dim on 5,000 of the 10,000
 test images, EMA weights, one-sample ELBO (arXiv 2203.13751, table 4), after 800k steps on 2 GPUs.
 c1: 18,124,020 parameters; the released code gives no number for it.
+
+nvae: 130,852,480 parameters. Published: 2.91 bits/dim on the test set, importance-weighted
+(arXiv 2007.03898, table 1), after 400 epochs, 55 hours on 8 V100.
 """
 
 from configs import systems
+from configs.systems import nvae
 from configs.systems.efficient_vdvae import lists
 
 DATA = dict(
@@ -81,6 +85,30 @@ DIFFERENCES = {
       ),
       eval=dict(published_bpd=None),
     ),
+  },
+  'nvae': {
+    'nvae': nvae.merged(
+      nvae.schedule(50_000, 256, epochs=400, warmup_epochs=5, norm=1e-2),
+      dict(
+        data={
+          **nvae.VIEWS,
+          'require': dict(
+            split_sha256='33236cc6bd19fa6b89e06d441d3fcd8eb37dc8540f6a4f2b627b20af10894a41'
+          ),
+          'train_transforms': ('flip',),
+        },
+        model=dict(
+          num_channels_enc=128,
+          num_channels_dec=128,
+          num_groups_per_scale=30,
+          num_cells_enc=2,
+          num_cells_dec=2,
+          num_flows=1,
+        ),
+        evals=dict(batch_size=256),
+        eval=dict(**nvae.IWAE, published_bpd=2.91),
+      ),
+    )
   },
 }
 

@@ -1,4 +1,4 @@
-"""5,000 real MNIST digits, binarised at each visit: vdvae, efficient_vdvae; also with ,debug.
+"""5,000 real MNIST digits, binarised at each visit: vdvae, efficient_vdvae, nvae; also with ,debug.
 
     bash launch/local.sh
 
@@ -8,6 +8,7 @@ numbers, which train on all 60,000 digits.
 """
 
 from configs import systems
+from configs.systems import nvae
 from configs.systems.efficient_vdvae import lists
 
 DATA = dict(
@@ -61,6 +62,33 @@ DIFFERENCES = {
       ),
       optimizer=dict(decay_start=700),
       **_RUN,
+    )
+  },
+  'nvae': {
+    'nvae': nvae.merged(
+      dict(
+        model=dict(
+          num_preprocess_cells=1,
+          num_postprocess_cells=1,
+          num_channels_enc=8,
+          num_channels_dec=8,
+          num_process_blocks=2,
+          num_latent_scales=2,
+          num_groups_per_scale=4,
+          group_divider=2,
+          zdim=8,
+          kl_anneal_steps=600.0,
+          weight_decay_norm=1e-2,
+          steps_per_epoch=100,
+        ),
+        optimizer=dict(learning_rate=5e-3, warmup_steps=100, cosine_start=1, steps_per_epoch=100),
+      ),
+      _RUN,
+      dict(
+        train=dict(ema_decay=None, num_steps=2000, save_every=500),
+        evals=dict(elbo=dict(every=500), pictures=dict(every=500, temperatures=(1.0, 0.7, 0.4))),
+        sample=dict(temperatures=(1.0, 0.7, 0.4)),
+      ),
     )
   },
 }

@@ -1,4 +1,4 @@
-"""Colour tiles, 32x32, of a few photographs: vdvae, efficient_vdvae; also with ,debug.
+"""Colour tiles, 32x32, of a few photographs: vdvae, efficient_vdvae, nvae; also with ,debug.
 
     python -m hvae_tpu.main --config=configs/demo_natural32.py
 
@@ -7,6 +7,7 @@ in two views. For the mixture-of-logistics head on two CPU cores; not comparable
 """
 
 from configs import systems
+from configs.systems import nvae
 from configs.systems.efficient_vdvae import lists
 
 DATA = dict(data=dict(name='demo_natural32'), model=dict(image_size=32))
@@ -48,6 +49,30 @@ DIFFERENCES = {
       ),
       optimizer=dict(decay_start=2500),
       **_RUN,
+    )
+  },
+  'nvae': {
+    'nvae': nvae.merged(
+      dict(
+        model=dict(
+          num_preprocess_cells=1,
+          num_postprocess_cells=1,
+          num_channels_enc=16,
+          num_channels_dec=16,
+          num_process_blocks=1,
+          num_latent_scales=2,
+          num_groups_per_scale=4,
+          group_divider=2,
+          zdim=8,
+          num_mixtures=5,
+          kl_anneal_steps=1500.0,
+          weight_decay_norm=1e-2,
+          steps_per_epoch=100,
+        ),
+        optimizer=dict(learning_rate=5e-3, warmup_steps=100, cosine_start=1, steps_per_epoch=100),
+      ),
+      _RUN,
+      dict(train=dict(ema_decay=None)),
     )
   },
 }

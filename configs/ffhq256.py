@@ -1,4 +1,6 @@
-"""FFHQ 256x256: vdvae (5-bit targets), efficient_vdvae[,5bit[,c1]][,compact]; also with ,debug.
+"""FFHQ 256x256: vdvae (5-bit targets), efficient_vdvae[,5bit[,c1]][,compact], nvae (5 bits).
+
+Each also with ,debug.
 
     python -m data_prep.build ffhq256
     python -m hvae_tpu.main --config=configs/ffhq256.py
@@ -12,10 +14,14 @@ also the validation set, EMA weights, one-sample ELBO (arXiv 2203.13751, table 4
 on 8 GPUs. 5bit: 197,677,156 parameters; 0.53 bits/dim. 5bit,c1: 67,032,644 parameters,
 compact: 71,233,284 parameters; the released code gives no numbers for them. The split of the paper
 was drawn without a seed.
+
+nvae: 330,798,664 parameters. Published: 0.69 bits/dim with 5 bits on 7,000 images,
+importance-weighted (arXiv 2007.03898, table 1), after 200 epochs, 160 hours on 24 V100.
 """
 
 from configs import systems
 from configs.systems import efficient_vdvae_faces as faces
+from configs.systems import nvae
 
 DATA = dict(
   data=dict(
@@ -77,6 +83,20 @@ DIFFERENCES = {
       eval=dict(published_bpd=0.53),
     ),
     '5bit,c1': dict(model=faces.C1_5BIT, eval=dict(published_bpd=None)),
+  },
+  'nvae': {
+    'nvae': nvae.merged(
+      nvae.schedule(
+        63_000, 96, epochs=200, warmup_epochs=5, norm=1e-1, norm_init=1.0, learning_rate=8e-3
+      ),
+      dict(
+        data=dict(**nvae.VIEWS, train_transforms=('flip',)),
+        model=nvae.FACES_256,
+        evals=dict(batch_size=24, **faces.PICTURES_256),
+        eval=dict(**nvae.IWAE, published_bpd=0.69),
+        sample=dict(num=2),
+      ),
+    )
   },
 }
 

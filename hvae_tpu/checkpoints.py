@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
-from hvae_tpu import checksums, sharding
+from hvae_tpu import buckets, checksums, sharding
 from hvae_tpu.errors import UserError
 
 FORMAT = 1
@@ -69,7 +69,10 @@ class Checkpoints:
     """
     if keep_latest < 1:
       raise UserError(f'config.train.keep_latest={keep_latest} must be at least 1')
-    self.directory = Path(workdir).absolute() / 'checkpoints'
+    workdir = buckets.as_path(workdir)
+    if buckets.is_remote(workdir):
+      buckets.check_client()
+    self.directory = (workdir if buckets.is_remote(workdir) else workdir.absolute()) / 'checkpoints'
     if not read_only:
       try:
         self.directory.mkdir(parents=True, exist_ok=True)

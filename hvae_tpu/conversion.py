@@ -1,6 +1,6 @@
 """Imports foreign weights as a work directory, and exports a run's weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 import shutil
 import time
@@ -19,7 +19,7 @@ from hvae_tpu.errors import UserError
 from hvae_tpu.importers import FORMATS, containers, golden, tables, trees
 from hvae_tpu.importers import hvae_tpu as exchange
 from hvae_tpu.importers import verdict as verdict_lib
-from hvae_tpu.state import TrainState, abstract_state
+from hvae_tpu.state import TrainState, abstract_state, fresh_model_state
 
 SECTIONS = ('seed', 'data', 'mesh', 'model', 'optimizer', 'train', 'evals')  # of a config
 Fields = dict[str, dict[str, np.ndarray]]  # of the train state -> arrays by the source's names
@@ -63,7 +63,7 @@ def import_run(
   found, sources = _read(form, name, source, ema)
   config = _config(name, config, found, source)
   _check_settings(form, name, config)
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
   model = models.create(config.model.to_dict(), runs.platform(mesh), differentiated=False)
   batch = form.example(model, found)
   card = _card(config, batch, found, required=verify_examples > 0)
@@ -199,12 +199,12 @@ def _state(
   abstract = abstract_state(model, tx, batch, mesh, average)
   place = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
 
-  def take(field: str) -> Any:
+  def take(field: str, part: Any = None) -> Any:
     file = next((s['file'] for s in sources if s['role'] == field), sources[0]['file'])
     table = entries['params' if field == 'ema_params' else field]
     tree = tables.import_params(table, found.fields.get(field, {}), file)
     _refuse_not_finite(tree, field, file)
-    return jax.device_put(tree, place(getattr(abstract, field)))
+    return jax.device_put(tree, place(getattr(abstract, field) if part is None else part))
 
   params = take('params')
   ema_params = take('ema_params') if 'ema_params' in found.fields else params
@@ -215,9 +215,19 @@ def _state(
     dropped_in_row=zero(abstract.dropped_in_row),
     params=params,
     ema_params=ema_params if average else None,
-    model_state=take('model_state') if 'model_state' in entries else abstract.model_state,
+    model_state=_model_state(model, batch, abstract.model_state, entries, take),
     opt_state=jax.jit(tx.init, out_shardings=place(abstract.opt_state))(params),
   )
+
+
+def _model_state(model: Any, batch: Any, abstract: Any, entries: Any, take: Callable) -> Any:
+  """The source's part of the model's state; what it lacks is fresh."""
+  if 'model_state' not in entries:
+    return abstract
+  known = {entry.path[0] for entry in entries['model_state']}
+  taken = take('model_state', {name: abstract[name] for name in known})
+  rest = {name: part for name, part in abstract.items() if name not in known}
+  return {**taken, **fresh_model_state(model, batch, rest)}
 
 
 def _refuse_not_finite(tree: Any, field: str, file: str) -> None:
@@ -234,7 +244,7 @@ def _exported(
   """(as exported, as in the source) for every tensor of the source."""
   for field, tensors in fields.items():
     table = entries['params' if field == 'ema_params' else field]
-    back = tables.export_params(table, jax.device_get(getattr(state, field)))
+    back = tables.export_params(table, jax.device_get(tables.part(table, getattr(state, field))))
     yield from ((back[key], tensor) for key, tensor in tensors.items())
 
 
@@ -271,7 +281,7 @@ def _compare_golden(
   try:
     if not isinstance(stored, dict):
       raise UserError('it is no .npz file of arrays')
-    found = golden.check(stored, form.forward, entries['params'], model, state.params, batch)
+    found = golden.check(stored, form.forward, entries, model, state, batch)
   except UserError as error:
     raise UserError(f'--verify={verify}: {error}') from error
   failed = [f'{key}: {difference.text}' for key, difference in found.items() if difference.text]

@@ -19,7 +19,7 @@ FROM = flags.DEFINE_string(
   'from',
   '',
   'Format of the source: openai_vdvae, vdvae_jax, efficient_vdvae_jax, efficient_vdvae_torch, '
-  'efficient_morl or hvae_tpu.',
+  'nvae, nvae_seed, cwvae_jax, cwvae_tf, efficient_morl or hvae_tpu.',
 )
 SOURCE = flags.DEFINE_string('source', '', 'File of weights to read.')
 EMA = flags.DEFINE_string('ema', '', 'File of their moving average; by default the same weights.')

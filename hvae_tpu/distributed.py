@@ -1,33 +1,78 @@
 """Several processes that train together: TPU pods, and plain hosts."""
 
+from collections.abc import Iterator
+import contextlib
+import os
+import sys
+import threading
+
 import jax
+from jax.experimental import multihost_utils
 
 from hvae_tpu.errors import UserError
 
 
-def start(coordinator: str, num_processes: int, process_id: int) -> None:
+def start(coordinator: str, num_processes: int, process_id: int, heartbeat_seconds: int) -> None:
   """Joins the other processes; must come before any use of a device.
 
   Args:
     coordinator: '' for a single process; 'auto' where the environment tells everything (TPU pods,
       Slurm, Open MPI); else `host:port` of process 0.
     num_processes, process_id: of all, and of this one; not for 'auto'.
+    heartbeat_seconds: after so long without a sign of life of one process, the others end.
 
   Raises:
     UserError: the numbers do not fit, or the others were not reached.
   """
   if not coordinator:
     return
+  if heartbeat_seconds < 1:
+    raise UserError(f'config.train.heartbeat_seconds={heartbeat_seconds} must be at least 1')
   try:
     if coordinator == 'auto':
-      jax.distributed.initialize()
-      return
-    if not 0 <= process_id < num_processes:
+      jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat_seconds)
+    elif not 0 <= process_id < num_processes:
       raise UserError(
         f'--process_id={process_id} must be from 0 to --num_processes={num_processes} less 1'
       )
-    jax.distributed.initialize(coordinator, num_processes, process_id)
+    else:
+      jax.distributed.initialize(
+        coordinator, num_processes, process_id, heartbeat_timeout_seconds=heartbeat_seconds
+      )
+    meet('start')
   except (RuntimeError, ValueError) as error:
     raise UserError(
       f'--coordinator={coordinator}: the processes did not find each other: {error}'
     ) from error
+
+
+def meet(where: str) -> None:
+  """Waits until all processes have come here; must come before sums among devices that are new.
+
+  On CPUs, devices that have not summed up together before connect for 30 s at most, and one process
+  may compile for longer than that after another one.
+  """
+  multihost_utils.sync_global_devices(where)
+
+
+@contextlib.contextmanager
+def leaving_together(heartbeat_seconds: int) -> Iterator[None]:
+  """Bounds the time that a process which fails waits for the others to end.
+
+  JAX has every process wait for all at its end. Where only one fails, the others wait in turn for
+  its part of a sum, until somebody gives in.
+  """
+  try:
+    yield
+  except BaseException as error:
+    if jax.distributed.is_initialized() and jax.process_count() > 1:
+      code = 2 if isinstance(error, UserError) else 1
+      leave = threading.Timer(heartbeat_seconds, _leave, (code,))
+      leave.daemon = True
+      leave.start()
+    raise
+
+
+def _leave(code: int) -> None:
+  sys.stderr.flush()
+  os._exit(code)

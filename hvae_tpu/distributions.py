@@ -18,6 +18,7 @@ import jax.numpy as jnp
 # The outermost levels own the tails of the density. Targets are compared with a margin, because
 # float32 does not reach -1 and 1 exactly on every backend.
 EDGE = 0.999
+STATISTICS = ('sample', 'mean')  # of a likelihood, that pictures show
 
 
 # Drawn flat and then shaped: the values are the same, and the CPU compiler, which takes seconds for
@@ -67,10 +68,13 @@ class Level(NamedTuple):
   Attributes:
     group: of its latent variables.
     kl: [B, zdim], KL of their distribution from the prior, summed over space, nats.
+    log_q, log_p: [B], log-density of z in their distribution and in the prior.
   """
 
   group: Group
   kl: Array
+  log_q: Array
+  log_p: Array
 
 
 def kl_of_runs(levels: list[Level]) -> Array:
@@ -78,9 +82,24 @@ def kl_of_runs(levels: list[Level]) -> Array:
   return jnp.concatenate([level.kl for level in levels]).swapaxes(0, 1)
 
 
+def log_ratio_of_runs(levels: list[Level]) -> Array:
+  """log p(z) - log q(z | x) of all blocks together, [B]; levels as for `kl_of_runs`."""
+  return sum((level.log_p - level.log_q).sum(0) for level in levels)
+
+
 def softplus(x: Array, beta: float) -> Array:
   """log(1 + exp(beta x)) / beta: its slope grows slowly where beta is small ("smoothing")."""
   return jax.nn.softplus(beta * x) / beta
+
+
+def log_softplus(x: Array, beta: float) -> Array:
+  """Logarithm of `softplus`, for log-scales.
+
+  Differs from the reference: it is constant below a scale of 1e-8, where it has no gradient. At
+  x = -200 the softplus is 0 in float32, and its logarithm makes every gradient NaN; a scale below
+  1e-10 already overflows in the gradient of a KL. Nothing that was trained comes near.
+  """
+  return jnp.log(jnp.maximum(softplus(x, beta), 1e-8))
 
 
 class Normal(NamedTuple):
@@ -103,10 +122,26 @@ class Normal(NamedTuple):
     """The draw that standard normal `noise` of the same shape stands for."""
     return self.mean + self.std * noise
 
+  def log_prob(self, x: Array) -> Array:
+    """Log-density of x per element, nats."""
+    distance = (x - self.mean) / self.std
+    return -0.5 * jnp.square(distance) - 0.5 * math.log(2 * math.pi) - self.logstd
+
   def kl(self, prior: 'Normal') -> Array:
     """KL(self || prior) per element, nats (VDVAE, appendix; analytic)."""
     spread = jnp.square(self.std) + jnp.square(self.mean - prior.mean)
     return prior.logstd - self.logstd - 0.5 + 0.5 * spread / jnp.square(prior.std)
+
+
+def level(dist: Normal, prior: Normal, z: Array, kl: Array) -> Level:
+  """The report on z [B, h, w, zdim] drawn from `dist`, with the KL per element `kl`."""
+  log_q, log_p = (d.log_prob(z).sum((1, 2, 3)) for d in (dist, prior))
+  return Level(Group(dist.mean, dist.std, z), kl.sum((1, 2)), log_q, log_p)
+
+
+def normal_log_prob(x: Array, mean: Array, std: float) -> Array:
+  """Log-density of x under a Gaussian of fixed standard deviation, per element, nats."""
+  return -0.5 * jnp.square((x - mean) / std) - math.log(std * math.sqrt(2 * math.pi))
 
 
 def scale_pixels(image: Array, num_bits: int) -> Array:
@@ -261,22 +296,31 @@ def dmol_sample(
   min_log_scale: float = -7.0,
   smoothing: float = 1.0,
   temperature: float = 1.0,
+  scale_temperature: float | None = None,
   highest: float = 1.0,
 ) -> Array:
   """One draw, clipped to [-1, highest] after each colour, [B, H, W, 3]; `scales` are log-scales.
 
-  `temperature` divides the component's log-weights and multiplies the scales; for the others see
-  `dmol_log_prob`.
+  `temperature` divides the component's log-weights; `scale_temperature` (None: the same) multiplies
+  the scales; for the others see `dmol_log_prob`.
   """
+  scale_temperature = temperature if scale_temperature is None else scale_temperature
   component_rng, logistic_rng = jax.random.split(rng)
   *pixels, num_mixtures = (*mixture.logits.shape[1:], len(mixture.logits))
   u = uniform(component_rng, (*pixels, num_mixtures), 1e-5, 1 - 1e-5)
   noise = -jnp.log(-jnp.log(jnp.moveaxis(u, -1, 0)))
   chosen = mixture.component(jnp.argmax(mixture.logits / temperature + noise, axis=0))
   u = jnp.moveaxis(uniform(logistic_rng, (*pixels, 3), 1e-5, 1 - 1e-5), -1, 0)
-  scale = jnp.exp(smoothing * jnp.maximum(chosen.scales, min_log_scale)) * temperature
+  scale = jnp.exp(smoothing * jnp.maximum(chosen.scales, min_log_scale)) * scale_temperature
   x = chosen.means + scale * (jnp.log(u) - jnp.log(1 - u))
   return _chain_colours(x, chosen.coeffs, clip=lambda v: jnp.clip(v, -1.0, highest))
+
+
+def dmol_mean(mixture: LogisticMixture) -> Array:
+  """The chain of the mean parameters of all components, clipped to [-1, 1], [B, H, W, 3]."""
+  weights = jax.nn.softmax(mixture.logits, axis=0)
+  means, coeffs = (weights * mixture.means).sum(1), (weights * mixture.coeffs).sum(1)
+  return _chain_colours(means, coeffs, clip=lambda v: jnp.clip(v, -1.0, 1.0))
 
 
 def dmol_exact_sample(rng: Array, mixture: LogisticMixture, temperature: float = 1.0) -> Array:
@@ -304,6 +348,12 @@ def to_uint8(x: Array, rounding: str = 'round') -> Array:
   """[-1, 1] -> 0..255; `truncate` is what the VDVAE release does (half a level too dark)."""
   x = jnp.clip((x + 1) * 127.5, 0, 255)
   return (jnp.round(x) if rounding == 'round' else x).astype(jnp.uint8)
+
+
+def blank_padding(pictures: Array, crop: int) -> Array:
+  """Pictures [B, H, W, C] whose outer `crop` rows and columns are 0: padding is never modelled."""
+  inside = pictures[:, crop : pictures.shape[1] - crop, crop : pictures.shape[2] - crop]
+  return jnp.pad(inside, ((0, 0), (crop, crop), (crop, crop), (0, 0)))
 
 
 def elbo_metrics(nll: Array, kl_per_variate: Array, num_dims: int) -> Mapping[str, Array]:

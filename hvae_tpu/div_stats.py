@@ -39,6 +39,14 @@ def store(trained: Trained, kl: np.ndarray, about: dict[str, Any]) -> Path:
   return path
 
 
+def check_quantile(quantile: Any, key: str) -> None:
+  """Raises UserError if it is no number in (0, 1]; `key` is what errors call it."""
+  if isinstance(quantile, bool) or not isinstance(quantile, int | float):
+    raise UserError(f'{key} has {quantile!r}, which must be a number; 1 keeps everything')
+  if not 0 < quantile <= 1:
+    raise UserError(f'{key} has {quantile}, which must lie between 0 and 1; 1 keeps everything')
+
+
 def variates(
   trained: Trained, config: ml_collections.ConfigDict, quantile: float, key: str
 ) -> np.ndarray | None:
@@ -54,8 +62,7 @@ def variates(
     UserError: it is not in (0, 1], the model cannot be pruned, or there are no statistics of these
       weights.
   """
-  if not 0 < quantile <= 1:
-    raise UserError(f'{key} has {quantile}, which must lie between 0 and 1; 1 keeps everything')
+  check_quantile(quantile, key)
   if quantile == 1:
     return None
   check_methods(trained.run.model, f'{key}={quantile}', METHODS)

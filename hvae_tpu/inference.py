@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from hvae_tpu import evals, runs, sharding
+from hvae_tpu.distributions import STATISTICS
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import verdict
 from hvae_tpu.interruption import Interrupted, Interruption
@@ -80,6 +81,43 @@ def open_trained(
   return Trained(run, weights, eval_params(run.state, weights))
 
 
+def check_least(mode: str, options: ml_collections.ConfigDict, **least: int) -> None:
+  """Raises UserError if an option of a mode is below the least number that it may be."""
+  for key, value in least.items():
+    if options[key] < value:
+      raise UserError(f'config.{mode}.{key}={options[key]} must be at least {value}')
+
+
+def prepared(
+  trained: Trained, options: ml_collections.ConfigDict, temperature: Any
+) -> tuple[Any, Any]:
+  """Model and state to draw pictures with.
+
+  Args:
+    options: of the mode: `statistic`, of the pixels; `seed`; `refresh_iterations` and
+      `refresh_num`, by which batch statistics are renewed, where the model has any.
+    temperature: that they are renewed at.
+
+  Raises:
+    UserError: an unknown statistic, or statistics are to be renewed of a model that has none.
+  """
+  model, state = trained.run.model, trained.run.state.model_state
+  if options.statistic not in STATISTICS:
+    raise UserError(f'statistic={options.statistic!r} must be one of {", ".join(STATISTICS)}')
+  model = dataclasses.replace(model, output_statistic=options.statistic)
+  iterations = options.get('refresh_iterations', 0)
+  if not iterations:
+    return model, state
+  if not hasattr(model, 'refresh'):
+    raise UserError(
+      f'refresh_iterations={iterations} needs refresh(), which {type(model).__name__} lacks; set '
+      f'it to 0'
+    )
+  refresh = jax.jit(model.refresh, static_argnums=(4, 5))
+  key = jax.random.fold_in(jax.random.key(options.seed), 1)
+  return model, refresh(trained.params, state, key, temperature, iterations, options.refresh_num)
+
+
 def check_methods(model: Any, what: str, needs: tuple[str, ...]) -> None:
   """Raises UserError if the model lacks a method that `what` needs."""
   for name in needs:
@@ -109,8 +147,8 @@ def interruptible(body: Callable[[Callable[[], None]], int]) -> int:
       return interruption.exit_code
 
 
-def shown(batches: Iterator, total: int) -> Iterator:
-  """Passes batches on, and prints now and then how many of `total` are done."""
+def shown(batches: Iterator, total: int, what: str = 'batch') -> Iterator:
+  """Passes batches (or `what` they are) on, and prints now and then how many are done."""
   began = last = time.perf_counter()
   for done, batch in enumerate(batches):
     now = time.perf_counter()
@@ -118,7 +156,7 @@ def shown(batches: Iterator, total: int) -> Iterator:
       began = now  # the first one was compiling
     elif done and now - last >= SHOW_EVERY:
       left = datetime.timedelta(seconds=round((now - began) / (done - 1) * (total - done)))
-      say(f'batch {done:,}/{total:,}  {left} left')
+      say(f'{what} {done:,}/{total:,}  {left} left')
       last = now
     yield batch
 

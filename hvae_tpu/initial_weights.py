@@ -1,7 +1,6 @@
 """Starting a run from another run's weights (`train.init_from`)."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,7 +26,7 @@ def take(
   Raises:
     UserError: no checkpoint there, or nothing in it fits.
   """
-  store = Checkpoints(Path(source), read_only=True)
+  store = Checkpoints(source, read_only=True)
   try:
     step = store.resolve('latest')
     raw = store.restore_named(step, 'params', mesh)

@@ -3,10 +3,11 @@
 A folder holds `latents.json`, and shards in one or two forms, which get their name when the folder
 is complete:
 
-latents-00000.npz             arrays with the examples first, and the name of the data set
-latents-00000.array_record    a record per example: the bytes, little-endian, of `index` (int64),
-                              then of every group with any variate `mean`, `scale`, `z`, or `z`
-                              alone (float32 [h, w, kept])
+latents-00000.npz             arrays with the examples first, among them `index` and `source`
+latents-00000.array_record    a record per example: the bytes, little-endian, of `index` (int64), of
+                              the length of `source` (int64) and of itself (UTF-8), then of every
+                              group with any variate `mean`, `scale`, `z`, or `z` alone (float32
+                              [h, w, kept])
 """
 
 from collections.abc import Sequence
@@ -23,24 +24,30 @@ from hvae_tpu.distributions import Group, Latents
 from hvae_tpu.errors import UserError
 
 CARD = 'latents.json'
-FORMAT = 1  # of the folders that this file reads
+FORMAT = 2  # of the folders that this file reads
 FORMATS = ('array_record', 'npz')
 PARTS = ('mean', 'scale', 'z')
 
 
 class Encoded(NamedTuple):
-  """Latent variables of one example.
+  """Latent variables of one example; of several, everything has a leading [n].
 
   Attributes:
-    index: of the record in its split.
-    dataset: name of the data set.
+    index: of the record in its source.
+    source: `<data set>/<split>`.
     latents: per group (mean, scale, z), float32 [h, w, V]; 0 where a variate was pruned, and None
       for what was not stored.
   """
 
-  index: int
-  dataset: str
+  index: int | np.ndarray
+  source: str | np.ndarray
   latents: Latents
+
+
+def check_formats(formats: Sequence[str]) -> None:
+  """Raises UserError if there is none, or one that is not in `FORMATS`."""
+  if not formats or set(formats) - set(FORMATS):
+    raise UserError(f'config.encode.formats={formats} must be some of {", ".join(FORMATS)}')
 
 
 class Writer:
@@ -48,7 +55,8 @@ class Writer:
 
   Args:
     directory: the folder to make; an older one is replaced at the end.
-    about: what the card should say beside the layout: `dataset`, `split`, `origin`, ...
+    source: of the examples, `<data set>/<split>`.
+    about: what the card should say beside the layout: `origin`, `batch_size`, ...
     variates: [L, V] bool, those that are kept; the others are not stored. None is all.
     parts: of `PARTS`; `z` must be among them.
     formats: of `FORMATS`.
@@ -61,15 +69,15 @@ class Writer:
   def __init__(
     self,
     directory: Path,
+    source: str,
     about: dict[str, Any],
     variates: np.ndarray | None,
     parts: tuple[str, ...],
     formats: tuple[str, ...],
     shard_bytes: int,
   ):
-    if not formats or set(formats) - set(FORMATS):
-      raise UserError(f'config.encode.formats={formats} must be some of {", ".join(FORMATS)}')
-    self._directory, self._about = directory, about
+    check_formats(formats)
+    self._directory, self._source, self._about = directory, source, about
     self._variates, self._parts, self._formats, self._shard_bytes = (
       variates,
       parts,
@@ -92,7 +100,9 @@ class Writer:
       if kind is None:
         self._finish()
       elif isinstance(error, OSError):
-        raise UserError(f'{self._directory} cannot be written ({error})') from error
+        raise error
+    except OSError as error:
+      raise UserError(f'{self._directory} cannot be written ({error})') from error
     finally:
       shutil.rmtree(self._partial, ignore_errors=True)
 
@@ -117,11 +127,12 @@ class Writer:
     arrays = {name: np.concatenate([part[name] for part in self._pending]) for name in first}
     self._pending.clear()
     stem = self._partial / f'latents-{len(self._shards):05d}'
+    count = len(arrays['index'])
     if 'npz' in self._formats:
-      np.savez(stem.with_suffix('.npz'), dataset=self._about['dataset'], **arrays)
+      np.savez(stem.with_suffix('.npz'), source=np.full(count, self._source), **arrays)
     if 'array_record' in self._formats:
-      _write_records(stem.with_suffix('.array_record'), arrays)
-    self._shards.append(len(arrays['index']))
+      _write_records(stem.with_suffix('.array_record'), self._source, arrays)
+    self._shards.append(count)
 
   def _finish(self) -> None:
     self._flush()
@@ -129,6 +140,7 @@ class Writer:
       raise UserError(f'{self._directory}: there are no examples to write; choose another split')
     layout = {
       'format': FORMAT,
+      'source': self._source,
       'shards': self._shards,
       'formats': list(self._formats),
       'parts': list(self._parts),
@@ -144,12 +156,18 @@ class Writer:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_records(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _write_records(path: Path, source: str, arrays: dict[str, np.ndarray]) -> None:
   # Every record alone: any other group size makes random access slow.
   writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1,uncompressed')
-  for row in range(len(arrays['index'])):
-    writer.write(b''.join(np.ascontiguousarray(a[row]).tobytes() for a in arrays.values()))
-  writer.close()
+  index, *groups = arrays.values()
+  name = source.encode()
+  try:
+    for row, number in enumerate(index):
+      head = np.array([number, len(name)], '<i8').tobytes() + name
+      writer.write(head + b''.join(np.ascontiguousarray(a[row]).tobytes() for a in groups))
+    writer.close()
+  except RuntimeError as error:  # what the library makes of a full disk
+    raise OSError(str(error)) from error
 
 
 class Stored(Sequence):
@@ -174,18 +192,18 @@ class Stored(Sequence):
   def __getitem__(self, number: int) -> Encoded:
     if not -len(self) <= number < len(self):
       raise IndexError(f'example {number} of {len(self)}')
-    index, latents = self.read([range(len(self))[number]])
+    index, source, latents = self.read([range(len(self))[number]])
     rows = (Group(*(None if a is None else a[0] for a in group)) for group in latents)
-    return Encoded(int(index[0]), self.card['dataset'], tuple(rows))
+    return Encoded(int(index[0]), str(source[0]), tuple(rows))
 
-  def read(self, numbers: Sequence[int]) -> tuple[np.ndarray, Latents]:
-    """Record numbers [n], and latents with leading [n], of the examples at these places.
+  def read(self, numbers: Sequence[int]) -> Encoded:
+    """The examples at these places, with a leading [n].
 
     Raises:
       UserError: a shard is missing or damaged.
     """
     rows = [self._row(int(number)) for number in numbers]
-    index = np.array([row['index'] for row in rows])
+    index, source = (np.array([row[name] for row in rows]) for name in ('index', 'source'))
     groups = []
     for number, (kept, side) in enumerate(
       zip(self.card['variates'], self.card['sides'], strict=True)
@@ -196,7 +214,7 @@ class Stored(Sequence):
         if kept:
           parts[part][..., kept] = np.stack([row[f'{number:03d}/{part}'] for row in rows])
       groups.append(Group(*(parts.get(part) for part in PARTS)))
-    return index, tuple(groups)
+    return Encoded(index, source, tuple(groups))
 
   def _row(self, number: int) -> dict[str, Any]:
     shard = int(np.searchsorted(self._stops, number, side='right'))
@@ -213,7 +231,9 @@ class Stored(Sequence):
       raise UserError(f'{path} cannot be read ({error}); run --mode=encode again') from error
 
   def _decoded(self, record: bytes) -> dict[str, Any]:
-    found, start = {'index': int(np.frombuffer(record, '<i8', 1)[0])}, 8
+    index, length = np.frombuffer(record, '<i8', 2).tolist()
+    start = 16 + length
+    found = {'index': index, 'source': record[16:start].decode()}
     for number, (kept, side) in enumerate(
       zip(self.card['variates'], self.card['sides'], strict=True)
     ):
@@ -233,18 +253,20 @@ def _open_shard(path: Path, form: str) -> Any:
       raise FileNotFoundError('no such file')
     return array_record_module.ArrayRecordReader(str(path))
   with np.load(path) as arrays:
-    return {name: arrays[name] for name in arrays.files if name != 'dataset'}
+    return dict(arrays)
 
 
 def open_latents(path: str | os.PathLike) -> Stored:
   """Opens a folder that `--mode=encode` wrote.
 
   Raises:
-    UserError: it is none, or of another version.
+    UserError: it is none, of another version, or its card is damaged.
   """
   path = Path(path)
   try:
     card = json.loads((path / CARD).read_text())
+    if not isinstance(card, dict):
+      raise ValueError('it is no JSON object')
   except (OSError, ValueError) as error:
     raise UserError(
       f'{path} has no readable {CARD} ({error}); give a folder that --mode=encode wrote'
@@ -254,4 +276,36 @@ def open_latents(path: str | os.PathLike) -> Stored:
       f'{path} is of format {card.get("format")}, but this version reads format {FORMAT}; run '
       f'--mode=encode again'
     )
+  if wrong := _damaged_entries(card):
+    raise UserError(
+      f'{path / CARD} is damaged: {", ".join(wrong)} missing, or not as written; run --mode=encode '
+      f'again'
+    )
   return Stored(path, card)
+
+
+def _damaged_entries(card: dict[str, Any]) -> list[str]:
+  """Names of what reading and decoding need, and is not there or of another kind."""
+  number = lambda v: type(v) is int and v >= 0
+  numbers = lambda v: isinstance(v, list) and all(map(number, v))
+  among = lambda v, names: isinstance(v, list) and bool(v) and all(name in names for name in v)
+  sides, size = card.get('sides'), card.get('num_variates')
+  fits = {
+    'source': lambda v: isinstance(v, str),
+    'origin': lambda v: isinstance(v, dict),
+    'batch_size': lambda v: number(v) and v > 0,
+    'seed': number,
+    'shards': lambda v: numbers(v) and 0 not in v and bool(v),
+    'formats': lambda v: among(v, FORMATS),
+    'parts': lambda v: among(v, PARTS) and 'z' in v,
+    'num_variates': number,
+    'sides': lambda v: isinstance(v, list) and all(numbers(s) and len(s) == 2 for s in v),
+    'variates': lambda v: (
+      isinstance(v, list)
+      and isinstance(sides, list)
+      and len(v) == len(sides)
+      and number(size)
+      and all(numbers(kept) and max(kept, default=-1) < size for kept in v)
+    ),
+  }
+  return [name for name, check in fits.items() if name not in card or not check(card[name])]

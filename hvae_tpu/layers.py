@@ -100,6 +100,26 @@ def conv(features: int, kernel: int, kernel_init, dtype, name: str) -> nn.Module
   return nn.Conv(features, size, padding='SAME', kernel_init=kernel_init, dtype=dtype, name=name)
 
 
+MIN_ROWS = 8  # of a part: below, what neighbours exchange for a 3x3 convolution is most of a map
+
+
+def split_rows(x: Array, axis: int = 1) -> Array:
+  """Keeps the rows of [B, H, W, C] split over mesh axis `spatial`, and small maps whole.
+
+  Nothing happens without such an axis in the mesh that the program is traced for.
+
+  Args:
+    axis: the rows, or rows and columns and channels in one axis.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  parts = dict(mesh.shape).get('spatial', 1)
+  if parts == 1:
+    return x
+  rows = x.shape[axis] % parts == 0 and x.shape[axis] >= MIN_ROWS * parts
+  spec = [('data', 'fsdp'), *[None] * (axis - 1), 'spatial' if rows else None]
+  return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(*spec))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: Array, kernel: Array, padding: int) -> Array:
   """A convolution whose gradients are as fast in a loop or a branch as outside, on a CPU too.
@@ -208,6 +228,14 @@ def save_convolutions(primitive, *_, **__) -> bool:
 REMAT = ('none', 'blocks', 'convs')
 
 
+def remat_block(block: type[nn.Module], remat: str, prevent_cse: bool = True) -> type[nn.Module]:
+  """A block that computes inner values again for the backward pass, by `remat` of `REMAT`."""
+  if remat == 'none':
+    return block
+  policy = save_convolutions if remat == 'convs' else None
+  return nn.remat(block, prevent_cse=prevent_cse, policy=policy)
+
+
 def rematerialised(function: Callable[..., Any], remat: str) -> Callable[..., Any]:
   """A pure function that computes inner values again for the backward pass, by `remat`."""
   if remat == 'none':
@@ -228,10 +256,8 @@ def stack_blocks(
       keeps what convolutions and matrix products returned.
     unroll: copies per iteration of the compiled loop; `count` or more leaves no loop.
   """
-  if remat != 'none':
-    policy = save_convolutions if remat == 'convs' else None
-    # Inside a loop the compiler cannot merge the two passes; in straight-line code it would.
-    block = nn.remat(block, prevent_cse=unroll >= count, policy=policy)
+  # Inside a loop the compiler cannot merge the two passes; in straight-line code it would.
+  block = remat_block(block, remat, prevent_cse=unroll >= count)
   return nn.scan(
     block,
     length=count,
@@ -242,7 +268,9 @@ def stack_blocks(
   )
 
 
-def noise_of_runs(rng: Array, num: int, sizes: list[tuple[int, int]]) -> list[Array]:
+def noise_of_runs(
+  rng: Array, num: int, sizes: list[tuple[int, int]], noise: tuple[Array, ...] | None = None
+) -> list[Array]:
   """Standard normal draws of all blocks of a hierarchy.
 
   One call for the whole of it: each costs compilation. Flat per block: a minor axis of `zdim` would
@@ -251,11 +279,15 @@ def noise_of_runs(rng: Array, num: int, sizes: list[tuple[int, int]]) -> list[Ar
   Args:
     num: B.
     sizes: (count, size) of every run: its blocks, and the latent variables of a block.
+    noise: what to take instead, [B, h, w, zdim] of every block in order.
 
   Returns:
     Per run [count, B, size].
   """
-  draws = distributions.normal(rng, (num, sum(n * d for n, d in sizes)))
+  if noise is None:
+    draws = distributions.normal(rng, (num, sum(n * d for n, d in sizes)))
+  else:
+    draws = jnp.concatenate([part.reshape(num, -1) for part in noise], axis=1)
   ends = itertools.accumulate(n * d for n, d in sizes)
   return [
     draws[:, end - n * d : end].reshape(num, n, d).swapaxes(0, 1)
@@ -263,6 +295,18 @@ def noise_of_runs(rng: Array, num: int, sizes: list[tuple[int, int]]) -> list[Ar
   ]
 
 
+def per_level(temperature: Array | float | None, levels: int) -> Array | None:
+  """A temperature for all levels, or one for each, as [levels]; None stays None."""
+  if temperature is None:
+    return None
+  return jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (levels,))
+
+
 def unstack(tree, count: int) -> list:
   """A tree with leading axes [count] -> `count` trees."""
   return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(count)]
+
+
+def groups_of_runs(levels: list[distributions.Level]) -> distributions.Latents:
+  """What scanned runs of blocks report, each with a leading [count] -> all groups in order."""
+  return tuple(group for level in levels for group in unstack(level.group, len(level.kl)))

@@ -4,7 +4,6 @@ Flags are read here, and mistakes in them are told in one sentence with exit cod
 """
 
 import os
-from pathlib import Path
 import sys
 
 from absl import flags
@@ -15,8 +14,11 @@ from hvae_tpu.errors import UserError
 MODE = flags.DEFINE_string(
   'mode',
   'train',
-  'train, eval, sample, div_stats, reconstruct, encode, decode, segment, disentangle, traverse, '
-  'geco_target, replay or reset.',
+  'train, eval, sample, div_stats, reconstruct, encode, decode, explore, interpolate, pick, '
+  'quality, report, open_loop, segment, disentangle, traverse, geco_target, plan, replay or reset.',
+)
+TOPOLOGY = flags.DEFINE_string(
+  'topology', '', 'Of --mode=plan: TPU slices such as v5e:4x4,v4:2x2x2; no TPU is needed.'
 )
 # Of several processes; each also by the environment variable that JAX knows.
 COORDINATOR = flags.DEFINE_string(
@@ -30,6 +32,7 @@ NUM_PROCESSES = flags.DEFINE_integer(
 PROCESS_ID = flags.DEFINE_integer(
   'process_id', int(os.environ.get('JAX_PROCESS_ID', 0)), 'With --coordinator=host:port.'
 )
+IN_BUCKETS = ('train', 'eval', 'sample')
 
 
 def main(argv: list[str]) -> int:
@@ -48,16 +51,25 @@ def _run_mode() -> int:
   # Imported late: --help and mistakes in flags should not wait for JAX.
   import jax
 
-  from hvae_tpu import distributed
+  from hvae_tpu import buckets, distributed
   from hvae_tpu.modes import MODES
 
   config = commands.CONFIG.value
-  workdir = Path(commands.WORKDIR.value or f'runs/{config.name}')
+  workdir = buckets.as_path(commands.WORKDIR.value or f'runs/{config.name}')
   if MODE.value not in MODES:
     raise UserError(f'--mode={MODE.value} must be one of {", ".join(MODES)}')
-  distributed.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+  if TOPOLOGY.value:
+    config.plan.topology = TOPOLOGY.value
+  if buckets.is_remote(workdir) and MODE.value not in IN_BUCKETS:
+    raise UserError(
+      f'--mode={MODE.value} needs a --workdir on a disk, found {workdir}; of the modes only '
+      f'{", ".join(IN_BUCKETS)} write to a bucket'
+    )
+  heartbeat = config.train.heartbeat_seconds
+  distributed.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, heartbeat)
   # Applied once, around all tracing: it reaches every convolution, product and gradient.
-  with jax.default_matmul_precision(commands.precision(config)):
+  precision = jax.default_matmul_precision(commands.precision(config))
+  with distributed.leaving_together(heartbeat), precision:
     return MODES[MODE.value].run(config, workdir, commands.CHECKPOINT.value)
 
 

@@ -33,6 +33,21 @@ def _adam(c: Any) -> optax.GradientTransformation:
   return optax.scale_by_adam(c.b1, c.b2, c.eps)
 
 
+def _adam_keras(c: Any) -> optax.GradientTransformation:
+  """Adam as Keras has it: epsilon is added before the bias of the second moment is corrected."""
+
+  def update(grads: Any, state: optax.ScaleByAdamState, params: Any = None):
+    del params
+    mu = optax.tree.update_moment(grads, state.mu, c.b1, 1)
+    nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, c.b2, 2)
+    count = optax.safe_increment(state.count)
+    rate = jnp.sqrt(1 - c.b2**count) / (1 - c.b1**count)
+    updates = jax.tree.map(lambda m, v: rate * m / (jnp.sqrt(v) + c.eps), mu, nu)
+    return updates, optax.ScaleByAdamState(count, mu, nu)
+
+  return optax.GradientTransformation(optax.scale_by_adam(c.b1, c.b2).init, update)
+
+
 def _adamw(c: Any) -> optax.GradientTransformation:
   """Adam with decoupled weight decay."""
   return optax.chain(_adam(c), _decay(c))
@@ -43,12 +58,24 @@ def _adamax(c: Any) -> optax.GradientTransformation:
   return optax.chain(optax.scale_by_adamax(c.b1, c.b2, c.eps), _decay(c))
 
 
+def _adamax_l2(c: Any) -> optax.GradientTransformation:
+  """Adamax of the gradient plus `weight_decay` times the parameters (the penalty of PyTorch's)."""
+  return optax.chain(_decay(c), optax.scale_by_adamax(c.b1, c.b2, c.eps))
+
+
 def _radam(c: Any) -> optax.GradientTransformation:
   """Rectified Adam (Liu et al., 2020), with decoupled weight decay."""
   return optax.chain(optax.scale_by_radam(c.b1, c.b2, c.eps, threshold=5.0), _decay(c))
 
 
-OPTIMIZERS = {'adam': _adam, 'adamw': _adamw, 'adamax': _adamax, 'radam': _radam}
+OPTIMIZERS = {
+  'adam': _adam,
+  'adamw': _adamw,
+  'adamax': _adamax,
+  'adamax_l2': _adamax_l2,
+  'radam': _radam,
+  'adam_keras': _adam_keras,
+}
 
 # A schedule is (section, num_steps) -> factor of the learning rate at a step.
 Schedule = Callable[[Any, int], Callable[[Array], Array]]
@@ -101,6 +128,26 @@ def _cosine_torch(c: Any, num_steps: int) -> Callable[[Array], Array]:
   return factor
 
 
+def _cosine_epochs(c: Any, num_steps: int) -> Callable[[Array], Array]:
+  """A staircase of one step an epoch along half a cosine, as NVAE does.
+
+  A warm-up never quite reaches `learning_rate`: its last step is where the rate stays. The wave
+  begins with epoch `cosine_start` and ends `cosine_epochs` later, or with the last epoch (0).
+  """
+  warmup = c.warmup_steps
+  last = num_steps // c.steps_per_epoch - 1
+  length = max(c.cosine_epochs or last - c.cosine_start, 1)
+  top = (warmup - 1) / warmup if warmup else 1.0
+  low = _low(c)
+
+  def factor(step: Array) -> Array:
+    done = jnp.clip(step // c.steps_per_epoch - c.cosine_start, 0, length)
+    wave = low + (top - low) * 0.5 * (1 + jnp.cos(math.pi * done / length))
+    return jnp.where(step < warmup, step / max(warmup, 1), wave)
+
+  return factor
+
+
 def _noam(c: Any, num_steps: int) -> Callable[[Array], Array]:
   """Linear warm-up, then the inverse square root of the step (Vaswani et al., 2017)."""
   warmup = max(c.warmup_steps, 1)
@@ -138,6 +185,7 @@ SCHEDULES: dict[str, Schedule] = {
   'constant': _constant,
   'cosine': _cosine,
   'cosine_torch': _cosine_torch,
+  'cosine_epochs': _cosine_epochs,
   'noam': _noam,
   'exponential': _exponential,
   'warm_exponential': _warm_exponential,
@@ -145,6 +193,7 @@ SCHEDULES: dict[str, Schedule] = {
 NOT_NEGATIVE = ('learning_rate', 'warmup_steps', 'clip_norm')
 # Fields that only some optimizers and schedules have.
 NOT_NEGATIVE_OF_SOME = ('weight_decay', 'decay_start', 'decay_steps', 'min_learning_rate')
+NOT_NEGATIVE_OF_SOME += ('cosine_start', 'cosine_epochs')
 
 
 def create(
@@ -170,6 +219,10 @@ def create(
   for key in (*NOT_NEGATIVE, *(key for key in NOT_NEGATIVE_OF_SOME if key in section)):
     if section[key] < 0:
       raise UserError(f'config.optimizer.{key}={section[key]} must not be negative')
+  if section.get('steps_per_epoch', 1) < 1:
+    raise UserError(
+      f'config.optimizer.steps_per_epoch={section.steps_per_epoch} must be at least 1'
+    )
   if section.warmup_steps > section.get('decay_start', math.inf):
     raise UserError(
       f'config.optimizer.warmup_steps={section.warmup_steps} must not exceed '

@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
+from hvae_tpu import buckets, data, models, optimizers, sharding
 from hvae_tpu import checkpoints as checkpoints_lib
-from hvae_tpu import data, models, sharding
+from hvae_tpu import train as train_lib
 from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.errors import UserError
 from hvae_tpu.state import TrainState
@@ -43,6 +44,24 @@ def platform(mesh: Mesh) -> str:
   return mesh.devices.flat[0].platform
 
 
+def train_step(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[Any, Any, train_lib.Step]:
+  """The model, its optimizer (an optax chain, less the learning rate) and the update of a config.
+
+  Raises:
+    UserError: settings that contradict each other.
+  """
+  model = models.create(config.model.to_dict(), platform(mesh))
+  tx, learning_rate = optimizers.create(config.optimizer, config.train.num_steps)
+  step = train_lib.make_train_step(
+    model,
+    tx,
+    learning_rate,
+    seed=config.seed,
+    **{k: config.train[k] for k in ('clock', 'ema_decay', 'drop_above', 'skip_advances_step')},
+  )
+  return model, tx, step
+
+
 def open_run(
   workdir: str | Path,
   checkpoint: str = 'latest',
@@ -60,17 +79,17 @@ def open_run(
   Raises:
     UserError: no such run or checkpoint, or a config of another model.
   """
-  if Path(checkpoint).is_dir():
+  if buckets.as_path(checkpoint).is_dir():
     workdir, checkpoint = checkpoint, 'latest'
-  workdir = Path(workdir)
+  workdir = buckets.as_path(workdir)
   stored = workdir_lib.stored_config(workdir)
   if stored is None:
     raise UserError(f'{workdir} has no {workdir_lib.CONFIG}: no run was started there')
   if config is None:
     config = workdir_lib.from_json(stored)
-    config.mesh.update(data=-1, fsdp=1)  # this machine need not be the one that trained
+    config.mesh.update(data=-1, fsdp=1, spatial=1)  # this machine need not be the one that trained
   check_model(workdir, stored, config)
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
   model = models.create(config.model.to_dict(), platform(mesh), differentiated=False)
   store = checkpoints_lib.Checkpoints(workdir, read_only=True)
   try:
@@ -203,7 +222,10 @@ def eval_batches(
   role: str,
   check: Callable[[], None] = lambda: None,
 ) -> Callable[..., Iterator[dict[str, jax.Array]]]:
-  """How evaluations read: `batches(role)`, as `evals` describes; `role` is the default one.
+  """How evaluations read: `batches(role, seq_len, batch_size, spread)`, as `evals` describes.
+
+  `role` is the default one; sizes that are 0 are those of the config. `batches` raises UserError
+  for sizes that do not fit when it is called, not when it is read.
 
   `check` is called before every batch, and may raise to end an evaluation.
 
@@ -213,23 +235,32 @@ def eval_batches(
   sharding.check_batch_size(config.evals.batch_size, mesh, 'evals.batch_size')
   dataset.size(view_of(config, role))
 
-  def batches(other: str | None = None) -> Iterator[dict[str, jax.Array]]:
+  def batches(
+    other: str | None = None, seq_len: int = 0, batch_size: int = 0, spread: bool = False
+  ) -> Iterator[dict[str, jax.Array]]:
+    if batch_size:
+      sharding.check_batch_size(batch_size, mesh, 'evals.open_loop.batch_size')
     source = data.eval_batches(
       dataset,
       view_of(config, other or role),
-      batch_size=config.evals.batch_size,
+      batch_size=batch_size or config.evals.batch_size,
       seed=config.seed,
       fields=config.data.fields,
-      seq_len=config.data.eval_seq_len,
+      seq_len=seq_len or config.data.eval_seq_len,
       transforms=config.data.eval_transforms,
+      spread=spread,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
-    for batch in put_batches(source, (*config.data.fields, 'mask'), mesh):
-      check()
-      yield batch
+    return _checked(put_batches(source, (*config.data.fields, 'mask'), mesh), check)
 
   return batches
+
+
+def _checked(batches: Iterator[dict], check: Callable[[], None]) -> Iterator[dict]:
+  for batch in batches:
+    check()
+    yield batch
 
 
 def chosen_batches(

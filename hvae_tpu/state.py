@@ -59,6 +59,20 @@ def create_state(
   return initialize(jax.random.key(seed), batch)
 
 
+def fresh_model_state(model: Any, batch: Any, abstract: dict[str, Any]) -> dict[str, Any]:
+  """The parts of a model's state that `abstract` names, as at step 0, where it says.
+
+  Args:
+    batch: shapes of a batch; the parts must not depend on its values.
+  """
+  if not abstract:
+    return {}
+  zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), batch)
+  named = lambda rng: {name: model.init(rng, zeros)[1][name] for name in abstract}
+  placements = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+  return jax.jit(named, out_shardings=placements)(jax.random.key(0))
+
+
 def _initializer(model: Any, tx: optax.GradientTransformation, ema: bool):
   def initialize(rng, batch):
     params, model_state = model.init(rng, batch)

@@ -45,6 +45,12 @@ def per_level(model: Any, setting: Setting, key: str) -> np.ndarray:
   return found
 
 
+def of_tuple(model: Any, setting: tuple, key: str) -> np.ndarray:
+  """`per_level` of a tuple: of one number or 'linear(a,b)' for all levels, or one for each."""
+  setting = tuple(setting)
+  return per_level(model, setting[0] if len(setting) == 1 else setting, key)
+
+
 def _ends(text: str, key: str) -> tuple[float, float]:
   match = _RAMP.fullmatch(text.replace(' ', ''))
   try:

@@ -109,15 +109,16 @@ def _average(average: Any, params: Any, decay: float | None) -> Any:
   return jax.tree.map(lambda a, p: a * decay + p * (1 - decay), average, params)
 
 
-def lower_step(step: Step, state: TrainState, batch: dict[str, Array]) -> Any:
-  """Lowers the step for where `state` and `batch` lie; the state is donated.
+def trace_step(step: Step, state: TrainState, batch: dict[str, Array]) -> Any:
+  """Traces the step, to be lowered for where `state` and `batch` lie; the state is donated.
 
   Both may be abstract (`ShapeDtypeStruct` with shardings), also on devices that are not there.
   """
   placements = jax.tree.map(lambda leaf: leaf.sharding, state)
   everywhere = sharding.replicated(jax.tree.leaves(placements)[0].mesh)
   jitted = jax.jit(step, donate_argnums=0, out_shardings=(placements, everywhere))
-  return jitted.lower(state, batch)
+  with jax.set_mesh(everywhere.mesh):  # layers look for its axes
+    return jitted.trace(state, batch)
 
 
 def due(done: int, every: int) -> bool:

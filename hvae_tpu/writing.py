@@ -10,13 +10,17 @@ import json
 import math
 import os
 import pathlib
+import tempfile
 import time
 from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
 
+from hvae_tpu import buckets
 from hvae_tpu.errors import UserError
+
+FPS = 10  # of films
 
 
 class Writer:
@@ -25,16 +29,17 @@ class Writer:
   The event file is written by a thread of its own, whose first work is to import CLU's writers:
   they import TensorFlow, which takes 3 to 30 s and so overlaps with building and compiling the
   model. No method waits for it but `flush` and `close`. An error of that thread is raised by the
-  next call. The JSON lines are written at once, so they are complete even after a kill.
+  next call. The JSON lines are written at once, so they are complete even after a kill; in a
+  bucket, everything is as of the last `publish`.
 
   Args:
-    directory: a local directory; made if it is missing.
+    directory: made if it is missing.
     active: False on every process but one of a pod: then nothing is imported and no method does
       anything.
     level_names: what the entries of a metric of shape [L] stand for, such as 'res16/group03'.
 
   Raises:
-    UserError: `directory` is not local, or cannot be written.
+    UserError: `directory` cannot be written.
   """
 
   def __init__(
@@ -48,8 +53,12 @@ class Writer:
     self._level_names = tuple(level_names)
     if not active:
       return
-    directory = os.fspath(directory)
-    self._lines = _open_lines(directory)
+    directory, taken = os.fspath(directory), set()
+    self._mirror = buckets.Mirror(directory) if buckets.is_remote(directory) else None
+    if self._mirror:
+      directory, taken = os.fspath(self._mirror.local), self._mirror.names()
+    self._directory = pathlib.Path(directory)
+    self._lines = _open_lines(directory, taken)
     self._thread = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix='writer')
     self._events = self._thread.submit(_open_events, directory)
     self._pending = deque([self._events])
@@ -96,12 +105,18 @@ class Writer:
   def write(self, step: int, prefix: str, results: Mapping[str, Any]) -> None:
     """Writes what an evaluation returns in one dict.
 
-    uint8 arrays of three or more axes are pictures; other arrays of two or more axes are values,
-    whose histogram TensorBoard shows; the rest are numbers.
+    uint8 arrays of three or four axes are pictures. Those of five are films [N, T, H, W, C]: they
+    become one animation side by side, which is also written to `prefix/name-step.gif`. Other arrays
+    of two or more axes are values, whose histogram TensorBoard shows; the rest are numbers.
     """
     if not self._active:
       return
     arrays = {name: np.asarray(value) for name, value in results.items()}
+    films = {k: v for k, v in arrays.items() if v.dtype == np.uint8 and v.ndim == 5}
+    arrays = {k: v for k, v in arrays.items() if k not in films}
+    for name, film in films.items():
+      self.gif(step, f'{prefix}/{name}', side_by_side(film), FPS)
+      save_gif(self._directory / prefix / f'{name}-{step}.gif', side_by_side(film))
     pictures = {k: v for k, v in arrays.items() if v.dtype == np.uint8 and v.ndim >= 3}
     values = {k: v for k, v in arrays.items() if v.ndim >= 2 and k not in pictures}
     numbers = {k: v for k, v in arrays.items() if v.ndim < 2}
@@ -136,6 +151,11 @@ class Writer:
     while self._pending:
       self._pending.popleft().result()
 
+  def publish(self) -> None:
+    """Has everything written so far copied to the bucket, if the directory lies in one."""
+    if self._active and self._mirror:
+      self._submit(lambda events: (events.flush(), self._mirror.publish()))
+
   def close(self) -> None:
     """Flushes and closes the files; calling it again does nothing."""
     if not self._active or self._lines.closed:
@@ -146,6 +166,8 @@ class Writer:
       self._raise_errors()
     finally:
       self._lines.close()
+      if self._mirror:
+        self._mirror.close()
 
   def _submit(self, work: Callable[[Any], None]) -> None:
     """Queues `work(CLU writer)` behind all earlier work, then raises what has failed so far."""
@@ -175,6 +197,20 @@ class Writer:
     return levels | sums
 
 
+def side_by_side(films: np.ndarray) -> np.ndarray:
+  """uint8 [N, T, H, W, C] -> the frames [T, H, N * W, C] of one film."""
+  num, length, height, width, channels = films.shape
+  return films.transpose(1, 2, 0, 3, 4).reshape(length, height, num * width, channels)
+
+
+def save_gif(path: str | os.PathLike, frames: np.ndarray, fps: float = FPS) -> None:
+  """Writes uint8 frames [T, H, W, C] as an animation, whole or not at all; makes folders."""
+  path = buckets.as_path(os.fspath(path))
+  frames = _checked(frames, str(path), ndims=(4,))
+  with replacing(path) as partial:
+    partial.write_bytes(encode_gif(frames, fps))
+
+
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """A file to write instead of `path`, which takes its place when the block ends well.
@@ -184,11 +220,15 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
   Raises:
     UserError: the place cannot be written.
   """
-  partial = path.with_name(f'.{path.name}.{os.getpid()}')
+  folder = pathlib.Path(tempfile.gettempdir()) if buckets.is_remote(path) else path.parent
+  partial = folder / f'.{path.name}.{os.getpid()}'
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     yield partial
-    os.replace(partial, path)
+    if buckets.is_remote(path):
+      path.write_bytes(partial.read_bytes())
+    else:
+      os.replace(partial, path)
   except OSError as error:
     raise UserError(f'{path} cannot be written ({error}); give another --workdir') from error
   finally:
@@ -201,7 +241,7 @@ def save_png(path: str | os.PathLike, picture: np.ndarray) -> None:
 
   The file appears under its name only when it is complete.
   """
-  path = pathlib.Path(path)
+  path = buckets.as_path(path)
   picture = np.asarray(picture)
   picture = _checked(picture[..., None] if picture.ndim == 2 else picture, str(path), ndims=(3,))
   with replacing(path) as partial:
@@ -246,18 +286,19 @@ def encode_gif(frames: np.ndarray, fps: float) -> bytes:
   return buffer.getvalue()
 
 
-def _open_lines(directory: str) -> TextIO:
-  """Opens `metrics-0001.jsonl` or the next free number in `directory`, flushed per line."""
-  if '://' in directory:
-    raise UserError(
-      f'metrics and pictures need a local directory, found {directory!r}; give --workdir a path '
-      'on a disk or a mounted bucket'
-    )
+def _open_lines(directory: str, taken: set[str]) -> TextIO:
+  """Opens `metrics-0001.jsonl`, or the next number that is free in `directory` and not `taken`.
+
+  Lines appear in the file as they are written.
+  """
   try:
     os.makedirs(directory, exist_ok=True)
     for number in itertools.count(1):
+      name = f'metrics-{number:04d}.jsonl'
+      if name in taken:
+        continue
       try:
-        return open(os.path.join(directory, f'metrics-{number:04d}.jsonl'), 'x', buffering=1)
+        return open(os.path.join(directory, name), 'x', buffering=1)
       except FileExistsError:
         continue
   except OSError as error:

@@ -8,20 +8,8 @@
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-
-# Prints the value of flag --$1 among the arguments $2..., the last one if it is repeated.
-flag() {
-  local name=$1 value=''
-  shift
-  while (($#)); do
-    case $1 in
-      "--$name="* | "-$name="*) value=${1#*=} ;;
-      "--$name" | "-$name") value=${2:-} ;;
-    esac
-    shift
-  done
-  echo "$value"
-}
+# shellcheck source=launch/flags.sh
+source "$(dirname "${BASH_SOURCE[0]}")/flags.sh"
 
 # Runs one mode of hvae_tpu.main with the other arguments and prints the time it took.
 stage() {
@@ -30,20 +18,6 @@ stage() {
   echo "== $mode"
   "$python" -m hvae_tpu.main "$@" --mode="$mode"
   echo "== $mode took $((SECONDS - start)) s"
-}
-
-# Prints the default of --workdir, runs/<config>-<argument>, for the value $1 of --config. A config
-# that cannot be read is left to hvae_tpu.main, which tells why.
-default_workdir() {
-  local path=${1%%:*} argument=${1#*:}
-  if [[ $1 != *:* ]]; then
-    argument=$("$python" -c '
-import inspect, runpy, sys
-get_config = runpy.run_path(sys.argv[1])["get_config"]
-print(next(iter(inspect.signature(get_config).parameters.values())).default)
-' "$path" 2>/dev/null) || argument=''
-  fi
-  echo "runs/$(basename "$path" .py)${argument:+-$argument}"
 }
 
 if [[ -n $(flag mode "$@") ]]; then

@@ -16,12 +16,20 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu': {'hvae_tpu.runs', 'hvae_tpu.state', 'hvae_tpu.checkpoints', 'hvae_tpu.models'}
   | {'hvae_tpu.evals'},
   'hvae_tpu.errors': set(),
-  'hvae_tpu.main': {'hvae_tpu.modes', 'hvae_tpu.commands', 'hvae_tpu.distributed'},
+  'hvae_tpu.main': {'hvae_tpu.modes', 'hvae_tpu.commands', 'hvae_tpu.distributed'}
+  | {'hvae_tpu.buckets'},
   'hvae_tpu.commands': set(),
   'hvae_tpu.distributed': set(),
   'hvae_tpu.modes': {'hvae_tpu'},
+  'hvae_tpu.plan': {'hvae_tpu.plan', 'hvae_tpu.runs', 'hvae_tpu.evals', 'hvae_tpu.models'}
+  | {'hvae_tpu.optimizers', 'hvae_tpu.sharding', 'hvae_tpu.state', 'hvae_tpu.train'}
+  | {'hvae_tpu.data', 'hvae_tpu.epochs'},
+  'hvae_tpu.table': {'hvae_tpu.commands', 'hvae_tpu.models', 'hvae_tpu.plan'},
   'hvae_tpu.inference': {'hvae_tpu.evals', 'hvae_tpu.runs', 'hvae_tpu.sharding', 'hvae_tpu.state'}
-  | {'hvae_tpu.interruption', 'hvae_tpu.importers.verdict'},
+  | {'hvae_tpu.interruption', 'hvae_tpu.importers.verdict', 'hvae_tpu.distributions'},
+  'hvae_tpu.explore': {'hvae_tpu.explore', 'hvae_tpu.distributions', 'hvae_tpu.sharding'},
+  'hvae_tpu.report': {'hvae_tpu.report', 'hvae_tpu.sharding', 'hvae_tpu.writing'},
+  'hvae_tpu.quality': {'hvae_tpu.quality', 'hvae_tpu.importers'},
   'hvae_tpu.div_stats': {'hvae_tpu.evals', 'hvae_tpu.inference', 'hvae_tpu.writing'},
   'hvae_tpu.latents': {'hvae_tpu.distributions'},
   'hvae_tpu.temperatures': set(),
@@ -33,23 +41,29 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   | {'hvae_tpu.sharding', 'hvae_tpu.state'},
   'hvae_tpu.state': {'hvae_tpu.sharding', 'hvae_tpu.optimizers'},
   'hvae_tpu.runs': {'hvae_tpu.checkpoints', 'hvae_tpu.data', 'hvae_tpu.models'}
-  | {'hvae_tpu.sharding', 'hvae_tpu.workdir', 'hvae_tpu.state'},
+  | {'hvae_tpu.sharding', 'hvae_tpu.workdir', 'hvae_tpu.state', 'hvae_tpu.optimizers'}
+  | {'hvae_tpu.train', 'hvae_tpu.buckets'},
   'hvae_tpu.initial_weights': {'hvae_tpu.checkpoints', 'hvae_tpu.state'},
   'hvae_tpu.interruption': set(),
   'hvae_tpu.progress': set(),
+  'hvae_tpu.epochs': set(),
   'hvae_tpu.profiling': set(),
   'hvae_tpu.workdir': set(),
   'hvae_tpu.optimizers': set(),
   'hvae_tpu.sharding': set(),
-  'hvae_tpu.checkpoints': {'hvae_tpu.sharding', 'hvae_tpu.checksums'},
+  'hvae_tpu.checkpoints': {'hvae_tpu.sharding', 'hvae_tpu.checksums', 'hvae_tpu.buckets'},
   'hvae_tpu.checksums': set(),
-  'hvae_tpu.data': {'hvae_tpu.data'},
-  'hvae_tpu.writing': set(),
+  'hvae_tpu.data': {'hvae_tpu.data', 'hvae_tpu.buckets'},
+  'hvae_tpu.bench.scaling': {'hvae_tpu'},
+  'hvae_tpu.buckets': set(),
+  'hvae_tpu.writing': {'hvae_tpu.buckets'},
   'hvae_tpu.distributions': set(),
   'hvae_tpu.layers': {'hvae_tpu.distributions'},
   'hvae_tpu.models': {'hvae_tpu.models', 'hvae_tpu.layers', 'hvae_tpu.distributions'},
   'hvae_tpu.evals': {'hvae_tpu.evals', 'hvae_tpu.distributions', 'hvae_tpu.state'}
   | {'hvae_tpu.sharding', 'hvae_tpu.temperatures', 'hvae_tpu.writing'},
+  'hvae_tpu.bench': {'hvae_tpu.bench', 'hvae_tpu.commands', 'hvae_tpu.models', 'hvae_tpu.train'}
+  | {'hvae_tpu.distributions', 'hvae_tpu.optimizers', 'hvae_tpu.sharding', 'hvae_tpu.state'},
   'hvae_tpu.nonfinite': {'hvae_tpu.checkpoints'},
   'hvae_tpu.bundles': {'hvae_tpu.data', 'hvae_tpu.nonfinite', 'hvae_tpu.runs', 'hvae_tpu.workdir'}
   | {'hvae_tpu.checkpoints', 'hvae_tpu.state', 'hvae_tpu.train'},

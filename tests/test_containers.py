@@ -278,3 +278,38 @@ def test_leaves_must_be_arrays():
     trees.flatten({'a': {'b': np.zeros(1)}, 'a.b': np.zeros(1)}, '.')
   with pytest.raises(UserError, match='a single ndarray'):
     trees.flatten(np.zeros(1), '.')
+
+
+def flags(**values: int) -> bytes:
+  """What a pickled `argparse.Namespace` is."""
+  z = torch_zip
+  items = b''.join(z.text(key) + z.number(value) for key, value in values.items())
+  made = z.name('argparse', 'Namespace') + z.EMPTY_TUPLE + z.NEW_OBJECT
+  return made + z.EMPTY_DICT + z.MARK + items + z.SET_ITEMS + z.BUILD
+
+
+def test_flags_become_a_plain_dict(tmp_path):
+  """A training program stores those of its command line beside the weights."""
+  pickled = torch_zip.ordered_dict({'args': flags(num_nf=1, seed=3), 'epoch': torch_zip.number(7)})
+  path = torch_zip.write(tmp_path / 'a.pt', torch_zip.archive(pickled, {}))
+  assert containers.read(path).tree == {'args': {'num_nf': 1, 'seed': 3}, 'epoch': 7}
+
+
+@pytest.mark.parametrize(
+  ('pickled', 'message'),
+  [
+    (
+      torch_zip.name('collections', 'OrderedDict') + torch_zip.EMPTY_TUPLE + torch_zip.NEW_OBJECT,
+      'makes an object that tensors do not need',
+    ),
+    (
+      torch_zip.name('argparse', 'Namespace') + torch_zip.EMPTY_TUPLE + torch_zip.REDUCE,
+      'calls what is not a function for tensors',
+    ),
+    (torch_zip.name('argparse', 'ArgumentParser'), 'asks for argparse.ArgumentParser'),
+  ],
+)
+def test_nothing_else_is_made_like_flags(pickled, message, tmp_path):
+  path = torch_zip.write(tmp_path / 'a.pt', torch_zip.archive(pickled, {}))
+  with pytest.raises(UserError, match=message):
+    containers.read(path)

@@ -123,7 +123,7 @@ def test_stored_results_of_other_weights_are_refused(weights, tmp_path):
   source = foreign.write(tmp_path / 'w.th', tensors)
   for verify, expected in (
     (golden.path, 'its weights are not the imported ones: 1 of .* the first is decoder.gain'),
-    (source, 'it has no input/image_uint8 or no output/eps'),
+    (source, 'it has no images (input/...) or no output/'),
   ):
     with pytest.raises(UserError, match=expected):
       conversion.import_run(

@@ -78,7 +78,7 @@ def test_two_devices_are_one(name):
     mesh = sharding.make_mesh(-1, 1, jax.devices()[:count])
     placed = sharding.put({k: np.asarray(v) for k, v in batch.items()}, mesh)
     state = create_state(model, tx, placed, mesh, ema=False, seed=0)
-    compiled = train.lower_step(step, state, placed).compile()
+    compiled = train.trace_step(step, state, placed).lower().compile()
     for _ in range(2):
       state, metrics = compiled(state, placed)
     states.append((sharding.to_host(state.params), sharding.to_host(state.model_state)))

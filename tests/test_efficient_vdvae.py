@@ -118,6 +118,22 @@ def test_smoothing_starts_at_unit_scale():
   assert float(slope(100.0)) <= 1 and float(slope(0.0)) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize('raw', [-200.0, -60.0, 0.0])
+def test_no_scale_is_so_small_that_gradients_are_lost(raw):
+  """Of the likelihood with means off the target, and of the KL on both sides."""
+  channels = np.zeros((1, 1, 1, 20), np.float32)
+  channels[..., [4, 5, 10, 11, 16, 17]] = raw  # the scales: by colour, behind two means
+  nll = lambda c: -MODEL.log_likelihood(c, jnp.array([0.3, -1.0, 1.0]).reshape(1, 1, 1, 3)).sum()
+  off = jnp.array([0.5, raw])  # mean and raw scale of one variate
+  kl = lambda p, q: MODEL.options.kl(MODEL.options.normal(p), MODEL.options.normal(q)).sum()
+  for found in (
+    jax.value_and_grad(nll)(jnp.asarray(channels)),
+    jax.value_and_grad(kl, (0, 1))(off, jnp.zeros(2)),
+    jax.value_and_grad(kl, (0, 1))(jnp.zeros(2), off),
+  ):
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+
+
 @pytest.mark.parametrize(
   ('schedule', 'step', 'expected'),
   [
@@ -172,7 +188,10 @@ def test_binary_pictures_are_modelled_without_their_padding():
   )
   metrics = model.pruned(params, {}, batch, RNG, None)
   np.testing.assert_allclose(metrics['nll'], 16 * np.log(2), rtol=1e-6)
-  assert (model.sample(params, {}, RNG, 2) == 128).all()
+  pictures = np.array(model.sample(params, {}, RNG, 2))
+  assert (pictures[:, 2:-2, 2:-2] == 128).all() and pictures.max(initial=0) == 128
+  pictures[:, 2:-2, 2:-2] = 0
+  assert not pictures.any()  # nothing is known of the padding, so it is black
 
 
 def test_five_bit_draws_stay_below_the_highest_level():

@@ -11,7 +11,7 @@ from skimage.metrics import structural_similarity
 
 from hvae_tpu import evals
 from hvae_tpu.errors import UserError
-from hvae_tpu.evals import bernoulli_baseline, elbo, histograms, pictures, pruned, ssim
+from hvae_tpu.evals import bernoulli_baseline, elbo, histograms, iwae, pictures, pruned, ssim
 
 RNG = jax.random.key(0)
 
@@ -94,6 +94,8 @@ def test_one_temperature_per_level():
 
 
 def test_a_row_has_no_more_pictures_than_a_batch():
+  with pytest.raises(UserError, match=r'0 images a row \(num\) are too few'):
+    pictures.check({'num': 0}, batch_size=8)
   with pytest.raises(UserError, match=r'9 images a row \(num\) are more than .*batch_size=8'):
     pictures.check({'num': 9}, batch_size=8)
 
@@ -185,6 +187,70 @@ def test_pruned_keeps_the_most_informative_per_position():
   assert found['kl'] == pytest.approx(2 * (2 + 6)) and found['num_examples'] == 2
   with pytest.raises(UserError, match='config.evals.pruned.share=0 must lie between 0 and 1'):
     pruned.make(Prunable(), read, share=0)
+
+
+class Weighted:
+  """Log-weights are the logs of 1, 2, 3, ... in turn by the key's last number, plus the pixel."""
+
+  num_dims = 4
+
+  def log_weights(self, params, state, batch, rng):
+    x = batch['image'][:, 0, 0, 0].astype(jnp.float32)
+    x = jnp.where(x == 255, jnp.nan, x)
+    return x - jnp.log(1 + jax.random.key_data(rng)[-1] % 3)
+
+
+@pytest.mark.parametrize('chunk', [1, 4])
+def test_importance_weights(chunk):
+  """Against the sums of the weights themselves; the last picture is padding."""
+  read = batches([1, 3], [2, 255], masks=[[True, True], [True, False]])
+  found = iwae.make(Weighted(), read, num_samples=8, chunk=chunk)({}, {}, 0, RNG)
+  nll, elbos, effective = [], [], []
+  for i, column in enumerate([[1, 3], [2]]):
+    key = jax.random.fold_in(RNG, i)
+    keys = [
+      k for n in range(8 // chunk) for k in jax.random.split(jax.random.fold_in(key, n), chunk)
+    ]
+    offsets = np.array([-np.log(1 + int(jax.random.key_data(k)[-1]) % 3) for k in keys])
+    for x in column:
+      weights = np.exp(x + offsets)
+      nll.append(-np.log(weights.mean()))
+      elbos.append(-(x + offsets).mean())
+      effective.append(weights.sum() ** 2 / (weights**2).sum())
+  assert found['num_examples'] == 3
+  assert found['nll'] == pytest.approx(np.mean(nll), rel=1e-5)
+  assert found['bpd'] == pytest.approx(np.mean(nll) / (4 * np.log(2)), rel=1e-5)
+  assert (
+    found['neg_elbo'] == pytest.approx(np.mean(elbos), rel=1e-5)
+    and found['nll'] < found['neg_elbo']
+  )
+  assert found['effective_samples'] == pytest.approx(np.mean(effective), rel=1e-5)
+  assert found['nll_standard_error'] == pytest.approx(np.std(nll) / 3**0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize(('num', 'chunk'), [(0, 1), (10, 4), (4, 0)])
+def test_importance_samples_come_in_chunks(num, chunk):
+  with pytest.raises(UserError, match=f'config.evals.iwae.num_samples={num} must be a positive'):
+    iwae.make(Weighted(), batches([1]), num_samples=num, chunk=chunk)
+
+
+def test_samples_after_a_refresh():
+  """The shade of a sample is the state, which the refresh has set."""
+
+  class Refreshed(Reporter):
+    def refresh(self, params, state, rng, temperature, iterations, num):
+      return jnp.float32(10 * iterations + num)
+
+    def sample(self, params, state, rng, num, temperature):
+      return jnp.full((num, 2, 2, 1), state.astype(jnp.uint8))
+
+  options = dict(num=1, temperatures=(1.0,), num_partial=1)
+  shade = lambda **more: pictures.make(Refreshed(), batches([1]), **options, **more)(
+    {}, jnp.float32(7), 0, RNG
+  )['samples'].max()
+  assert shade() == 7 and shade(refresh_iterations=3, refresh_num=4) == 34
+  with pytest.raises(UserError, match='refresh_iterations=3 needs refresh'):
+    pictures.make(Reporter(), batches([1]), refresh_iterations=3)
 
 
 def test_histograms_take_evenly_from_many_values(monkeypatch):

@@ -5,19 +5,27 @@ import jax
 import numpy as np
 import pytest
 
+from configs.systems.nvae import MGP123
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import (
+  cwvae_jax,
+  cwvae_tf,
   efficient_morl,
   efficient_vdvae_jax,
   efficient_vdvae_torch,
+  nvae_official,
+  nvae_seed,
   openai_vdvae,
   tables,
   vdvae_jax,
 )
 from hvae_tpu.importers.containers import Container
+from hvae_tpu.importers.trees import Contents
+from hvae_tpu.models.cwvae import CWVAE
 from hvae_tpu.models.efficient_morl import EfficientMORL
 from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
+from hvae_tpu.models.nvae import NVAE
 from hvae_tpu.models.vdvae import VDVAE
 
 # Runs of several blocks, widths that grow, resolutions with and without a learned map.
@@ -45,11 +53,37 @@ EFFICIENT = EfficientVDVAE(
   zdim=3,
   num_mixtures=2,
 )
+# Levels with an embedding of several layers.
+CLOCKWORK = CWVAE(
+  filters=1,
+  cell_stoch_size=3,
+  cell_deter_size=5,
+  cell_embed_size=4,
+  enc_dense_layers=2,
+  enc_dense_embed_size=7,
+)
+# Several scales, groups, cells and flows.
+NVAE_FIELDS = dict(
+  image_size=16,
+  num_channels_enc=4,
+  num_channels_dec=4,
+  num_latent_scales=2,
+  num_groups_per_scale=3,
+  group_divider=2,
+  min_groups_per_scale=2,
+  num_cells_enc=2,
+  num_flows=1,
+  zdim=3,
+  num_mixtures=2,
+)
 FORMATS = {
+  'cwvae_jax': (cwvae_jax, CLOCKWORK),
   'openai_vdvae': (openai_vdvae, MODEL),
   'vdvae_jax': (vdvae_jax, MODEL),
   'efficient_vdvae_jax': (efficient_vdvae_jax, EFFICIENT),
   'efficient_vdvae_torch': (efficient_vdvae_torch, EFFICIENT),
+  'nvae': (nvae_official, NVAE(**NVAE_FIELDS)),
+  'nvae_seed': (nvae_seed, NVAE(**{**MGP123, **NVAE_FIELDS})),
   'efficient_morl': (efficient_morl, EfficientMORL(image_size=16, zdim=6)),
   'efficient_morl-single_gru': (
     efficient_morl,
@@ -63,7 +97,7 @@ FORMATS = {
 def case(request):
   """A model, and its table in one format."""
   form, model = FORMATS[request.param]
-  return model, form.entries(model)
+  return model, form.field_tables(model, form.example(model, Contents({}, {}, {})))['params']
 
 
 @pytest.fixture(scope='module')
@@ -86,8 +120,10 @@ def test_source_to_ours_and_back(table, tensors):
 
 def test_ours_to_source_and_back(case):
   model, table = case
-  image = np.zeros((1, 16, 16, 3), np.uint8)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), {'image': image})[0]
+  batch = {'image': np.zeros((1, 16, 16, 3), np.uint8)}
+  if isinstance(model, CWVAE):
+    batch = {'video': np.zeros((1, 2, 64, 64, 1), np.uint8)}
+  shapes = jax.eval_shape(model.init, jax.random.key(0), batch)[0]
   rng = np.random.RandomState(0)
   params = jax.tree.map(lambda s: rng.standard_normal(s.shape).astype(np.float32), shapes)
   back = tables.import_params(table, tables.export_params(table, params))
@@ -95,18 +131,65 @@ def test_ours_to_source_and_back(case):
 
 
 def test_blocks_keep_their_order(case):
-  """Blocks of a run are stacked in order of execution, and runs follow each other."""
+  """Blocks of a run are stacked in order of execution, and runs follow each other; so do gates."""
   model, table = case
   if isinstance(model, EfficientMORL | SlotAttention):
     pytest.skip('its layers share their weights')
   marked = {e.key: np.full(e.shape, i, np.float32) for i, e in enumerate(table)}
   params = tables.import_params(table, marked)
+  if isinstance(model, CWVAE):
+    gates = [params[f'cells_{i}']['gru']['input_bias'][:, 0] for i in range(model.levels)]
+    assert np.diff(np.concatenate(gates)).min() > 0
+    return
+  if isinstance(model, NVAE):
+    side, runs, part = params['top_down'], model.top_down_runs, 'dec_sampler'
+    # The first group, of its own kind, has no such part.
+    assert len(model.level_names) == 1 + sum(run.count for run in runs)
+    numbers = [number for run in runs for number in side[run.name][part]['bias'][:, 0]]
+    assert numbers == sorted(numbers)
+    # What a group sees of the encoder comes in the reverse order.
+    numbers = [n for run in runs for n in side[run.name]['enc_combiner']['bias'][:, 0]]
+    assert numbers == sorted(numbers)
+    return
   if isinstance(model, VDVAE):
     side, runs, part = params['decoder'], model.decoder_runs, 'z_proj'
   else:
     side, runs, part = params['top_down'], model.down_runs, 'z_projection'
   numbers = [number for run in runs for number in side[run.name][part]['bias'][:, 0]]
   assert numbers == sorted(numbers) and len(set(numbers)) == len(model.level_names)
+
+
+@pytest.mark.parametrize('name', ['nvae', 'nvae_seed'])
+def test_statistics_are_told_from_weights(name):
+  """A whole published file: what follows from other arrays is set aside and counted."""
+  form, model = FORMATS[name]
+  wanted = form.field_tables(model, form.example(model, Contents({}, {}, {})))
+  rng = np.random.RandomState(0)
+  arrays = {
+    e.key: rng.standard_normal(e.shape).astype(np.float32)
+    for entries in wanted.values()
+    for e in entries
+  }
+  extra = {'stem.num_batches_tracked': np.ones(3), 'dec_tower.1.weight_normalized': np.ones(2)}
+  tree = {'epoch': 7, 'state_dict': {**arrays, **extra}, 'optimizer': {'state': np.ones(2)}}
+  found = form.contents(Container('file', tree, {}, ''))
+  for field, entries in wanted.items():
+    assert set(found.fields[field]) == {e.key for e in entries}
+    tree = tables.import_params(entries, found.fields[field])
+    back = tables.export_params(entries, tree)
+    assert all((back[key] == arrays[key]).all() for key in back)
+  assert found.aside['num_batches_tracked'] == found.aside['weight_normalized'] == 1
+
+
+def test_flags_of_a_file_are_compared_with_the_config():
+  model = FORMATS['nvae'][1]
+  sound = Contents({}, {}, {'flags': {'num_nf': 1, 'num_latent_per_group': 3, 'seed': 1}})
+  assert nvae_official.example(model, sound)['image'].shape == (1, 16, 16, 3)
+  wrong = Contents({}, {}, {'flags': {'num_nf': 2, 'num_x_bits': 5}})
+  with pytest.raises(UserError) as caught:
+    nvae_official.example(model, wrong)
+  assert 'config.model.num_flows=1 (--num_nf was 2)' in str(caught.value)
+  assert 'config.model.num_bits=8 (--num_x_bits was 5)' in str(caught.value)
 
 
 def test_convolutions_are_transposed():
@@ -159,8 +242,8 @@ def test_disagreements_are_named(table, tensors):
   assert message.startswith('weights.npz and config.model differ: ')
   assert f'1 missing: {first.key} {first.shape}' in message
   assert '1 not expected: surplus (2, 3)' in message
-  wrong = f'2 of another kind: {second.key} is float32 (7,), expected float32 {second.shape}'
-  assert wrong in message
+  text = f'2 of another kind: {second.key} is float32 (7,), expected float32 {second.shape}'
+  assert text in message
   assert f'{third.key} is float64 {third.shape}' in message
 
 
@@ -199,3 +282,29 @@ def test_a_table_must_cover_the_parameters_exactly():
   ):
     with pytest.raises(ValueError):
       tables.complete(wrong, params)
+
+
+def test_gates_of_keras_are_put_in_our_order():
+  """Blocks z, r, n; the two biases of a gate are one, but for that of the new state."""
+  size = 2
+  leaves = {
+    'kernel': np.arange(3 * 3 * size, dtype=np.float32).reshape(3, 3 * size),
+    'recurrent_kernel': np.arange(3 * size * size, dtype=np.float32).reshape(size, 3 * size),
+    'bias': np.arange(2 * 3 * size, dtype=np.float32).reshape(2, 3 * size),
+  }
+  dense = {f'x/dense_{i}/kernel': np.zeros((1, 1)) for i in range(1, 9)}
+  dense |= {f'x/dense_{i}/bias': np.full(1, i) for i in range(1, 9)}
+  dense |= {'x/dense/kernel': np.zeros((1, 1)), 'x/dense/bias': np.zeros(1)}
+  gru = {f'scan/while/cell_0/gru_cell/{k}': v for k, v in leaves.items()}
+  found = cwvae_tf.convert({**gru, **dense})
+  name = 'model/RSSMCell_0/RSSMPrior_0/GRUCell_0'
+  np.testing.assert_array_equal(found[f'{name}/ir/bias'], [2 + 8, 3 + 9])
+  np.testing.assert_array_equal(found[f'{name}/in/bias'], [4, 5])
+  np.testing.assert_array_equal(found[f'{name}/hn/bias'], [10, 11])
+  np.testing.assert_array_equal(found[f'{name}/iz/kernel'], leaves['kernel'][:, :2])
+  assert found['decoder/Dense_0/bias'] == 8
+  assert found['model/RSSMCell_0/RSSMPosterior_0/Dense_0/bias'] == 4
+  with pytest.raises(UserError, match='1 GRU cells need at least 9 dense layers, found 1'):
+    cwvae_tf.convert({**gru, 'x/dense/kernel': np.zeros((1, 1))})
+  with pytest.raises(UserError, match='x/batch_norm/gamma is no variable of a Clockwork VAE'):
+    cwvae_tf.convert({'x/batch_norm/gamma': np.zeros(1)})

@@ -71,7 +71,7 @@ def test_life_of_a_run(command, workdir):
 
   code, out, err = command(*TINY, where, '--mode=sample')
   assert code == 0, err
-  assert (workdir / 'sample' / 'samples-4.png').exists()
+  assert (workdir / 'sample' / 'samples-4-ema.png').exists()
 
   model, params, state, config = hvae_tpu.load(workdir)
   assert config.model.dec_blocks == '1x1,32m1'

@@ -122,13 +122,13 @@ def test_decoded_latents_are_the_reconstructions_bit_for_bit(used, folder, row):
 def test_stored_latents_are_those_of_the_model(used):
   """With the key of the first batch, computed apart from the modes."""
   stored = latents.open_latents(used.workdir / 'encode' / 'test-1-ema')
-  assert len(stored) == 10 and stored[3].dataset == 'demo_mnist'
+  assert len(stored) == 10 and stored[3].source == 'demo_mnist/all'
   model, params, state, config = hvae_tpu.load(used.workdir)
   dataset = data.open_dataset('demo_mnist')
   batch = next(data.eval_batches(dataset, 'test', batch_size=128, transforms=('binarize',)))
   rng = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))[0]
   groups = jax.jit(model.encode)(params, state, {'image': batch['image']}, rng)
-  for mine, theirs in zip(stored.read(range(10))[1], groups, strict=True):
+  for mine, theirs in zip(stored.read(range(10)).latents, groups, strict=True):
     for part, expected in zip(mine, theirs, strict=True):
       np.testing.assert_allclose(part, expected[:10], rtol=1e-4, atol=1e-5)
   pruned = latents.open_latents(used.workdir / 'encode' / 'test-1-ema-q0.5')
@@ -154,21 +154,39 @@ def test_groups_that_are_not_kept_are_drawn_again(used):
 
 def test_sample_takes_ramps_and_a_temperature_of_the_output(used):
   settings = dict(temperatures=(1.0, 'linear(0.7,0.9)', (1.0, 0.5, 0.1)), num=2, num_partial=1)
-  path = used.workdir / 'sample' / 'samples-1.png'
+  path = used.workdir / 'sample' / 'samples-1-ema.png'
   assert call(used.config, used.workdir, 'sample', output_temperature=1e-4, **settings) == 0
   pictures = np.asarray(Image.open(path))
   assert pictures.shape == (3 * 32, 2 * 32)
   assert np.isin(pictures, (0, 255)).mean() > 0.95  # probabilities are all but 0 or 1
 
 
+def test_rows_need_not_divide_by_the_devices(used):
+  """Three of eight pictures, drawn on eight devices, are the first three."""
+  rows = {}
+  for num in (8, 3):
+    assert call(used.config, used.workdir, 'sample', num=num, temperatures=(0.9,)) == 0
+    grid = np.asarray(Image.open(used.workdir / 'sample' / 'partial-1-ema.png'))
+    assert grid.shape == ((1 + 6 + 1) * 32, num * 32)
+    rows[num] = grid
+  np.testing.assert_array_equal(rows[3], rows[8][:, : 3 * 32])
+
+
 ONE_SYSTEM = pytest.mark.parametrize('used', ['vdvae'], indirect=True)  # mistakes are the same
 REFUSED = {
   ('reconstruct', 'quantiles', (0.0,)): 'config.reconstruct.quantiles has 0.0, which must lie',
+  ('reconstruct', 'quantiles', (1.5,)): 'config.reconstruct.quantiles has 1.5, which must lie',
+  ('reconstruct', 'quantiles', ('a',)): "config.reconstruct.quantiles has 'a', which must be a num",
+  ('reconstruct', 'quantiles', (True,)): 'config.reconstruct.quantiles has True, which must be a n',
+  ('reconstruct', 'quantiles', (1.0, 1.0)): 'config.reconstruct.quantiles has 1 more than once',
   ('reconstruct', 'quantiles', ()): 'config.reconstruct.quantiles=() must not be empty',
+  ('reconstruct', 'columns', 0): 'config.reconstruct.columns=0 must be at least 1',
+  ('reconstruct', 'num_pictures', -1): 'config.reconstruct.num_pictures=-1 must be at least 0',
   ('encode', 'quantile', 1.5): 'config.encode.quantile has 1.5, which must lie between 0 and 1',
   ('encode', 'num', -1): 'config.encode.num=-1 must not be negative',
-  ('encode', 'formats', ('csv',)): "config.encode.formats=('csv',) must be some of array_record",
   ('encode', 'split', 'odd'): "has no view 'odd'",
+  ('decode', 'columns', 0): 'config.decode.columns=0 must be at least 1',
+  ('decode', 'num', -1): 'config.decode.num=-1 must be at least 0',
   ('decode', 'keep', 4): 'config.decode.keep=4 must lie between 0 and 3',
   ('decode', 'temperature', (1.0, 0.5)): 'config.decode.temperature has 2 numbers; the model has 3',
   ('decode', 'latents', 'nowhere'): 'nowhere has no readable latents.json',
@@ -185,6 +203,46 @@ def test_refused(used, case):
   mode, key, value = case
   with pytest.raises(UserError, match=re.escape(REFUSED[case])):
     call(used.config, used.workdir, mode, **{key: value})
+
+
+@ONE_SYSTEM
+def test_formats_are_checked_before_the_run_is_opened(used, tmp_path):
+  with pytest.raises(UserError, match=r"encode.formats=\('csv',\) must be some of array_record"):
+    call(used.config, tmp_path / 'nothing', 'encode', formats=('csv',))
+
+
+@ONE_SYSTEM
+def test_latents_that_do_not_divide_by_the_devices_are_refused(used):
+  path = used.workdir / 'encode' / 'test-1-ema'
+  card = path / 'latents.json'
+  text = card.read_text()
+  card.write_text(text.replace('"batch_size": 128', '"batch_size": 12'))
+  try:
+    text_of_error = 'test-1-ema were encoded in batches of 12, which must divide by the 8 devices'
+    with pytest.raises(UserError, match=text_of_error):
+      call(used.config, used.workdir, 'decode', latents=str(path))
+  finally:
+    card.write_text(text)
+
+
+@ONE_SYSTEM
+def test_a_signal_stops_sampling_between_rows(used, monkeypatch, capsys):
+  drawn = []
+  shown = inference.shown
+
+  def signalled(rows, total, what):
+    for row in shown(rows, total, what):
+      drawn.append(row)
+      if len(drawn) == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+      yield row
+
+  monkeypatch.setattr(inference, 'shown', signalled)
+  before = {path: path.stat().st_mtime_ns for path in (used.workdir / 'sample').glob('*')}
+  assert call(used.config, used.workdir, 'sample', temperatures=(1.0, 0.9, 0.8)) == 0
+  assert len(drawn) == 2 and 'stopped; nothing was written' in capsys.readouterr().out
+  after = {path: path.stat().st_mtime_ns for path in (used.workdir / 'sample').glob('*')}
+  assert after == before
 
 
 @ONE_SYSTEM
@@ -234,3 +292,17 @@ def test_a_signal_stops_between_batches(capsys):
 
   assert inference.interruptible(body) == 0
   assert 'stopped; nothing was written' in capsys.readouterr().out
+
+
+def test_a_signal_stops_an_evaluation(used, monkeypatch, capsys):
+  def told(batches, total):
+    assert total == 2
+    os.kill(os.getpid(), signal.SIGTERM)
+    yield from batches
+
+  monkeypatch.setattr(inference, 'shown', told)
+  config = used.config.copy_and_resolve_references()
+  config.eval.names, config.evals.weights = ('iwae',), 'raw'
+  assert MODES['eval'].run(config, used.workdir, 'latest') == 0
+  assert 'stopped; nothing was written' in capsys.readouterr().out
+  assert not (used.workdir / 'eval' / 'test-1-raw.json').exists()

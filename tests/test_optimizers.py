@@ -84,7 +84,10 @@ def test_decay_spares_what_is_excluded_by_name(name):
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    ({'name': 'sgd'}, "config.optimizer.name='sgd' must be one of adam, adamw, adamax, radam"),
+    (
+      {'name': 'sgd'},
+      "config.optimizer.name='sgd' must be one of adam, adamw, adamax, adamax_l2, radam",
+    ),
     ({'schedule': 'step'}, "config.optimizer.schedule='step' must be one of constant, cosine"),
     ({'weight_decay': -1.0}, 'config.optimizer.weight_decay=-1.0 must not be negative'),
     ({'decay_steps': -1}, 'config.optimizer.decay_steps=-1 must not be negative'),

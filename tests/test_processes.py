@@ -4,14 +4,15 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from launch import processes
+from tests.processes import Job
+
 FLAGS = (
   '--config=configs/demo_mnist.py:vdvae,debug',
   '--config.model.enc_blocks=32d32,1x1',
@@ -25,55 +26,16 @@ FLAGS = (
 )
 
 
-def free_port() -> int:
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    return probe.getsockname()[1]
+def training(folder: pathlib.Path, data_root, num: int, *flags: str) -> Job:
+  """One training on `num` processes, eight devices in all."""
+  command = ('-m', 'hvae_tpu.main', *FLAGS, *flags, f'--workdir={folder / "run"}')
+  return Job(folder, data_root, num, 8, *command)
 
 
-class Job:
-  """One training on `num` processes, eight devices in all; output in files beside the run."""
-
-  def __init__(self, folder: pathlib.Path, data_root, num: int, *flags: str):
-    self.folder, port = folder, free_port()
-    folder.mkdir(exist_ok=True)
-    env = os.environ | {
-      'JAX_PLATFORMS': 'cpu',
-      'JAX_NUM_CPU_DEVICES': str(8 // num),
-      'HVAE_DATA': str(data_root),
-    }
-    self.processes, self.logs = [], []
-    for i in range(num):
-      several = (f'--coordinator=127.0.0.1:{port}', f'--num_processes={num}', f'--process_id={i}')
-      command = [
-        sys.executable,
-        '-m',
-        'hvae_tpu.main',
-        *FLAGS,
-        *flags,
-        f'--workdir={folder / "run"}',
-      ]
-      self.logs.append(folder / f'{num}-{i}.txt')
-      with self.logs[-1].open('w') as log:
-        self.processes.append(
-          subprocess.Popen(
-            [*command, f'--workdir={folder / "run"}', *(several if num > 1 else ())],
-            cwd=ROOT,
-            env=env,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-          )
-        )
-
-  def wait(self) -> list[int]:
-    try:
-      return [process.wait(240) for process in self.processes]
-    finally:
-      for process in self.processes:
-        process.kill()
-
-  def text(self) -> str:
-    return '\n'.join(log.read_text() for log in self.logs)
+def wait_for(log: pathlib.Path, text: str) -> None:
+  deadline = time.monotonic() + 200
+  while text not in log.read_text() and time.monotonic() < deadline:
+    time.sleep(0.1)
 
 
 def values(folder: pathlib.Path, name: str) -> dict[int, float]:
@@ -95,7 +57,7 @@ def runs(data_root, tmp_path_factory):
     folders[name] = tmp_path_factory.mktemp('processes')
     for i, num in enumerate(counts):
       steps = 6 // len(counts) * (i + 1)
-      job = Job(folders[name], data_root, num, f'--config.train.num_steps={steps}')
+      job = training(folders[name], data_root, num, f'--config.train.num_steps={steps}')
       assert job.wait() == [0] * num, job.text()
   return folders
 
@@ -115,12 +77,65 @@ def test_one_process_writes(runs):
 
 
 def test_terminating_one_saves_the_same_step_on_both(data_root, tmp_path):
-  job = Job(tmp_path, data_root, 2, '--config.train.num_steps=1000000')
-  deadline = time.monotonic() + 200
-  while 'step 4/' not in job.logs[0].read_text() and time.monotonic() < deadline:
-    time.sleep(0.1)
+  job = training(tmp_path, data_root, 2, '--config.train.num_steps=1000000')
+  wait_for(job.logs[0], 'step 4/')
   job.processes[1].send_signal(signal.SIGTERM)
   assert job.wait() == [0, 0], job.text()
   saved = [line for line in job.logs[0].read_text().splitlines() if line.startswith('saved step')]
   steps = {int(p.name) for p in (tmp_path / 'run' / 'checkpoints').iterdir() if p.name.isdigit()}
   assert len(saved) == 1 and f'saved step {max(steps)} ' in saved[0]
+
+
+def test_eval_mode_counts_on_two_as_on_one(runs, data_root):
+  folder = runs['two, one']
+  stored = folder / 'run' / 'eval' / 'test-6-ema.json'
+  found = {}
+  for num in (1, 2):
+    job = training(folder, data_root, num, '--mode=eval')
+    assert job.wait() == [0] * num, job.text()
+    found[num] = json.loads(stored.read_text())['results']
+    stored.unlink()
+  assert 'stored in' not in job.logs[1].read_text() and 'examples' not in job.logs[1].read_text()
+  assert found[1]['elbo/num_examples'] == found[2]['elbo/num_examples'] == 250
+  assert found[2].keys() == found[1].keys()
+  for name, value in found[1].items():
+    assert found[2][name] == pytest.approx(value, rel=1e-6), name
+
+
+@pytest.mark.parametrize('victim', [0, 1])
+def test_the_others_end_when_one_is_killed(victim, data_root, tmp_path):
+  flags = [*FLAGS, '--config.train.num_steps=1000000', '--config.train.heartbeat_seconds=20']
+  command = [sys.executable, 'launch/processes.py', '--num=2', '--devices=4', f'--logs={tmp_path}']
+  with subprocess.Popen(
+    [*command, '--', *flags, f'--workdir={tmp_path / "run"}'],
+    cwd=processes.ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  ) as launcher:
+    number = f'process {victim} has the number '
+    line = next(line for line in launcher.stdout if line.startswith(number))
+    wait_for(tmp_path / '2-0.txt', 'step 4/')
+    os.kill(int(line.removeprefix(number).split()[0]), signal.SIGKILL)
+    began = time.monotonic()
+    text = launcher.stdout.read()
+    assert launcher.wait(100) == 128 + signal.SIGKILL, text
+  assert time.monotonic() - began < 60
+  assert f'process {victim} ended first, with signal SIGKILL' in text
+  saved = processes.last_saved(tmp_path / 'run')
+  assert int(saved) >= 3 and f'last saved step: {saved}\n' in text
+  assert 'to resume: ' in text and f'--workdir={tmp_path / "run"}' in text
+  codes = text.rstrip().rpartition('exit codes: ')[2].split(', ')
+  assert int(codes[victim]) == -signal.SIGKILL and int(codes[1 - victim]) not in (0, -9)
+
+
+def test_nobody_waits_for_one_that_fails_alone(data_root, tmp_path):
+  """Only process 0 writes, so only it fails where the disk does not let it."""
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run' / 'train').write_text('a file where a folder must be')
+  began = time.monotonic()
+  job = training(tmp_path, data_root, 2, '--config.train.heartbeat_seconds=20')
+  codes = job.wait()
+  assert codes[0] == 2 and codes[1] not in (0, -9), job.text()
+  assert 'cannot write metrics' in job.logs[0].read_text()
+  assert time.monotonic() - began < 200

@@ -3,6 +3,7 @@
 One chain of starts serves all tests: each goes on where the one before was stopped.
 """
 
+import functools
 import os
 import pathlib
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from hvae_tpu import sharding
 from hvae_tpu.checkpoints import Checkpoints
+from tests import moving_squares
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FLAGS = (
@@ -29,6 +31,16 @@ FLAGS = (
 )
 
 
+VIDEO_FLAGS = (
+  '--config=configs/demo_moving_mnist.py:cwvae,debug',
+  '--config.train.num_steps=12',
+  '--config.train.save_every=4',
+  '--config.train.log_every=1',
+  '--config.evals.elbo.every=0',
+  '--config.evals.open_loop.every=4',
+)
+
+
 class Start(NamedTuple):
   code: int
   text: str
@@ -36,28 +48,38 @@ class Start(NamedTuple):
   steps: list[int]
 
 
+def start_of(
+  run: tuple[str, ...],
+  data_root: pathlib.Path,
+  folder: pathlib.Path,
+  name: str,
+  signum: int = 0,
+  at: int = 0,
+) -> Start:
+  """A process that trains in `folder`/`name`, and receives a signal at a step."""
+  process = subprocess.run(
+    [sys.executable, '-m', 'tests.signalled', str(signum), str(at), *run]
+    + [f'--workdir={folder / name}'],
+    cwd=ROOT,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu', 'HVAE_DATA': str(data_root)},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    timeout=240,
+  )
+  store = Checkpoints(folder / name, read_only=True)
+  steps = store.steps
+  store.close()
+  _, found, misses = process.stdout.rpartition('cache misses: ')
+  return Start(process.returncode, process.stdout, int(misses) if found else None, steps)
+
+
 @pytest.fixture(scope='module')
 def chain(data_root, tmp_path_factory):
   """name -> Start; and the work directories `whole` and `pieces`."""
   folder = tmp_path_factory.mktemp('runs')
 
-  def start(name: str, signum: int = 0, at: int = 0) -> Start:
-    command = [sys.executable, '-m', 'tests.signalled', str(signum), str(at), *FLAGS]
-    process = subprocess.run(
-      [*command, f'--workdir={folder / name}'],
-      cwd=ROOT,
-      env=os.environ | {'JAX_PLATFORMS': 'cpu', 'HVAE_DATA': str(data_root)},
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-      timeout=240,
-    )
-    store = Checkpoints(folder / name, read_only=True)
-    steps = store.steps
-    store.close()
-    _, found, misses = process.stdout.rpartition('cache misses: ')
-    return Start(process.returncode, process.stdout, int(misses) if found else None, steps)
-
+  start = functools.partial(start_of, FLAGS, data_root, folder)
   starts = {
     'whole': start('whole'),
     'interrupted': start('pieces', signal.SIGINT, 7),
@@ -91,19 +113,38 @@ def test_stopped_runs_end_as_one_in_one_piece(chain):
   starts, folder = chain
   assert starts['whole'].code == starts['finished'].code == 0, starts['finished'].text
   assert starts['whole'].steps[-1] == starts['finished'].steps[-1] == 40
+  for field in ('params', 'ema_params'):
+    same_arrays(folder, 40, field)
+
+
+def same_arrays(folder: pathlib.Path, step: int, field: str) -> None:
+  """The runs `whole` and `pieces` have the same arrays at this step."""
   mesh, found = sharding.make_mesh(8, 1), []
   for name in ('whole', 'pieces'):
     store = Checkpoints(folder / name, read_only=True)
-    fields = ('params', 'ema_params')
-    found.append({field: store.restore_named(40, field, mesh) for field in fields})
+    found.append(store.restore_named(step, field, mesh))
     store.close()
-  for field, arrays in found[0].items():
-    assert arrays and set(arrays) == set(found[1][field])
-    for name, array in arrays.items():
-      np.testing.assert_array_equal(found[1][field][name], array, err_msg=f'{field}/{name}')
+  assert found[0] and set(found[0]) == set(found[1])
+  for name, array in found[0].items():
+    np.testing.assert_array_equal(found[1][name], array, err_msg=f'{field}/{name}')
 
 
 def test_second_starts_compile_nothing(chain):
   starts = chain[0]
   assert starts['interrupted'].misses == 0  # the same start as `whole`
   assert starts['finished'].misses == 0  # resumed, as `terminated` was
+
+
+def test_a_killed_run_of_videos_ends_as_one_in_one_piece(tmp_path):
+  """Weights, and the films that were predicted during training."""
+  moving_squares.write(tmp_path)
+  start = functools.partial(start_of, VIDEO_FLAGS, tmp_path, tmp_path)
+  starts = [start('whole'), start('pieces', signal.SIGKILL, 11), start('pieces')]
+  assert [s.code for s in starts] == [0, -signal.SIGKILL, 0], starts[-1].text
+  assert starts[1].steps[-1] in (4, 8), starts[1].text  # the save of step 8 may not have ended
+  assert starts[-1].steps[-1] == 12
+  same_arrays(tmp_path, 12, 'params')
+  for step in (4, 8, 12):
+    film = pathlib.Path('train', 'open_loop', f'films-{step}.gif')
+    whole = (tmp_path / 'whole' / film).read_bytes()
+    assert whole == (tmp_path / 'pieces' / film).read_bytes()

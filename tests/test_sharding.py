@@ -11,11 +11,19 @@ from hvae_tpu.errors import UserError
 
 
 @pytest.mark.parametrize(
-  ('sizes', 'expected'), [((-1, 1), (8, 1)), ((-1, 2), (4, 2)), ((2, -1), (2, 4)), ((8, 1), (8, 1))]
+  ('sizes', 'expected'),
+  [
+    ((-1, 1), (8, 1, 1)),
+    ((-1, 2), (4, 2, 1)),
+    ((2, -1), (2, 4, 1)),
+    ((8, 1), (8, 1, 1)),
+    ((-1, 1, None, 4), (2, 1, 4)),
+    ((2, 2, None, -1), (2, 2, 2)),
+  ],
 )
 def test_mesh(sizes, expected):
   mesh = sharding.make_mesh(*sizes)
-  assert dict(mesh.shape) == dict(zip(('data', 'fsdp'), expected, strict=True))
+  assert dict(mesh.shape) == dict(zip(('data', 'fsdp', 'spatial'), expected, strict=True))
   assert list(mesh.devices.flat) == jax.devices()
 
 
@@ -37,6 +45,30 @@ def test_batch_sizes():
     sharding.check_batch_size(3, mesh, 'evals.batch_size')
   with pytest.raises(UserError, match='config.train.batch_size=0'):
     sharding.check_batch_size(0, mesh)
+
+
+def test_groups_share_an_example():
+  mesh = sharding.make_mesh(-1, 1, spatial=4)
+  sharding.check_batch_size(2, mesh)
+  with pytest.raises(UserError, match='config.train.batch_size=3 .* 2 groups of 4; try 2 or 4'):
+    sharding.check_batch_size(3, mesh)
+  with pytest.raises(UserError, match='config.mesh.spatial=3 must multiply to the 8 devices'):
+    sharding.make_mesh(-1, 1, spatial=3)
+  batch = {
+    'image': np.arange(2 * 8 * 3 * 1, dtype=np.uint8).reshape(2, 8, 3, 1),
+    'video': np.zeros((2, 5, 8, 3, 1), np.uint8),
+    'mask': np.ones(2, bool),
+    'odd': np.zeros((2, 7, 3, 1), np.uint8),
+  }
+  placed = sharding.put(batch, mesh)
+  shard = {name: array.addressable_shards[0].data.shape for name, array in placed.items()}
+  assert shard == {
+    'image': (1, 2, 3, 1),
+    'video': (1, 5, 2, 3, 1),
+    'mask': (1,),
+    'odd': (1, 7, 3, 1),
+  }
+  np.testing.assert_array_equal(placed['image'], batch['image'])
 
 
 def test_batches_lie_over_both_axes():

@@ -41,7 +41,7 @@ def compiled_step(chips, *, fsdp=1, precision='default', **model_fields):
   }
   abstract = state.abstract_state(model, tx, batch, mesh, ema=True)
   with jax.default_matmul_precision(precision):
-    lowered = train.lower_step(step, abstract, batch)
+    lowered = train.trace_step(step, abstract, batch).lower()
   return lowered.compile(compiler_options={'xla_optimization_level': 'EFFORT_O1'}), abstract
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from hvae_tpu import optimizers, sharding, train
+from hvae_tpu import layers, optimizers, sharding, train
 from hvae_tpu.checkpoints import Checkpoints
 from hvae_tpu.errors import UserError
 from hvae_tpu.state import abstract_state, create_state, eval_params
@@ -51,7 +51,7 @@ class Trainer:
 
   def step(self, state, batch):
     if self.compiled is None:
-      self.compiled = train.lower_step(self.body, state, batch).compile()
+      self.compiled = train.trace_step(self.body, state, batch).lower().compile()
     return self.compiled(state, batch)
 
   def run(self, state, start: int, stop: int):
@@ -237,8 +237,8 @@ def three_steps():
   model = tiny.SYSTEMS['vdvae'].model
   model = dataclasses.replace(model, enc_blocks='8d8,1x1', dec_blocks='1x1,8m1')
 
-  def run(data, fsdp, devices):
-    mesh = sharding.make_mesh(data, fsdp, jax.devices()[:devices])
+  def run(data, fsdp, devices, spatial=1):
+    mesh = sharding.make_mesh(data, fsdp, jax.devices()[:devices], spatial)
     batch = sharding.put({'image': tiny.images(model, 8)}, mesh)
     trainer = Trainer(mesh, model, drop_above=1e6)
     state, losses = trainer.fresh(batch), []
@@ -252,7 +252,9 @@ def three_steps():
 
 def test_meshes_agree(three_steps, monkeypatch):
   monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 64)  # the tiny model is split, too
-  (one, params), *others = (three_steps(*m) for m in ((1, 1, 1), (8, 1, 8), (4, 2, 8)))
+  monkeypatch.setattr(layers, 'MIN_ROWS', 2)
+  meshes = ((1, 1, 1), (8, 1, 8), (4, 2, 8), (1, 2, 8, 4))
+  (one, params), *others = (three_steps(*m) for m in meshes)
   for losses, other in others:
     # Means over the batch in another order: a few float32 roundings of the loss, 2**-24 each.
     np.testing.assert_allclose(losses, one, rtol=2e-6)
@@ -280,7 +282,7 @@ def test_fsdp_splits_the_arguments_but_no_stack():
     assert kernel.addressable_shards[0].data.shape == (4, 128, 256 // fsdp)
     moment = optax.tree.get(state.opt_state, 'mu')['enc_00_8x4']['kernel']
     assert moment.sharding.spec == kernel.sharding.spec
-    compiled = train.lower_step(trainer.body, state, toy_batch(0, mesh)).compile()
+    compiled = train.trace_step(trainer.body, state, toy_batch(0, mesh)).lower().compile()
     sizes.append(compiled.memory_analysis().argument_size_in_bytes)
     state, _ = compiled(state, toy_batch(0, mesh))
     assert state.params['enc_00_8x4']['kernel'].sharding.spec == kernel.sharding.spec

@@ -8,9 +8,11 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
+from hvae_tpu.models.cwvae import CWVAE
 from hvae_tpu.models.efficient_morl import EfficientMORL
 from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
+from hvae_tpu.models.nvae import NVAE
 from hvae_tpu.models.vdvae import VDVAE
 
 
@@ -46,6 +48,13 @@ def _efficient_vdvae_decoded(
   return model.pictures(out, jax.random.split(decode_rng)[1])
 
 
+def _nvae_decoded(
+  model: NVAE, params: Any, state: Any, images: Array, rng: Array, decode_rng: Array
+):
+  out, _, _ = model._infer(params, state, model.scale(images), rng, False)
+  return model.pictures(out, jax.random.split(decode_rng)[1])
+
+
 SYSTEMS = {
   'vdvae': System(
     VDVAE(
@@ -72,6 +81,35 @@ SYSTEMS = {
       num_mixtures=2,
     ),
     _efficient_vdvae_decoded,
+  ),
+  'cwvae': System(
+    CWVAE(
+      levels=2,
+      tmp_abs_factor=2,
+      filters=1,
+      enc_dense_layers=2,
+      enc_dense_embed_size=16,
+      cell_stoch_size=2,
+      cell_deter_size=8,
+      cell_embed_size=16,  # with fewer, all units of a layer may end up at zero
+      dec_stddev=0.4,
+      convolutions='products',
+    ),
+    frames=5,
+  ),
+  'nvae': System(
+    NVAE(
+      image_size=8,
+      num_channels_enc=4,
+      num_channels_dec=4,
+      num_preprocess_cells=1,
+      num_postprocess_cells=1,
+      num_groups_per_scale=3,
+      zdim=2,
+      num_mixtures=2,
+      weight_decay_norm=1e-2,
+    ),
+    _nvae_decoded,
   ),
   'efficient_morl': System(
     EfficientMORL(

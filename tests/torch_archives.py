@@ -14,6 +14,7 @@ import numpy as np
 STORAGES = {'float32': 'FloatStorage', 'float64': 'DoubleStorage', 'int64': 'LongStorage'}
 EMPTY_DICT, MARK, SET_ITEMS, TUPLE, REDUCE, PERSISTENT = b'}', b'(', b'u', b't', b'R', b'Q'
 EMPTY_TUPLE, BUILD, FALSE, STOP, START = b')', b'b', b'\x89', b'.', b'\x80\x02'
+NEW_OBJECT = b'\x81'
 
 
 def text(value: str) -> bytes:

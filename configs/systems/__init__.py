@@ -2,11 +2,20 @@
 
 import ml_collections
 
-from configs.systems import efficient_morl, efficient_vdvae, slot_attention, vdvae
+from configs.systems import (
+  cwvae,
+  efficient_morl,
+  efficient_vdvae,
+  nvae,
+  slot_attention,
+  vdvae,
+)
 
 SYSTEMS = {
   'vdvae': vdvae,
   'efficient_vdvae': efficient_vdvae,
+  'nvae': nvae,
+  'cwvae': cwvae,
   'efficient_morl': efficient_morl,
   'slot_attention': slot_attention,
 }

@@ -51,6 +51,7 @@ def base() -> ml_collections.ConfigDict:
     output_gradient_smoothing_beta=0.6931472,
     min_mol_logscale=-250.0,
     output_temperature=1.0,
+    output_statistic='sample',  # of the pixels of pictures; mean: their expectation
     target_crop=0,
     beta_schedule='linear',  # or logistic, none
     beta_start=21,

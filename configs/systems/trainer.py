@@ -25,10 +25,12 @@ def base() -> ml_collections.ConfigDict:
     cache_mb=1024,  # a training split that takes no more is kept in memory on every host
     num_workers=0,  # reader processes; 0 reads in threads, faster unless decoding is costly
   )
-  config.mesh = dict(data=-1, fsdp=1)  # devices per axis; -1: the rest
+  # Devices per axis; -1: the rest. Along spatial, they share the rows of an example.
+  config.mesh = dict(data=-1, fsdp=1, spatial=1)
   config.train = dict(
     batch_size=32,  # global
     num_steps=1_000_000,
+    num_epochs=config_dict.placeholder(int),  # not None: decides num_steps, once the data is known
     precision='highest',  # of convolutions and matrix products: default, high, highest
     clock='tried',  # what schedules count: updates tried or applied
     ema_decay=config_dict.placeholder(float),  # None: no average of the parameters
@@ -38,19 +40,21 @@ def base() -> ml_collections.ConfigDict:
     log_every=1000,
     progress=('loss', 'grad_norm'),  # metrics on the progress line
     save_every=10_000,
+    save_epochs=config_dict.placeholder(int),  # not None: decides save_every, as num_epochs does
     keep_latest=2,
     keep_every=0,  # also keep steps that are multiples of this
     best_metric='elbo/bpd',  # smallest value is --checkpoint=best
     profile_at=0,  # trace the program from this step since the start on, into train/; 0: never
     profile_steps=5,
     init_from='',  # work directory of a run whose weights to start from
+    heartbeat_seconds=100,  # of several processes: all end so long after one has vanished
     allow_config_change=False,  # resume although the model, data or seed differ
   )
   config.evals = dict(
     weights='ema',  # ema, raw or both
     batch_size=32,  # global
     # every: steps between evaluations on data.valid_split during training; 0: never
-    elbo=dict(every=10_000),
+    elbo=dict(every=10_000, max_batches=0),  # 0: the whole view
     pictures=dict(
       every=10_000,
       num=8,  # images a row
@@ -58,11 +62,26 @@ def base() -> ml_collections.ConfigDict:
       temperature_per_level=(),  # one more row of samples, at one temperature per level
       num_partial=6,  # rows of reconstructions from the first levels only
       partial_temperature=0.1,  # of the levels that are drawn there
+      refresh_iterations=0,  # batches of samples to renew batch statistics with, before sampling
+      refresh_num=16,  # samples in such a batch
     ),
     ssim=dict(every=0),
     pruned=dict(every=0, share=0.03, max_batches=0),  # variates kept; training batches to rank them
     histograms=dict(every=0),
     bernoulli_baseline=dict(every=0),
+    # Frames predicted from the first `context` of a video.
+    open_loop=dict(
+      every=0,
+      context=36,
+      seq_len=0,  # with the context; 0: data.eval_seq_len
+      batch_size=0,  # examples predicted at once; 0: evals.batch_size
+      num_examples=8,
+      num_samples=1,  # predictions of an example, of which the best counts
+      chunk=0,  # frames predicted at once; 0: about 100
+      ssim_data_range=2.0,  # of the reference, whose pixels lie in [0, 1]; SSIM is higher for it
+      psnr_data_range=1.0,
+    ),
+    iwae=dict(every=0, num_samples=10, chunk=1),  # importance samples; at a time, on a device
     # Scenes taken apart, compared with `segmentation` of the records.
     segmentation=dict(every=0, num=4, max_batches=0),  # scenes shown; 0: the whole view
     textures=dict(every=0),  # the scores of papers on CLEVRTEX
@@ -82,6 +101,8 @@ def base() -> ml_collections.ConfigDict:
     output_temperature=config_dict.placeholder(float),  # of the pixels; None: that of the model
     num_partial=6,
     partial_temperature=0.1,
+    refresh_iterations=0,
+    refresh_num=16,
   )
   config.div_stats = dict(split='train', share=0.2, seed=0)  # part of the split to average over
   config.reconstruct = dict(
@@ -109,6 +130,30 @@ def base() -> ml_collections.ConfigDict:
     columns=8,
     seed=config_dict.placeholder(int),  # None: noise of the encoding, which gives its pictures
   )
+  config.open_loop = dict(  # as in evals
+    seed=0,
+    split='test',
+    context=36,
+    seq_len=0,
+    batch_size=0,
+    num_examples=100,
+    num_samples=1,
+    chunk=0,
+    ssim_data_range=2.0,
+    psnr_data_range=1.0,
+    grids=True,  # also as pictures
+    grid_strict_reference=False,  # without the last strip, which the reference loses
+  )
+  config.plan = dict(
+    topology='v5e:4x4',  # slices, with commas; --topology sets it
+    programs=('train', 'eval'),
+    search=False,  # the largest batch of every remat and dtype; always where a program does not fit
+    remats=('blocks', 'convs', 'none'),
+    dtypes=('float32', 'bfloat16'),
+    max_batch=4096,  # global, of the search
+    efficiency=0.1,  # share of the peak that steps are expected to reach
+    effort='',  # of the compiler; EFFORT_O1 takes a quarter of the time, and its memory differs
+  )
   config.segment = dict(
     split='test',
     num_examples=320,  # first ones of the split; 0: all
@@ -135,6 +180,61 @@ def base() -> ml_collections.ConfigDict:
     seed=0,
   )
   config.geco_target = dict(share=0.1)  # of train.num_steps
+  config.explore = dict(
+    groups=(),  # numbers of groups from the coarsest, 0, on; (): all
+    rows=4,  # samples
+    num=7,  # variations of each
+    noise_std=0.4,  # of the new noise of the group
+    temperature=(1.0,),  # of the samples, as in decode
+    position='all',  # of the group's map: all, one as 'row,column', or each in turn
+    differences=False,  # show what changed, on grey, instead of the variations
+    statistic='mean',  # of the pixels: sample or mean
+    fps=4.0,
+    seed=0,
+    refresh_iterations=0,  # as in evals.pictures
+    refresh_num=16,
+  )
+  config.interpolate = dict(
+    images='',  # two picture files, '(A.png,B.png)'
+    resize=False,  # cut out their central squares, and resize them to the model's size
+    num=8,  # points between them
+    paths=('linear', 'spherical'),
+    combine=True,  # also coarse groups of the one with fine groups of the other
+    statistic='mean',
+    columns=12,  # of the combinations
+    fps=8.0,
+    seed=0,
+  )
+  config.pick = dict(
+    choose=(),  # numbers of candidates, in the order to show them; (): asked for at a terminal
+    sheets=4,  # of nine candidates
+    temperature=(1.0,),
+    statistic='mean',
+    columns=3,  # of the sheet of the chosen ones
+    seed=0,
+    refresh_iterations=0,
+    refresh_num=16,
+  )
+  config.quality = dict(
+    num=1000,  # samples
+    num_true=5000,  # first pictures of the training and the test split; 0: all
+    temperature=(1.0,),
+    statistic='sample',
+    inception='',  # file of Inception-v3 weights, for the FID and the Inception score
+    seed=0,
+    refresh_iterations=0,
+    refresh_num=16,
+  )
+  config.report = dict(
+    split='test',  # of the pictures to reconstruct
+    num=8,  # pictures a row
+    temperatures=(1.0, 0.8, 0.6),  # as in evals.pictures
+    partial_temperature=0.1,
+    statistic='sample',
+    seed=0,
+    refresh_iterations=0,
+    refresh_num=16,
+  )
   config.reset = dict(yes=False)  # really delete
   config.replay = dict(
     bundle=''

@@ -32,6 +32,7 @@ def base() -> ml_collections.ConfigDict:
     gelu_approximate=False,  # True: vdvae-jax
     kernel_init='torch',  # lecun: vdvae-jax
     output_temperature=1.0,
+    output_statistic='sample',  # of the pixels of pictures; mean: their expectation
     sample_rounding='round',  # the release truncates
     sample_snap=False,
     dtype='float32',

@@ -13,6 +13,7 @@ from hvae_tpu.data.batches import (
   train_indices,
 )
 from hvae_tpu.data.datasets import Dataset, check_required, open_dataset
+from hvae_tpu.data.items import items_of
 from hvae_tpu.data.transforms import TRANSFORMS
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
   'batch_spec',
   'check_required',
   'eval_batches',
+  'items_of',
   'num_examples',
   'open_dataset',
   'train_batches',

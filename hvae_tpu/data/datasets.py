@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from hvae_tpu import buckets
+from hvae_tpu.data.copies import local_copy
 from hvae_tpu.errors import UserError
 
 _FORMAT = 1  # of the data cards that this file reads
@@ -79,14 +81,16 @@ def open_dataset(name: str, root: str | os.PathLike = '') -> Dataset:
 
   Args:
     name: the name that it was built under.
-    root: the folder of all data sets; '' stands for `$HVAE_DATA`, else `data`.
+    root: the folder of all data sets; '' stands for `$HVAE_DATA`, else `data`. One in a bucket is
+      copied to this machine, see `copies`.
 
   Raises:
     UserError: the data set is not there, was written in another format, or a shard is missing or
       has lost bytes.
   """
-  root = pathlib.Path(root or os.environ.get('HVAE_DATA') or 'data')
-  path = root / name / 'dataset.json'
+  root = os.fspath(root or os.environ.get('HVAE_DATA') or 'data')
+  folder = local_copy(root, name) if buckets.is_remote(root) else pathlib.Path(root) / name
+  path = folder / 'dataset.json'
   try:
     card = json.loads(path.read_text())
   except FileNotFoundError as error:

@@ -28,6 +28,10 @@ class Stills:
     """A number for each of these examples that no other example of the split has."""
     return self.numbers[items]
 
+  def spread(self) -> 'Stills':
+    """The same: see `Clips`."""
+    return self
+
   def read(self, records: Records, items: np.ndarray) -> Batch:
     """These examples, in this order."""
     return records.read(self.numbers[items])
@@ -59,6 +63,12 @@ class Clips:
   def keys(self, items: np.ndarray) -> np.ndarray:
     """The place in the split, in frames, of the first frame of each of these pieces."""
     return self.first[items] * self.chunk + self.offset[items]
+
+  def spread(self) -> 'Clips':
+    """The first pieces of all sequences, then the second ones, and so on."""
+    order = np.argsort(self.start, kind='stable')
+    arrays = {name: getattr(self, name)[order] for name in ('first', 'offset', 'last', 'start')}
+    return dataclasses.replace(self, **arrays)
 
   def read(self, records: Records, items: np.ndarray) -> Batch:
     """These pieces, in this order: `video` is [N, seq_len, H, W, C]."""

@@ -2,9 +2,11 @@
 
 An evaluation is a module with `NEEDS`, the methods of a model that it asks for, `make(model,
 batches, **options) -> run`, and `run(params, model_state, step, rng) -> dict` of numbers, uint8
-pictures, and float arrays of two axes, which are the values of histograms. `batches(role)` iterates
-once over the view of that role ('train', 'valid', 'test'; None: the evaluated one) as global arrays
-with `mask`. A module may `check(options, batch_size)` first.
+pictures [H, W, C], uint8 films [N, T, H, W, C], and float arrays of two axes, which are the values
+of histograms. `batches(role, seq_len, batch_size, spread)` iterates once over the view of that role
+('train', 'valid', 'test'; None: the evaluated one) as global arrays with `mask`; sizes that are 0
+are those of the config, and `spread` takes a piece of every video before the second of any. A
+module may `check(options, batch_size)` first.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +21,8 @@ from hvae_tpu.evals import (
   colour_clusters,
   elbo,
   histograms,
+  iwae,
+  open_loop,
   pictures,
   pruned,
   segmentation,
@@ -28,11 +32,13 @@ from hvae_tpu.evals import (
 
 EVALS = {
   'elbo': elbo,
+  'iwae': iwae,
   'pictures': pictures,
   'ssim': ssim,
   'pruned': pruned,
   'histograms': histograms,
   'bernoulli_baseline': bernoulli_baseline,
+  'open_loop': open_loop,
   'segmentation': segmentation,
   'textures': textures,
   'colour_clusters': colour_clusters,

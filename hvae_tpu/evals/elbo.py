@@ -1,6 +1,7 @@
 """Averages of what the model reports about each example, over a whole view."""
 
 from collections.abc import Callable, Iterator
+import itertools
 from typing import Any
 
 import jax
@@ -13,23 +14,37 @@ from hvae_tpu import sharding
 NEEDS = ('loss',)
 
 
-def make(model: Any, batches: Callable[..., Iterator]) -> Callable[..., dict[str, Any]]:
+def make(
+  model: Any, batches: Callable[..., Iterator], max_batches: int = 0
+) -> Callable[..., dict[str, Any]]:
   """ELBO, distortion and rate (one posterior sample per example).
+
+  Args:
+    max_batches: of the view, the same ones at every call; 0: all.
 
   Returns:
     `run(params, model_state, step, rng)`: mean of each metric whose first axis is the batch, over
     the exact number of examples, which is reported as `num_examples`.
   """
 
+  sums = program(model)
+
+  def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, Any]:
+    found = itertools.islice(batches(), max_batches or None)
+    return averages(lambda batch, rng: sums(params, model_state, batch, step, rng), found, rng)
+
+  return run
+
+
+def program(model: Any) -> Callable[..., tuple[dict[str, Array], Array]]:
+  """(params, model_state, batch, step, rng) -> what `masked_sums` returns of one batch, jitted."""
+
   @jax.jit
   def sums(params, model_state, batch, step, rng):
     _, (_, metrics) = model.loss(params, model_state, batch, rng=rng, step=step, train=False)
     return masked_sums(metrics, batch['mask'])
 
-  def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, Any]:
-    return averages(lambda batch, rng: sums(params, model_state, batch, step, rng), batches(), rng)
-
-  return run
+  return sums
 
 
 def masked_sums(metrics: dict[str, Array], mask: Array) -> tuple[dict[str, Array], Array]:

@@ -12,10 +12,14 @@ forward                       optional; what stored results of the reference are
 """
 
 from hvae_tpu.importers import (
+  cwvae_jax,
+  cwvae_tf,
   efficient_morl,
   efficient_vdvae_jax,
   efficient_vdvae_torch,
   hvae_tpu,
+  nvae_official,
+  nvae_seed,
   openai_vdvae,
   vdvae_jax,
 )
@@ -25,6 +29,10 @@ FORMATS = {
   'vdvae_jax': vdvae_jax,
   'efficient_vdvae_jax': efficient_vdvae_jax,
   'efficient_vdvae_torch': efficient_vdvae_torch,
+  'cwvae_jax': cwvae_jax,
+  'cwvae_tf': cwvae_tf,
+  'nvae': nvae_official,
+  'nvae_seed': nvae_seed,
   'efficient_morl': efficient_morl,
   'hvae_tpu': hvae_tpu,
 }

@@ -1,8 +1,8 @@
 """Stored results of a reference implementation, and how ours are compared with them.
 
-A forward file (.npz) holds `input/image_uint8`, and `output/eps<number>/<name>`: what the reference
-computed from the images when every draw of its latent variables was that number. It may also hold
-`param/<name>`, the weights, and `config`.
+A forward file (.npz) holds images, `input/image_uint8` unless `Forward` says otherwise, and
+`output/eps<number>/<name>`: what the reference computed from them when every draw of its latent
+variables was that number. It may also hold `param/<name>`, the weights, and `config`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -99,12 +99,12 @@ def watched(network: Any, keep: Callable[..., bool] = lambda module, _: False) -
   """
   seen, apply = [], network.apply
 
-  def apply_and_keep(net, *args, **kwargs):
+  def apply_and_keep(net, *args, mutable=(), **kwargs):
     result, variables = apply(
-      net, *args, mutable=['intermediates'], capture_intermediates=keep, **kwargs
+      net, *args, mutable=[*mutable, 'intermediates'], capture_intermediates=keep, **kwargs
     )
-    seen.append((result, variables.get('intermediates', {})))
-    return result
+    seen.append((result, variables.pop('intermediates', {})))
+    return (result, variables) if mutable else result
 
   with replaced(network, apply=apply_and_keep):
     yield seen
@@ -120,28 +120,40 @@ def constant(value: Any) -> Callable[..., Any]:
   return lambda rng, shape, *limits: jnp.full(shape, value, jnp.float32)
 
 
+def _images(stored: Mapping[str, np.ndarray]) -> np.ndarray | None:
+  return stored.get('input/image_uint8')
+
+
 class Forward(NamedTuple):
   """What a format knows about the forward files of its reference.
 
   Attributes:
-    run: (model, params, image, eps) -> (loss, results by the names of the files), for tracing.
+    run: (model, *fields, image, eps) -> (loss, results by the names of the files), for tracing.
     expected: (name, stored array) -> that array in our layout.
     tolerance: name -> `Tolerance`.
     apart: names (before the first '/') that `run` does not give.
+    fields: of the train state, which `run` needs and the weights in the file fill.
+    passes: names of the passes to compare; each ends with `eps<number>`.
+    images: arrays of the file -> its images, NHWC, or None if it has none.
+    derived: last parts of the names of stored weights that nothing reads.
   """
 
   run: Callable[..., tuple[Any, dict[str, Any]]]
   expected: Callable[[str, np.ndarray], np.ndarray]
   tolerance: Callable[[str], Tolerance]
   apart: tuple[str, ...]
+  fields: tuple[str, ...] = ('params',)
+  passes: re.Pattern[str] = PASS
+  images: Callable[[Mapping[str, np.ndarray]], np.ndarray | None] = _images
+  derived: tuple[str, ...] = ()
 
 
 def check(
   stored: Mapping[str, np.ndarray],
   forward: Forward,
-  entries: list[tables.Entry],
+  entries: Mapping[str, list[tables.Entry]],
   model: Any,
-  params: Any,
+  state: Any,
   batch: Mapping[str, Any],
 ) -> dict[str, Difference]:
   """Runs the network on the stored images.
@@ -149,8 +161,8 @@ def check(
   Args:
     stored: the arrays of a forward file.
     forward: of the format.
-    entries: table of the parameters.
-    model, params: what was imported.
+    entries: tables of the fields of the train state.
+    model, state: what was imported.
     batch: shapes of a batch of the model.
 
   Returns:
@@ -162,12 +174,15 @@ def check(
   names = [name.split('/') for name in stored]
   # Files may also hold generations and gradients, which need more than one pass.
   passes = dict.fromkeys(
-    n[1] for n in names if len(n) > 2 and n[0] == 'output' and PASS.fullmatch(n[1])
+    n[1] for n in names if len(n) > 2 and n[0] == 'output' and forward.passes.fullmatch(n[1])
   )
-  if not passes or 'input/image_uint8' not in stored:
-    raise UserError('it has no input/image_uint8 or no output/eps*/..., so it is no forward file')
-  _check_params(stored, entries, params)
-  image = np.asarray(stored['input/image_uint8'])
+  image = forward.images(stored)
+  if not passes or image is None:
+    raise UserError(
+      'it has no images (input/...) or no output/...eps*/..., so it is no forward file'
+    )
+  _check_weights(stored, forward, entries, state)
+  image = np.asarray(image)
   expected_shape = batch['image'].shape[1:]
   if image.dtype != np.uint8 or image.shape[1:] != expected_shape:
     raise UserError(
@@ -175,13 +190,13 @@ def check(
       f'{expected_shape}; use the config that it was made with'
     )
   run = jax.jit(
-    lambda params, image, eps: forward.run(model, params, image, eps)[1],
+    lambda *args: forward.run(model, *args)[1],
     compiler_options=QUICK if jax.default_backend() == 'cpu' else {},
   )
-  differences = {}
+  differences, weights = {}, [getattr(state, field) for field in forward.fields]
   for name in passes:
     with jax.default_matmul_precision('highest'):
-      found = jax.device_get(run(params, image, float(name.removeprefix('eps'))))
+      found = jax.device_get(run(*weights, image, float(name.rpartition('eps')[2])))
     start = f'output/{name}/'
     for key, value in stored.items():
       rest = key.removeprefix(start)
@@ -194,13 +209,23 @@ def check(
   return differences
 
 
-def _check_params(
-  stored: Mapping[str, np.ndarray], entries: list[tables.Entry], params: Any
+def _check_weights(
+  stored: Mapping[str, np.ndarray],
+  forward: Forward,
+  entries: Mapping[str, list[tables.Entry]],
+  state: Any,
 ) -> None:
-  given = {k.removeprefix('param/'): v for k, v in stored.items() if k.startswith('param/')}
+  given = {
+    key.removeprefix('param/'): value
+    for key, value in stored.items()
+    if key.startswith('param/') and key.rpartition('.')[2] not in forward.derived
+  }
   if not given:
     return
-  ours = tables.export_params(entries, params)
+  ours = {}
+  for field in forward.fields:
+    table = entries[field]
+    ours |= tables.export_params(table, tables.part(table, getattr(state, field)))
   differing = [key for key in ours | given if not identical(ours.get(key), given.get(key))]
   if differing:
     raise UserError(

@@ -156,6 +156,12 @@ def export_params(entries: list[Entry], params: Any) -> dict[str, np.ndarray]:
   return tensors
 
 
+def part(entries: list[Entry], tree: Any) -> Any:
+  """The branches of a tree that the table speaks of."""
+  named = {e.path[0] for e in entries}
+  return {name: branch for name, branch in tree.items() if name in named}
+
+
 def _our_kinds(entries: list[Entry]) -> dict[Path, Kind]:
   kinds, counts = {}, {}
   for e in entries:

@@ -2,7 +2,7 @@
 
 An archive holds a pickle and one file per storage (the numbers of one or more tensors). The pickle
 is interpreted here, by the few instructions that a dict of tensors consists of; there is no way
-from it to any function but the three below.
+from it to any function but those below. Flags (`argparse.Namespace`) become a plain dict.
 
 Source of the format: `torch.save` of PyTorch 1.6 and later; opcodes: Python's `pickletools`.
 """
@@ -33,6 +33,7 @@ class Call(enum.Enum):
   DICT = 'collections OrderedDict'
   TENSOR = 'torch._utils _rebuild_tensor_v2'
   SIZE = 'torch Size'
+  FLAGS = 'argparse Namespace'
 
 
 STORAGES = {
@@ -150,6 +151,7 @@ class _Machine:
     self._stack: list = []
     self._below: list[list] = []  # the stacks under open marks
     self._memo: dict[int, Any] = {}
+    self._flags: list[dict] = []
 
   def run(self, pickled: bytes) -> Any:
     try:
@@ -230,10 +232,27 @@ class _Machine:
         raise Malformed('its pickle calls what is not a function for tensors')
 
   def _build(self, _) -> None:
-    """A state dict carries the version numbers of its modules as an attribute; they are dropped."""
-    self._stack.pop()
-    if type(self._stack[-1]) is not dict:
+    """The attributes of an object.
+
+    A state dict carries the version numbers of its modules, which are dropped; those of flags are
+    the flags.
+    """
+    attributes = self._stack.pop()
+    target = self._stack[-1]
+    if type(target) is not dict:
       raise Malformed('its pickle sets attributes of what is not a dict')
+    if any(target is flags for flags in self._flags):
+      if type(attributes) is not dict:
+        raise Malformed('its flags are not a dict')
+      target.update(attributes)
+
+  def _new(self, _) -> None:
+    """An empty object of a class, of which flags are the only one."""
+    arguments, kind = self._stack.pop(), self._stack.pop()
+    if kind != _Global(Call.FLAGS) or arguments != ():
+      raise Malformed('its pickle makes an object that tensors do not need')
+    self._flags.append({})
+    self._push(self._flags[-1])
 
   _OPERATIONS: Mapping[str, Callable[['_Machine', Any], None]] = {
     'PROTO': lambda self, _: None,
@@ -260,5 +279,6 @@ class _Machine:
     'GLOBAL': _global,
     'BINPERSID': _persistent,
     'REDUCE': _reduce,
+    'NEWOBJ': _new,
     'BUILD': _build,
   }

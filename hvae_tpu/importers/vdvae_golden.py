@@ -59,7 +59,7 @@ def features(model: VDVAE, run: tuple) -> dict[str, Array]:
   for blocks, level in zip(model.decoder_runs, levels, strict=True):
     kept = jax.tree.map(jnp.asarray, inside['decoder'][blocks.name])
     stacked = (level, kept['prior_dist'][0], kept['kl'][0])
-    for (group, kl), prior, kl_map in layers.unstack(stacked, blocks.count):
+    for (group, kl, *_), prior, kl_map in layers.unstack(stacked, blocks.count):
       number += 1
       of_level = {
         'z': group.z,

@@ -4,26 +4,35 @@ import dataclasses
 from typing import Any
 
 from hvae_tpu.errors import UserError
+from hvae_tpu.models.cwvae import CWVAE
 from hvae_tpu.models.efficient_morl import EfficientMORL
 from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
+from hvae_tpu.models.nvae import NVAE
 from hvae_tpu.models.protocol import Model
 from hvae_tpu.models.vdvae import VDVAE
 
 MODELS = {
   'vdvae': VDVAE,
   'efficient_vdvae': EfficientVDVAE,
+  'nvae': NVAE,
+  'cwvae': CWVAE,
   'efficient_morl': EfficientMORL,
   'slot_attention': SlotAttention,
 }
 
 # What `auto` stands for. A loop over convolutions is slow to differentiate on a CPU, and everything
 # else wants the loop: it compiles in a fraction of the time, and keeps a fraction of the memory.
+# A system for which something else is right says so in its own `AUTO`.
+# Depthwise convolutions are slow on a CPU in both directions.
+AUTO = {'depthwise': {'cpu': 'shifts', 'tpu': 'conv', 'gpu': 'conv'}}
 AUTO_TRAINING = {
+  **AUTO,
   'unroll': {'cpu': 'full', 'tpu': '1', 'gpu': '1'},
   'remat': {'cpu': 'none', 'tpu': 'blocks', 'gpu': 'blocks'},
 }
 AUTO_INFERENCE = {
+  **AUTO,
   'unroll': {'cpu': '1', 'tpu': '1', 'gpu': '1'},
   'remat': {'cpu': 'none', 'tpu': 'none', 'gpu': 'none'},
 }
@@ -48,6 +57,7 @@ def create(section: dict[str, Any], platform: str, differentiated: bool = True) 
   if unknown := sorted(set(fields) - known):
     raise UserError(f'config.model has {", ".join(unknown)}, which {name} does not know')
   auto = AUTO_TRAINING if differentiated else AUTO_INFERENCE
+  auto = {**auto, **getattr(MODELS[name], 'AUTO', {})}
   for key, value in fields.items():
     if value == 'auto' and key in auto:
       fields[key] = auto[key].get(platform, auto[key]['gpu'])

@@ -102,6 +102,21 @@ class OptionalMethods(Protocol):
   ) -> Array:
     """Pictures, uint8 [num, ...]; `temperature` is one number or one per level."""
 
+  def draw_prior(
+    self,
+    params: Params,
+    state: State,
+    rng: Array,
+    num: int,
+    temperature: Array | float | None = None,
+    noise: tuple[Array, ...] | None = None,
+  ) -> Latents:
+    """Draws every group from its prior; decoded with the same key they are those of `sample`.
+
+    `noise` [num, h, w, zdim] of every group takes the place of standard normal draws. Keeping that
+    of a group fixed keeps its place in its prior, which changes with the groups before it.
+    """
+
   def temperature_ramp(self, start: float, stop: float) -> Array:
     """Temperatures [L] from `start` towards `stop`, where levels share them in groups."""
 
@@ -114,7 +129,7 @@ class OptionalMethods(Protocol):
     """What `loss` reports, with the `variates` [L, V] that are False drawn from the prior."""
 
   def log_weights(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
-    """One importance-weighted sample of log p(x), [B], nats."""
+    """log p(x, z) - log q(z | x) of one draw z of the posterior, [B], nats."""
 
   def predict(
     self, params: Params, state: State, batch: Batch, rng: Array, context: int, carry: Any
@@ -133,11 +148,19 @@ class OptionalMethods(Protocol):
   def visualize(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
     """Pictures of the model's own kind, uint8."""
 
+  def refresh(
+    self,
+    params: Params,
+    state: State,
+    rng: Array,
+    temperature: Array | float,
+    iterations: int = 20,
+    num: int = 16,
+  ) -> State:
+    """State to sample with: batch statistics of generated images, `iterations` batches of `num`."""
+
   def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
     """Quantities whose distribution is worth watching, float32 of any shape."""
-
-  def refresh(self, params: Params, state: State, rng: Array, temperature: float) -> State:
-    """State to sample with (batch statistics of generated images)."""
 
 
 def setting(default: Any, choices: tuple = (), changeable: bool = False) -> Any:

@@ -17,7 +17,8 @@ NEEDS = ('decode', 'level_names')
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
   """Writes `<run>/decode/<folder of the latents>-keep<k>.png` and `.npz`. Returns the exit code.
 
-  The arrays are `pictures` [N, H, W, C], uint8, and `index`, the record that each was made of.
+  The arrays are `pictures` [N, H, W, C], uint8, and `index` [N], the record of `source` that each
+  was made of.
 
   Raises:
     UserError: no such checkpoint or latents, latents of other weights, or a setting out of range.
@@ -39,23 +40,24 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'config.decode.keep={options.keep} must lie between 0 and {levels}, the number of groups; '
       f'-1 keeps all'
     )
-  for key in ('num', 'columns'):
-    if options[key] < (key == 'columns'):
-      raise UserError(f'config.decode.{key}={options[key]} is too small')
-  setting = tuple(options.temperature)
-  temperature = temperatures.per_level(
-    model, setting[0] if len(setting) == 1 else setting, 'config.decode.temperature'
-  )
+  inference.check_least('decode', options, num=0, columns=1)
+  temperature = temperatures.of_tuple(model, options.temperature, 'config.decode.temperature')
   count = min(options.num or len(stored), len(stored))
   seed = stored.card['seed'] if options.seed is None else options.seed
-  sharding.check_batch_size(stored.card['batch_size'], trained.run.mesh, 'evals.batch_size')
+  parts = sharding.batch_parts(trained.run.mesh)
+  if stored.card['batch_size'] % parts:
+    raise UserError(
+      f'the latents in {folder} were encoded in batches of {stored.card["batch_size"]}, which must '
+      f'divide by the {parts} devices here; decode on fewer devices, or encode again with '
+      'config.evals.batch_size a multiple of them'
+    )
 
   def work(check: Callable[[], None]) -> int:
     index, pictures = _decode(trained, stored, keep, temperature, count, seed, check)
     if jax.process_index() == 0:
       path = trained.run.workdir / 'decode' / f'{folder.name}-keep{keep}.npz'
       with writing.replacing(path) as partial, open(partial, 'wb') as file:
-        np.savez(file, pictures=pictures, index=index, dataset=stored.card['dataset'])
+        np.savez(file, pictures=pictures, index=index, source=stored.card['source'])
       columns = min(options.columns, count)
       writing.save_png(path.with_suffix('.png'), writing.banded([pictures], columns))
       print(f'{count:,} pictures from the first {keep} of {levels} groups; stored in {path}')
@@ -99,7 +101,7 @@ def _decode(
     places = np.arange(number * size, (number + 1) * size)
     mine = places[jax.process_index() * share :][:share]
     # Filled up as the batch was that they come from.
-    index, groups = stored.read(np.minimum(mine, len(stored) - 1))
+    index, _, groups = stored.read(np.minimum(mine, len(stored) - 1))
     z, index = sharding.put((tuple(g.z for g in groups), index.astype(np.int32)), run.mesh)
     key = reconstruction.key_of(rng, number)
     found = decode(trained.params, run.state.model_state, z, key, given, temperature)

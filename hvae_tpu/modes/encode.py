@@ -22,6 +22,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     UserError: no such checkpoint or view, an unknown format, or a quantile without div_stats.
   """
   options = config.encode
+  latents.check_formats(tuple(options.formats))
   trained = inference.open_trained(config, workdir, checkpoint, '--mode=encode', NEEDS)
   quantile, view = options.quantile, runs.view_of(config, options.split)
   mask = div_stats.variates(trained, config, quantile, 'config.encode.quantile')
@@ -31,11 +32,10 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   count = min(options.num or dataset.size(view), dataset.size(view))
   suffix = '' if mask is None else f'-q{quantile:g}'
   name = f'{view.replace("/", "-")}-{trained.stem}{suffix}'
+  source = f'{config.data.name}/{dataset.view(view)["split"]}'
   about = {
-    'dataset': config.data.name,
     'build_id': dataset.card['build_id'],
     'view': view,
-    'split': dataset.view(view)['split'],
     'quantile': quantile,
     'seed': options.seed,
     'batch_size': config.evals.batch_size,
@@ -45,7 +45,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
 
   def work(check: Callable[[], None]) -> int:
     folder = trained.run.workdir / 'encode' / name
-    _write(config, trained, dataset, mask, count, folder, about, check)
+    _write(config, trained, dataset, mask, count, folder, source, about, check)
     inference.say(f'latents of {count:,} examples of {view} in {folder}')
     return 0
 
@@ -59,6 +59,7 @@ def _write(
   mask: np.ndarray | None,
   count: int,
   folder: Path,
+  source: str,
   about: dict,
   check: Callable[[], None],
 ) -> None:
@@ -73,7 +74,7 @@ def _write(
   writer = contextlib.nullcontext()
   if jax.process_index() == 0:
     shard_bytes = options.shard_mb * 2**20
-    writer = latents.Writer(folder, about, mask, parts, tuple(options.formats), shard_bytes)
+    writer = latents.Writer(folder, source, about, mask, parts, tuple(options.formats), shard_bytes)
   with writer, contextlib.closing(batches):
     for number, batch in zip(range(total), inference.shown(batches, total), strict=False):
       key = reconstruction.key_of(rng, number)

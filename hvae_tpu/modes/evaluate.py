@@ -1,14 +1,16 @@
 """`--mode=eval`: runs `config.eval.names` on a view of the data, and stores what they give."""
 
+from collections.abc import Callable, Iterator
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import evals, runs, writing
+from hvae_tpu import data, evals, inference, runs, writing
 from hvae_tpu.importers import verdict
 
 
@@ -22,38 +24,65 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   evals.check_weights(weights)
   opened = runs.open_run(workdir, checkpoint, config, evals.WEIGHTS[weights])
   dataset = runs.open_data(config)
-  batches = runs.eval_batches(dataset, config, opened.mesh, config.eval.split)
   view = runs.view_of(config, config.eval.split)
   step = opened.state.step
   size = dataset.size(view)
-  print(f'{view} of {config.data.name}, {size:,} examples, step {step:,}, {weights} weights')
-  for line in verdict.describe(opened.meta.get('import')):
-    print(line)
+  inference.say(
+    f'{view} of {config.data.name}, {size:,} examples, step {step:,}, {weights} weights',
+    *verdict.describe(opened.meta.get('import')),
+  )
+
+  def work(check: Callable[[], None]) -> int:
+    numbers, pictures = _evaluate(config, opened, dataset, check)
+    if jax.process_index() == 0:
+      plain = {name: np.asarray(value).tolist() for name, value in numbers.items()}
+      about = {'run': str(opened.workdir), 'step': step, 'view': view, 'weights': weights}
+      stem = f'{view.replace("/", "-")}-{step}-{weights}'
+      _store(opened.workdir / 'eval', stem, about | {'results': plain}, pictures)
+      print(_summary(numbers, config.eval.published_bpd))
+      print(f'stored in {opened.workdir / "eval"}')
+    return 0
+
+  return inference.interruptible(work)
+
+
+def _evaluate(
+  config: ml_collections.ConfigDict,
+  opened: runs.Run,
+  dataset: data.Dataset,
+  check: Callable[[], None],
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """Numbers and pictures of all evaluations, by `<evaluation>/<name>`."""
+  split = config.eval.split
+  batches = runs.eval_batches(dataset, config, opened.mesh, split, check)
+
+  def shown(
+    role: str | None = None, seq_len: int = 0, batch_size: int = 0, spread: bool = False
+  ) -> Iterator[dict[str, jax.Array]]:
+    size = dataset.size(runs.view_of(config, role or split))
+    total = -(-size // (batch_size or config.evals.batch_size))
+    return inference.shown(batches(role, seq_len, batch_size, spread), total)
+
   numbers, pictures = {}, {}
   for name in config.eval.names:
-    results = evals.create(name, config.evals, opened.model, batches, config.seed)(opened.state)
+    results = evals.create(name, config.evals, opened.model, shown, config.seed)(opened.state)
     for key, value in results.items():
       if np.ndim(value) == 2:
         continue  # values of a histogram, which only TensorBoard shows
       is_picture = getattr(value, 'dtype', None) == np.uint8
       (pictures if is_picture else numbers)[f'{name}/{key}'] = value
-  if jax.process_index() == 0:
-    plain = {name: np.asarray(value).tolist() for name, value in numbers.items()}
-    about = {'run': str(opened.workdir), 'step': step, 'view': view, 'weights': weights}
-    stem = f'{view.replace("/", "-")}-{step}-{weights}'
-    _store(opened.workdir / 'eval', stem, about | {'results': plain}, pictures)
-    print(_summary(numbers, config.eval.published_bpd))
-    print(f'stored in {opened.workdir / "eval"}')
-  return 0
+  return numbers, pictures
 
 
 def _store(directory: Path, stem: str, record: dict, pictures: dict) -> None:
-  directory.mkdir(parents=True, exist_ok=True)
-  temporary = directory / f'.{stem}.json'
-  temporary.write_text(json.dumps(record, indent=2) + '\n')
-  temporary.replace(directory / f'{stem}.json')
+  with writing.replacing(directory / f'{stem}.json') as partial:
+    partial.write_text(json.dumps(record, indent=2) + '\n')
   for name, picture in pictures.items():
-    writing.save_png(directory / f'{stem}-{name.replace("/", "-")}.png', picture)
+    path = f'{directory}/{stem}-{name.replace("/", "-")}'
+    if picture.ndim == 5:
+      writing.save_gif(f'{path}.gif', writing.side_by_side(picture))
+    else:
+      writing.save_png(f'{path}.png', picture)
 
 
 def _summary(numbers: dict, published_bpd: float | None) -> str:
@@ -74,6 +103,10 @@ def _unit(name: str) -> str:
   name = name.removesuffix('_raw')
   if name.endswith('bpd'):
     return 'bits/dim'
+  if name.endswith('_per_frame'):
+    return 'nats per frame'
+  if name.endswith('psnr'):
+    return 'dB'
   meanings = {
     'neg_elbo': 'nats per example (rate + distortion)',
     'nll': 'nats per example',

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from hvae_tpu import evals, models, optimizers, runs, sharding, writing
+from hvae_tpu import evals, inference, models, runs, sharding, writing
 from hvae_tpu import train as train_lib
 from hvae_tpu.errors import UserError
 from hvae_tpu.interruption import Interruption
@@ -41,33 +41,35 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'config.geco_target.share={config.geco_target.share} of config.train.num_steps='
       f'{config.train.num_steps} must lie between one step and all'
     )
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
   sharding.check_batch_size(config.train.batch_size, mesh)
-  model = models.create(config.model.to_dict(), runs.platform(mesh))
+  model, tx, step = runs.train_step(config, mesh)
   dataset = runs.open_data(config)
   for text in model.warnings(dataset.card):
-    print(f'warning: {text}')
-  state, interruption = _train(config, model, dataset, mesh, steps, workdir / 'geco_target')
+    inference.say(f'warning: {text}')
+  folder = workdir / 'geco_target'
+  state, interruption = _train(config, (model, tx, step), dataset, mesh, steps, folder)
   if interruption.requested:
-    print('stopped; nothing was proposed')
+    inference.say('stopped; nothing was proposed')
     return interruption.exit_code
   proposal = _proposal(config, model, dataset, mesh, state)
   if jax.process_index() == 0:
-    with writing.replacing(workdir / 'geco_target' / 'proposal.json') as partial:
+    with writing.replacing(folder / 'proposal.json') as partial:
       partial.write_text(json.dumps(proposal, indent=2) + '\n')
     print(_described(proposal))
   return 0
 
 
 def _train(
-  config: ml_collections.ConfigDict, model: Any, dataset: Any, mesh: Any, steps: int, folder: Path
+  config: ml_collections.ConfigDict,
+  training: tuple[Any, Any, train_lib.Step],
+  dataset: Any,
+  mesh: Any,
+  steps: int,
+  folder: Path,
 ) -> tuple[Any, Interruption]:
-  """The state after so many steps, and whether it was interrupted."""
-  tx, learning_rate = optimizers.create(config.optimizer, config.train.num_steps)
-  settings = {
-    key: config.train[key] for key in ('clock', 'ema_decay', 'drop_above', 'skip_advances_step')
-  }
-  step = train_lib.make_train_step(model, tx, learning_rate, seed=config.seed, **settings)
+  """The state after so many steps of what `runs.train_step` gave, and what interrupted it."""
+  model, tx, step = training
   options = ml_collections.ConfigDict(config.train)
   options.num_steps = steps
   first, interruption = jax.process_index() == 0, Interruption()
@@ -77,8 +79,8 @@ def _train(
     try:
       batch = next(batches)
       state = create_state(model, tx, batch, mesh, config.train.ema_decay is not None, config.seed)
-      print('compiling the train step ...')
-      compiled = train_lib.lower_step(step, state, batch).compile()
+      inference.say('compiling the train step ...')
+      compiled = train_lib.trace_step(step, state, batch).lower().compile()
       state = train_lib.loop(
         state,
         compiled,
@@ -87,7 +89,7 @@ def _train(
         start=0,
         evaluations=[],
         save=lambda *_: None,
-        diagnose=lambda step, *_: print(f'the loss of step {step:,} is not finite'),
+        diagnose=lambda step, *_: inference.say(f'the loss of step {step:,} is not finite'),
         writer=writer,
         progress=Progress(0, steps, config.train.batch_size, first),
         interruption=interruption,

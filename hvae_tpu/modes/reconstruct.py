@@ -27,13 +27,11 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     UserError: no such checkpoint or view, a quantile that is out of range or without div_stats.
   """
   options = config.reconstruct
+  quantiles = tuple(options.quantiles)
+  _check(options, quantiles)
   trained = inference.open_trained(
     config, workdir, checkpoint, '--mode=reconstruct', reconstruction.NEEDS
   )
-  quantiles = tuple(options.quantiles)
-  for key in ('quantiles', 'columns'):
-    if not options[key]:
-      raise UserError(f'config.reconstruct.{key}={options[key]} must not be empty')
   masks = [
     div_stats.variates(trained, config, q, 'config.reconstruct.quantiles') for q in quantiles
   ]
@@ -62,6 +60,22 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     return 0
 
   return inference.interruptible(work)
+
+
+def _check(options: Any, quantiles: tuple[float, ...]) -> None:
+  """Raises UserError for settings that no run could take."""
+  if not quantiles:
+    raise UserError('config.reconstruct.quantiles=() must not be empty; (1.0,) keeps everything')
+  for quantile in quantiles:
+    div_stats.check_quantile(quantile, 'config.reconstruct.quantiles')
+  # As results are named.
+  names = [f'{quantile:g}' for quantile in quantiles]
+  if twice := sorted({name for name in names if names.count(name) > 1}):
+    raise UserError(
+      f'config.reconstruct.quantiles has {", ".join(twice)} more than once (to six digits); give '
+      f'each quantile once'
+    )
+  inference.check_least('reconstruct', options, num_pictures=0, columns=1)
 
 
 def _row(

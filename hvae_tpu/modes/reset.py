@@ -11,7 +11,9 @@ from hvae_tpu.errors import UserError
 # What the program writes into a work directory, as patterns; see workdir.py. The config goes last:
 # after an interruption the rest can still be reset.
 OURS = (
-  *('sample', 'eval', 'div_stats', 'reconstruct', 'encode', 'decode', 'train'),
+  *('sample', 'eval', 'div_stats', 'reconstruct', 'encode', 'decode', 'explore', 'interpolate'),
+  *('pick', 'quality', 'report', 'open_loop', 'segment', 'disentangle', 'traverse', 'geco_target'),
+  *('plan', 'train'),
   *('nonfinite-*', 'damaged-checkpoint-*', 'checkpoints'),
 )
 

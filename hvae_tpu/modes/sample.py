@@ -1,5 +1,6 @@
 """`--mode=sample`: picture grids of a trained run."""
 
+from collections.abc import Callable, Iterator
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hvae_tpu.evals import pictures
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
-  """Writes `<run>/sample/<picture>-<step>.png` by `config.sample`. Returns the exit code.
+  """Writes `<run>/sample/<picture>-<step>-<weights>.png` by `config.sample`. Returns the exit code.
 
   Raises:
     UserError: no such checkpoint or view, or a temperature that the model does not take.
@@ -27,16 +28,24 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     model = _tempered(model, output_temperature)
   dataset = runs.open_data(config)
   pictures.check(options, config.evals.batch_size)
-  batches = runs.eval_batches(dataset, config, opened.mesh, split)
-  draw = pictures.make(model, batches, **options)
-  found = draw(trained.params, opened.state.model_state, opened.state.step, jax.random.key(seed))
-  if jax.process_index() == 0:
-    for name, picture in found.items():
-      path = opened.workdir / 'sample' / f'{name}-{opened.state.step}.png'
-      path.parent.mkdir(parents=True, exist_ok=True)
-      writing.save_png(path, picture)
-      print(f'wrote {path}')
-  return 0
+
+  def work(check: Callable[[], None]) -> int:
+    def watch(rows: Iterator, total: int) -> Iterator:
+      for row in inference.shown(rows, total, 'row'):
+        check()
+        yield row
+
+    batches = runs.eval_batches(dataset, config, opened.mesh, split, check)
+    draw = pictures.make(model, batches, watch=watch, **options)
+    found = draw(trained.params, opened.state.model_state, opened.state.step, jax.random.key(seed))
+    if jax.process_index() == 0:
+      for name, picture in found.items():
+        path = opened.workdir / 'sample' / f'{name}-{trained.stem}.png'
+        writing.save_png(path, picture)
+        print(f'wrote {path}')
+    return 0
+
+  return inference.interruptible(work)
 
 
 def _tempered(model: Any, output_temperature: float) -> Any:

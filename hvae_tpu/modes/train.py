@@ -12,7 +12,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import ml_collections
 
-from hvae_tpu import bundles, data, evals, initial_weights, models, optimizers, runs, sharding
+from hvae_tpu import (
+  bundles,
+  data,
+  distributed,
+  epochs,
+  evals,
+  initial_weights,
+  models,
+  runs,
+  sharding,
+)
 from hvae_tpu import train as train_lib
 from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.checkpoints import Checkpoints
@@ -32,28 +42,23 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   """
   first = jax.process_index() == 0
   say = print if first else lambda *_: None
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
   sharding.check_batch_size(config.train.batch_size, mesh)
   if checkpoint != 'latest':
     raise UserError(
       f'--checkpoint={checkpoint} is not for --mode=train, which resumes the latest; start another '
       f'--workdir with --config.train.init_from=DIR'
     )
-  for key in ('num_steps', 'log_every'):
-    if config.train[key] < 1:
-      raise UserError(f'config.train.{key}={config.train[key]} must be at least 1')
-  model = models.create(config.model.to_dict(), runs.platform(mesh))
-  tx, learning_rate = optimizers.create(config.optimizer, config.train.num_steps)
-  train_step = train_lib.make_train_step(
-    model,
-    tx,
-    learning_rate,
-    seed=config.seed,
-    **{k: config.train[k] for k in ('clock', 'ema_decay', 'drop_above', 'skip_advances_step')},
-  )
   dataset = _open_dataset(config.data)
   data.check_required(dataset, config.data.train_split, **config.data.require)
   runs.check_transforms(dataset.card, config.data)
+  size = data.num_examples(dataset, config.data.train_split, config.data.seq_len)
+  epochs.resolve(config, size, say)
+  for key in ('num_steps', 'log_every'):
+    if config.train[key] < 1:
+      also = ' (or set config.train.num_epochs)' if key == 'num_steps' else ''
+      raise UserError(f'config.train.{key}={config.train[key]} must be at least 1{also}')
+  model, tx, train_step = runs.train_step(config, mesh)
   interruption = Interruption()
   evaluations = _evaluations(config, mesh, dataset, interruption)
   checkpoints = Checkpoints(
@@ -93,7 +98,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
         config.train,
         start=start,
         evaluations=evaluations,
-        save=_saver(checkpoints, config, dataset),
+        save=_saver(checkpoints, config, dataset, writer),
         diagnose=bundles.Recorder(workdir, config, dataset, model, mesh, say),
         writer=writer,
         progress=Progress(start, config.train.num_steps, config.train.batch_size, first),
@@ -104,7 +109,11 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       checkpoints.close()
       writer.close()
   say(f'saved step {int(state.step):,} in {checkpoints.directory}')
-  return interruption.exit_code if interruption.requested else 0
+  if not interruption.requested:
+    return 0
+  if int(state.step) < config.train.num_steps:
+    say('stopped before its end; the same command resumes')
+  return interruption.exit_code
 
 
 def _open_dataset(section: Any) -> data.Dataset:
@@ -227,7 +236,7 @@ def _compile(
 ) -> train_lib.Step:
   say('compiling the train step ...')
   began = time.perf_counter()
-  lowered = train_lib.lower_step(train_step, state, batch)
+  lowered = train_lib.trace_step(train_step, state, batch).lower()
   metrics = lowered.out_info[1]
   if unknown := sorted(set(train.progress) - set(metrics)):
     raise UserError(
@@ -235,6 +244,7 @@ def _compile(
       f'it has {", ".join(sorted(metrics))}'
     )
   compiled = lowered.compile()
+  distributed.meet('compiled')
   say(f'compiled in {time.perf_counter() - began:.1f} s')
   if train.profile_at and jax.process_index() == 0:
     return Profiled(compiled, logs, train.profile_at, train.profile_steps)
@@ -242,13 +252,17 @@ def _compile(
 
 
 def _saver(
-  checkpoints: Checkpoints, config: ml_collections.ConfigDict, dataset: data.Dataset
+  checkpoints: Checkpoints,
+  config: ml_collections.ConfigDict,
+  dataset: data.Dataset,
+  writer: Writer,
 ) -> Callable[[int, TrainState, dict[str, Any]], None]:
   meta = {'config': workdir_lib.to_json(config), 'card': dataset.card}
 
   def save(step: int, state: TrainState, results: dict[str, Any]) -> None:
     numbers = {k: float(v) for k, v in results.items() if not getattr(v, 'ndim', 0)}
     checkpoints.save(step, state, {**meta, 'metrics': numbers})
+    writer.publish()
 
   return save
 
@@ -267,7 +281,7 @@ def _describe(
   size = config.train.batch_size
   say(f'{config.name} in {workdir}')
   say(f'{mesh.size} devices ({device}), mesh {axes}; precision {config.train.precision}')
-  say(f'batch {size} = {size // mesh.size} per device, in {jax.process_count()} processes')
+  say(f'batch {size} = {size / mesh.size:g} per device, in {jax.process_count()} processes')
   views = ', '.join(
     f'{role} {dataset.size(view):,} ({view})'
     for role in ('train', 'valid', 'test')

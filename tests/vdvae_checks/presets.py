@@ -6,7 +6,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from hvae_tpu.evals import pictures
 from tests.golden_files import Golden
@@ -69,7 +68,7 @@ class Labels:
 
 def _picture_rows(level_names: tuple[str, ...], num_partial: int) -> tuple[list, list]:
   """Of the picture grid: how many levels each row keeps, and the temperatures of its samples."""
-  batches = lambda: iter([{'image': np.zeros((1, 1, 1, 1), np.uint8)}])
+  batches = lambda: iter([{'image': jnp.zeros((1, 1, 1, 1), jnp.uint8)}])
   run = pictures.make(Labels(level_names), batches, num=1, num_partial=num_partial)
   rows = run({}, {}, 0, jax.random.key(0))['partial'].ravel().tolist()
   return rows[1 : 1 + num_partial], [row / 100 for row in rows[1 + num_partial :]]

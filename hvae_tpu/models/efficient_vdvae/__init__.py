@@ -61,6 +61,7 @@ class EfficientVDVAE:
   output_gradient_smoothing_beta: float = 0.6931472
   min_mol_logscale: float = -250.0
   output_temperature: float = setting(1.0, changeable=True)  # of drawn pixels
+  output_statistic: str = setting('sample', distributions.STATISTICS, changeable=True)
   target_crop: int = 0  # rows and columns of padding on each side that carry no likelihood
   beta_schedule: str = setting('linear', tuple(objective.BETA_SCHEDULES), changeable=True)
   beta_start: int = setting(21, changeable=True)  # linear: 1 at 2 * beta_start + beta_steps
@@ -197,8 +198,8 @@ class EfficientVDVAE:
     mixture = distributions.mixture_by_colour(out, self.num_mixtures)
     if self.output_distribution_base == 'logstd':
       return mixture
-    scales = distributions.softplus(mixture.scales, self.output_gradient_smoothing_beta)
-    return mixture._replace(scales=jnp.log(scales))
+    scales = distributions.log_softplus(mixture.scales, self.output_gradient_smoothing_beta)
+    return mixture._replace(scales=scales)
 
   @property
   def _smoothing(self) -> float:
@@ -253,12 +254,16 @@ class EfficientVDVAE:
     """The metrics where only `variates` [L, V] (None: all) are drawn from the posterior."""
     x = self.scale(batch['image'])
     out, levels = self._infer(params, x, rng, variates)
-    crop = slice(self.target_crop, self.image_size - self.target_crop)
-    nll = -self.log_likelihood(out, x)[:, crop, crop].sum((1, 2))
+    nll = self._nll(out, x)
     metrics = distributions.elbo_metrics(nll, distributions.kl_of_runs(levels), self.num_dims)
     bits = metrics['kl_per_level'].mean(0) / (self.level_sizes * np.log(2))
     active = (bits >= self.latent_active_threshold).sum().astype(jnp.float32)
     return {**metrics, 'active_groups': active}
+
+  def _nll(self, out: Array, target: Array) -> Array:
+    """Negative log-likelihood of scaled images, [B], nats."""
+    crop = slice(self.target_crop, self.image_size - self.target_crop)
+    return -self.log_likelihood(out, target)[:, crop, crop].sum((1, 2))
 
   def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
     """Targets, draws from the likelihood, and means and log-scales of its components."""
@@ -273,6 +278,11 @@ class EfficientVDVAE:
 
   # Inference and generation.
 
+  def log_weights(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
+    x = self.scale(batch['image'])
+    out, levels = self._infer(params, x, rng)
+    return distributions.log_ratio_of_runs(levels) - self._nll(out, x)
+
   def encode(
     self,
     params: Params,
@@ -282,14 +292,23 @@ class EfficientVDVAE:
     variates: Array | None = None,
   ) -> distributions.Latents:
     _, levels = self._infer(params, self.scale(batch['image']), rng, variates)
-    return tuple(
-      group
-      for run, level in zip(self.down_runs, levels, strict=True)
-      for group in layers.unstack(level.group, run.count)
-    )
+    return layers.groups_of_runs(levels)
 
   def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
     return distributions.kl_of_runs(self._infer(params, self.scale(batch['image']), rng)[1])
+
+  def draw_prior(
+    self,
+    params: Params,
+    state: State,
+    rng: Array,
+    num: int,
+    temperature: Array | float | None = None,
+    noise: tuple[Array, ...] | None = None,
+  ) -> distributions.Latents:
+    latent_rng = jax.random.split(rng)[0]
+    _, levels = self._top_down(params, latent_rng, num, temperature, noise=noise)
+    return layers.groups_of_runs(levels)
 
   def decode(
     self,
@@ -329,9 +348,11 @@ class EfficientVDVAE:
     )
 
   def pictures(self, out: Array, rng: Array) -> Array:
-    """`draw` as uint8 [B, H, W, C]."""
-    x = self.draw(out, rng)
-    return distributions.to_uint8(2 * x - 1 if self.likelihood == 'bernoulli' else x)
+    """`draw`, or the mean by `output_statistic`, as uint8, black where nothing was modelled."""
+    has_draw = self.output_statistic == 'sample' or self.likelihood == 'bernoulli'
+    x = self.draw(out, rng) if has_draw else distributions.dmol_mean(self.mixture(out))
+    image = distributions.to_uint8(2 * x - 1 if self.likelihood == 'bernoulli' else x)
+    return distributions.blank_padding(image, self.target_crop)
 
   def _infer(
     self, params: Params, x: Array, rng: Array, variates: Array | None = None
@@ -341,10 +362,13 @@ class EfficientVDVAE:
 
   def _generate(self, params, rng, num, temperature, z=None, given=None) -> Array:
     latent_rng, pixel_rng = jax.random.split(rng)
-    if temperature is not None:
-      levels = (len(self.level_names),)
-      temperature = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), levels)
-    out, _ = Net(self).apply(
-      {'params': params}, None, num, z, given, temperature, rngs={'sample': latent_rng}
-    )
+    out, _ = self._top_down(params, latent_rng, num, temperature, z, given)
     return self.pictures(out, pixel_rng)
+
+  def _top_down(
+    self, params, rng, num, temperature, z=None, given=None, noise=None
+  ) -> tuple[Array, list[Level]]:
+    temperature = layers.per_level(temperature, len(self.level_names))
+    rngs = {'sample': rng}
+    args = None, num, z, given, temperature, None, noise
+    return Net(self).apply({'params': params}, *args, rngs=rngs)

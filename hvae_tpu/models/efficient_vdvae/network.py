@@ -49,7 +49,7 @@ class Options(NamedTuple):
     """Channels (mean, raw scale) -> the distribution. Reference: `GaussianLatentLayer`."""
     mean, raw = jnp.split(features.astype(jnp.float32), 2, axis=-1)
     if self.base == 'std':
-      return Normal(mean, jnp.log(distributions.softplus(raw, self.beta)))
+      return Normal(mean, distributions.log_softplus(raw, self.beta))
     return Normal(mean, self.beta * raw)
 
   def kl(self, dist: Normal, prior: Normal) -> Array:
@@ -158,7 +158,7 @@ class DownBlock(nn.Module):
     y = _residual_cells(y, cells, o)
     self.sow('intermediates', 'prior_dist', prior)
     self.sow('intermediates', 'kl', kl)
-    return y, Level(distributions.Group(dist.mean, dist.std, z), kl.sum((1, 2)))
+    return y, distributions.level(dist, prior, z, kl)
 
   def _net(self, x: Array, ratio: float, output_ratio: float, scale: float, name: str) -> Array:
     channels, cells = x.shape[-1], self.cells
@@ -207,7 +207,7 @@ class BottomUp(nn.Module):
     skips = []
     for run in c.up_runs:
       stack = c.stack(UpBlock, run.count, in_axes=())
-      x, skip = stack(run.cells, run.skip, c.options, name=run.name)(x)
+      x, skip = stack(run.cells, run.skip, c.options, name=run.name)(layers.split_rows(x))
       skips += layers.unstack(skip, run.count) if run.skip else []
       if run.rate > 1:
         x = Pool(run.pooled, run.rate, c.options.dtype, name=run.pool)(x)
@@ -228,22 +228,23 @@ class TopDown(nn.Module):
     given: Array | None = None,
     temperature: Array | None = None,
     variates: Array | None = None,
+    noise: tuple[Array, ...] | None = None,
   ) -> tuple[Array, list[Level]]:
     """Args as `Net`. Returns the output channels, and one stacked `Level` a run."""
     c, levels, first = self.config, [], 0
     sizes = [(run.count, run.res**2 * c.zdim) for run in c.down_runs]
-    draws = layers.noise_of_runs(self.make_rng('sample'), num, sizes)
+    draws = layers.noise_of_runs(self.make_rng('sample'), num, sizes, noise)
     y = self._start(num)
-    for run, noise in zip(c.down_runs, draws, strict=True):
+    for run, drawn in zip(c.down_runs, draws, strict=True):
       mine = slice(first, first + run.count)
       part = lambda array, mine=mine: None if array is None else array[mine]
       if run.rate > 1:
         y = Unpool(run.cells.width, run.rate, c.options, name=run.unpool)(y)
       stack = c.stack(DownBlock, run.count, in_axes=(0,) * 6)
       y, level = stack(run.cells, c.options, name=run.name)(
-        y,
+        layers.split_rows(y),
         jnp.stack([skips[i] for i in run.levels]) if skips is not None else None,
-        noise,
+        drawn,
         jnp.stack(latents[mine]) if latents is not None else None,
         part(given),
         part(temperature),
@@ -283,6 +284,7 @@ class Net(nn.Module):
     given: Array | None = None,
     temperature: Array | None = None,
     variates: Array | None = None,
+    noise: tuple[Array, ...] | None = None,
   ) -> tuple[Array, list[Level]]:
     """Runs the hierarchy once.
 
@@ -293,9 +295,11 @@ class Net(nn.Module):
       given: [L] or [L, V] bool; which of `latents` to use. The others are drawn.
       temperature: [L], multiplies the prior's standard deviations where x is None; None is 1.
       variates: [L, V] bool; the others are drawn from the prior although x is given; None is all.
+      noise: what the groups are drawn with, [B, h, w, zdim] each; None: standard normal draws.
 
     Returns:
       Output channels [B, H, W, out_channels], float32, and per run a `Level` with leading [count].
     """
     skips = BottomUp(self.config, name='bottom_up')(x) if x is not None else None
-    return TopDown(self.config, name='top_down')(skips, num, latents, given, temperature, variates)
+    top_down = TopDown(self.config, name='top_down')
+    return top_down(skips, num, latents, given, temperature, variates, noise)

@@ -42,6 +42,7 @@ class VDVAE:
   gelu_approximate: bool = False  # True: tanh form, as vdvae-jax
   kernel_init: str = setting('torch', ('torch', 'lecun'))  # lecun: as vdvae-jax
   output_temperature: float = setting(1.0, changeable=True)  # of drawn pixels
+  output_statistic: str = setting('sample', distributions.STATISTICS, changeable=True)
   sample_rounding: str = setting('round', ('round', 'truncate'), changeable=True)
   sample_snap: bool = setting(False, changeable=True)  # 5 bits: samples on the 32 levels
   dtype: str = setting('float32', ('float32', 'bfloat16'))  # of blocks and the stream between
@@ -182,9 +183,7 @@ class VDVAE:
   ) -> Metrics:
     """The metrics where only `variates` [L, V] (None: all) are drawn from the posterior."""
     out, levels = self._infer(params, batch['image'], rng, variates)
-    log_prob = self.log_likelihood(out, self.scale_target(batch['image']))
-    crop = slice(self.target_crop, self.image_size - self.target_crop)
-    nll = -log_prob[:, crop, crop].sum((1, 2))
+    nll = self._nll(out, batch['image'])
     return distributions.elbo_metrics(nll, distributions.kl_of_runs(levels), self.num_dims)
 
   def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
@@ -199,7 +198,17 @@ class VDVAE:
       scales = -jnp.log(jax.nn.softplus(scales))
     return {**found, 'mixture_means': mixture.means, 'mixture_log_scales': scales}
 
+  def _nll(self, out: Array, image: Array) -> Array:
+    """Negative log-likelihood of uint8 images, [B], nats."""
+    crop = slice(self.target_crop, self.image_size - self.target_crop)
+    log_prob = self.log_likelihood(out, self.scale_target(image))
+    return -log_prob[:, crop, crop].sum((1, 2))
+
   # Inference and generation.
+
+  def log_weights(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
+    out, levels = self._infer(params, batch['image'], rng)
+    return distributions.log_ratio_of_runs(levels) - self._nll(out, batch['image'])
 
   def encode(
     self,
@@ -210,14 +219,23 @@ class VDVAE:
     variates: Array | None = None,
   ) -> distributions.Latents:
     _, levels = self._infer(params, batch['image'], rng, variates)
-    return tuple(
-      group
-      for run, level in zip(self.decoder_runs, levels, strict=True)
-      for group in layers.unstack(level.group, run.count)
-    )
+    return layers.groups_of_runs(levels)
 
   def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
     return distributions.kl_of_runs(self._infer(params, batch['image'], rng)[1])
+
+  def draw_prior(
+    self,
+    params: Params,
+    state: State,
+    rng: Array,
+    num: int,
+    temperature: Array | float | None = None,
+    noise: tuple[Array, ...] | None = None,
+  ) -> distributions.Latents:
+    latent_rng = jax.random.split(rng)[0]
+    _, levels = self._top_down(params, latent_rng, num, temperature, noise=noise)
+    return layers.groups_of_runs(levels)
 
   def decode(
     self,
@@ -251,13 +269,16 @@ class VDVAE:
     return sample(rng, self.mixture(out), temperature=self.output_temperature)
 
   def pictures(self, out: Array, rng: Array) -> Array:
-    """`draw` as uint8 [B, H, W, C]."""
-    x = self.draw(out, rng)
+    """`draw`, or the mean by `output_statistic`, as uint8, black where nothing was modelled."""
+    has_draw = self.output_statistic == 'sample' or self.likelihood == 'bernoulli'
+    x = self.draw(out, rng) if has_draw else distributions.dmol_mean(self.mixture(out))
     if self.likelihood == 'bernoulli':
-      return jnp.round(255 * x).astype(jnp.uint8)
+      image = jnp.round(255 * x).astype(jnp.uint8)
+      return distributions.blank_padding(image, self.target_crop)
     image = distributions.to_uint8(x, self.sample_rounding)
     bin_width = 2 ** (8 - self.num_bits)
-    return image // bin_width * bin_width if self.sample_snap else image
+    image = image // bin_width * bin_width if self.sample_snap else image
+    return distributions.blank_padding(image, self.target_crop)
 
   def _infer(
     self, params: Params, image: Array, rng: Array, variates: Array | None = None
@@ -267,11 +288,13 @@ class VDVAE:
 
   def _generate(self, params, rng, num, temperature, z=None, given=None) -> Array:
     latent_rng, pixel_rng = jax.random.split(rng)
-    if temperature is not None:
-      temperature = jnp.broadcast_to(
-        jnp.asarray(temperature, jnp.float32), (len(self.level_names),)
-      )
-    out, _ = Net(self).apply(
-      {'params': params}, None, num, z, given, temperature, rngs={'sample': latent_rng}
-    )
+    out, _ = self._top_down(params, latent_rng, num, temperature, z, given)
     return self.pictures(out, pixel_rng)
+
+  def _top_down(
+    self, params, rng, num, temperature, z=None, given=None, noise=None
+  ) -> tuple[Array, list[distributions.Level]]:
+    temperature = layers.per_level(temperature, len(self.level_names))
+    rngs = {'sample': rng}
+    args = None, num, z, given, temperature, None, noise
+    return Net(self).apply({'params': params}, *args, rngs=rngs)

@@ -128,7 +128,7 @@ class DecoderBlock(nn.Module):
     x = block(self.width, 'resnet', residual=True, last_scale=self.last_scale)(x)
     self.sow('intermediates', 'prior_dist', prior)
     self.sow('intermediates', 'kl', kl)
-    return x, Level(distributions.Group(dist.mean, dist.std, z), kl.sum((1, 2)))
+    return x, distributions.level(dist, prior, z, kl)
 
 
 def _normal(features: Array) -> distributions.Normal:
@@ -166,6 +166,7 @@ class Encoder(nn.Module):
       if c.kernel_init == 'lecun':
         fields['last_scale'] = 1.0  # vdvae-jax does not scale the encoder
       stack = c.stack(EncoderBlock, run.count, in_axes=())
+      x = layers.split_rows(x)
       (x, before_last), _ = stack(**fields)((x, x))
       acts[run.res] = before_last if run.rate > 1 else x
       if run.rate > 1:
@@ -189,22 +190,24 @@ class Decoder(nn.Module):
     given: Array | None = None,
     temperature: Array | None = None,
     variates: Array | None = None,
+    noise: tuple[Array, ...] | None = None,
   ) -> tuple[Array, list[Level]]:
     """Args as `Net`. Returns the last map [B, H, W, width] and one stacked `Level` a run."""
     c = self.config
     num_blocks = sum(run.count for run in c.decoder_runs)
     maps, levels, first = self._start_maps(num), [], 0
-    for run, noise in zip(c.decoder_runs, self._noise(num), strict=True):
+    for run, draws in zip(c.decoder_runs, self._noise(num, noise), strict=True):
       width = c.width_at(run.res)
       x = maps.get(run.res, jnp.zeros((num, run.res, run.res, width), c.options.dtype))
       if run.mixin is not None:
         x += layers.upsample_nearest(maps[run.mixin][..., :width], run.res // run.mixin)
+      x = layers.split_rows(x)
       mine = slice(first, first + run.count)
       stack = c.stack(DecoderBlock, run.count, in_axes=(nn.broadcast, 0, 0, 0, 0, 0))
       x, level = stack(zdim=c.zdim, **_block_fields(c, run, c.options, num_blocks))(
         x,
         acts[run.res] if acts is not None else None,
-        noise,
+        draws,
         jnp.stack(latents[mine]) if latents is not None else None,
         given[mine] if given is not None else None,
         temperature[mine] if temperature is not None else None,
@@ -215,10 +218,10 @@ class Decoder(nn.Module):
       first += run.count
     return maps[c.image_size], levels
 
-  def _noise(self, num: int) -> list[Array]:
+  def _noise(self, num: int, noise: tuple[Array, ...] | None) -> list[Array]:
     """Standard normal draws of all blocks: per run [count, B, h * w * zdim]."""
     sizes = [(run.count, run.res**2 * self.config.zdim) for run in self.config.decoder_runs]
-    return layers.noise_of_runs(self.make_rng('sample'), num, sizes)
+    return layers.noise_of_runs(self.make_rng('sample'), num, sizes, noise)
 
   def _start_maps(self, num: int) -> dict[int, Array]:
     """The learned maps that the coarse resolutions start from (`bias_xs` of the release)."""
@@ -248,6 +251,7 @@ class Net(nn.Module):
     given: Array | None = None,
     temperature: Array | None = None,
     variates: Array | None = None,
+    noise: tuple[Array, ...] | None = None,
   ) -> tuple[Array, list[Level]]:
     """Runs the hierarchy once.
 
@@ -258,13 +262,15 @@ class Net(nn.Module):
       given: [L] or [L, V] bool; which of `latents` to use. The others are drawn.
       temperature: [L], multiplies the prior's standard deviations where x is None; None is 1.
       variates: [L, V] bool; the others are drawn from the prior although x is given; None is all.
+      noise: what the groups are drawn with, [B, h, w, zdim] each; None: standard normal draws.
 
     Returns:
       Output channels [B, H, W, out_channels], float32, and per run a `Level` with leading [count].
     """
     c = self.config
     acts = Encoder(c, name='encoder')(x) if x is not None else None
-    px, levels = Decoder(c, name='decoder')(acts, num, latents, given, temperature, variates)
+    decoder = Decoder(c, name='decoder')
+    px, levels = decoder(acts, num, latents, given, temperature, variates, noise)
     gain = self.param('gain', nn.initializers.ones, (c.width,))
     bias = self.param('bias', nn.initializers.zeros, (c.width,))
     px = px.astype(jnp.float32) * gain + bias

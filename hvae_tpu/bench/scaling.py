@@ -1,0 +1,132 @@
+"""What the host spends on each step, on one process or several.
+
+    for n in 1 2 4; do
+      python launch/processes.py --num=$n --devices=$((4 / n)) --module=hvae_tpu.bench.scaling -- \\
+        --config=configs/demo_mnist.py:vdvae,debug --workdir=/tmp/scaling-$n
+    done
+
+The global batch stays the same, so on one machine a step computes the same with any number of
+processes, and what grows is the cost of their agreement. Everything but the computation itself is
+host work, and can be compared with the time that a step takes on an accelerator.
+"""
+
+from collections.abc import Callable
+import sys
+import time
+from typing import Any
+
+from absl import flags
+
+from hvae_tpu import commands, main
+
+STEPS = flags.DEFINE_integer('steps', 50, 'Steps to measure.')
+
+
+class Stopwatch:
+  """Times by name: `with stopwatch('input'): ...`."""
+
+  def __init__(self):
+    self.times: dict[str, list[float]] = {}
+
+  def __call__(self, name: str) -> 'Stopwatch':
+    self._name = name
+    return self
+
+  def __enter__(self) -> None:
+    self._began = time.perf_counter()
+
+  def __exit__(self, *_) -> None:
+    self.times.setdefault(self._name, []).append(time.perf_counter() - self._began)
+
+
+def measure(config: Any, workdir: Any, steps: int) -> dict[str, list[float]]:
+  """Trains `steps` steps, each of them logged and the last one saved.
+
+  Returns:
+    Seconds, by part: `input`, the next batch on the devices; `dispatch`, until the step is on its
+    way; `compute`, until it is done; `log`, metrics to the host and the files; `save`, what a save
+    holds up; `write`, until it is complete.
+  """
+  import jax
+
+  from hvae_tpu import distributed, models, optimizers, runs, sharding, train
+  from hvae_tpu.checkpoints import Checkpoints
+  from hvae_tpu.state import create_state
+  from hvae_tpu.writing import Writer
+
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
+  sharding.check_batch_size(config.train.batch_size, mesh)
+  model = models.create(config.model.to_dict(), runs.platform(mesh))
+  tx, learning_rate = optimizers.create(config.optimizer, config.train.num_steps)
+  dataset = runs.open_data(config)
+  batches = runs.train_batches(dataset, config, mesh, 0)
+  batch = next(batches)
+  ema = config.train.ema_decay
+  state = create_state(model, tx, batch, mesh, ema is not None, config.seed)
+  step = train.make_train_step(model, tx, learning_rate, seed=config.seed, ema_decay=ema)
+  step = train.trace_step(step, state, batch).lower().compile()
+  distributed.meet('compiled')
+  writer = Writer(workdir / 'train', active=jax.process_index() == 0, level_names=model.level_names)
+  checkpoints = Checkpoints(workdir)
+  clock = Stopwatch()
+  try:
+    state, _ = jax.block_until_ready(step(state, batch))
+    writer.flush()  # its thread has imported what it needs
+    meta = {'config': {}, 'card': dataset.card, 'metrics': {}}
+    checkpoints.save(1, state, meta)  # the first one compiles the checksums
+    checkpoints.wait()
+    for number in range(2, steps + 2):
+      with clock('input'):
+        batch = next(batches)
+      with clock('dispatch'):
+        state, metrics = step(state, batch)
+      with clock('compute'):
+        jax.block_until_ready(state)
+      with clock('log'):
+        writer.scalars(number, 'train', train.summarize([jax.device_get(metrics)]))
+    with clock('save'):
+      checkpoints.save(number, state, meta)
+    with clock('write'):
+      checkpoints.wait()
+  finally:
+    batches.close()
+    checkpoints.close()
+    writer.close()
+  return clock.times
+
+
+def report(times: dict[str, list[float]], say: Callable[[str], None]) -> None:
+  """Tells the median and the 90th percentile of each part, in milliseconds."""
+  import jax
+  import numpy as np
+
+  say(f'{jax.process_count()} processes, {jax.device_count()} devices')
+  for name, seconds in times.items():
+    median, high = np.percentile(np.array(seconds) * 1e3, [50, 90])
+    say(f'  {name:9} median {median:8.2f} ms   90 % within {high:8.2f} ms')
+
+
+def _run() -> int:
+  from hvae_tpu import buckets, distributed
+  from hvae_tpu.errors import UserError
+  from hvae_tpu.inference import say
+
+  config = commands.CONFIG.value
+  if STEPS.value < 1:
+    raise UserError(f'--steps={STEPS.value} must be at least 1')
+  heartbeat = config.train.heartbeat_seconds
+  distributed.start(
+    main.COORDINATOR.value, main.NUM_PROCESSES.value, main.PROCESS_ID.value, heartbeat
+  )
+  with distributed.leaving_together(heartbeat):
+    report(measure(config, buckets.as_path(commands.WORKDIR.value), STEPS.value), say)
+  return 0
+
+
+def _check() -> None:
+  if commands.CONFIG.value is None or not commands.WORKDIR.value:
+    raise ValueError('--config=configs/<data set>.py and --workdir=DIR (of its own) are needed')
+
+
+if __name__ == '__main__':
+  sys.exit(commands.run(sys.argv, _check, _run))

@@ -1,0 +1,77 @@
+"""Data sets in a bucket: copied to a disk of this machine, where records are read at random."""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+from hvae_tpu import buckets
+from hvae_tpu.errors import UserError
+
+CACHE = '~/.cache/hvae_tpu/data'
+_CARD = 'dataset.json'
+_PIECE = 2**24  # bytes
+
+
+def local_copy(root: str, name: str) -> pathlib.Path:
+  """The folder of a data set of `root`, a folder in a bucket, on this machine.
+
+  What is there already is kept; a set that was built anew gets a folder of its own. The place is
+  `$HVAE_DATA_CACHE`, else `~/.cache/hvae_tpu/data`.
+
+  Raises:
+    UserError: there is no such data set, or the disk is too small.
+  """
+  remote = buckets.as_path(root) / name
+  try:
+    text = (remote / _CARD).read_text()
+    card = json.loads(text)
+  except FileNotFoundError as error:
+    raise UserError(
+      f'data set {name!r} is not in {root} (no {remote / _CARD}); build it elsewhere and copy its '
+      f'folder there'
+    ) from error
+  except ValueError as error:
+    raise UserError(f'{remote / _CARD} cannot be read as a data card: {error}') from error
+  cache = pathlib.Path(os.environ.get('HVAE_DATA_CACHE') or CACHE).expanduser()
+  build = hashlib.sha256(f'{root} {text}'.encode()).hexdigest()[:12]
+  local = cache / f'{name}-{build}'
+  if not (local / _CARD).exists():
+    local.mkdir(parents=True, exist_ok=True)
+    _copy(remote, local, card)
+    _replace(local / _CARD, text.encode())
+  return local
+
+
+def _copy(remote: Any, local: pathlib.Path, card: dict[str, Any]) -> None:
+  """Copies the shards and index lists that are not there."""
+  sizes = {s['file']: s['bytes'] for split in card['splits'].values() for s in split['shards']}
+  lists = {view['indices'] for view in card['views'].values()} - {'all'}
+  has = lambda file: (local / file).exists() and (local / file).stat().st_size == sizes[file]
+  missing = [file for file in sizes if not has(file)]
+  need, free = sum(sizes[file] for file in missing), shutil.disk_usage(local).free
+  if need > free:
+    raise UserError(
+      f'{remote} needs {need / 2**30:.1f} GB below {local.parent}, but {free / 2**30:.1f} GB are '
+      'free; name a larger disk with HVAE_DATA_CACHE, or mount the bucket'
+    )
+  print(f'copying {remote} ({need / 2**30:.2f} GB) to {local}', flush=True)
+  for file in (*missing, *lists):
+    (local / file).parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(local / file)
+    with (remote / file).open('rb') as source, partial.open('wb') as target:
+      shutil.copyfileobj(source, target, _PIECE)
+    partial.replace(local / file)
+
+
+def _replace(path: pathlib.Path, content: bytes) -> None:
+  partial = _partial(path)
+  partial.write_bytes(content)
+  partial.replace(path)
+
+
+def _partial(path: pathlib.Path) -> pathlib.Path:
+  # Processes of one host may copy at the same time.
+  return path.with_name(f'.{path.name}.{os.getpid()}')

@@ -1,0 +1,105 @@
+"""Importance-weighted likelihood (Burda, Grosse, Salakhutdinov, 2016).
+
+log p(x) is estimated by the log of the mean of k importance weights; its expectation grows with k
+from the ELBO (k = 1) to log p(x).
+"""
+
+from collections.abc import Callable, Iterator
+import math
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array
+import jax.numpy as jnp
+import numpy as np
+
+from hvae_tpu.errors import UserError
+from hvae_tpu.evals import elbo
+
+NEEDS = ('log_weights', 'num_dims')
+
+
+class Sums(NamedTuple):
+  """Of the log-weights so far, per example [B].
+
+  Attributes:
+    log_sum, log_squares: logs of the sums of the weights, and of their squares.
+    total: sum of the log-weights themselves.
+  """
+
+  log_sum: Array
+  log_squares: Array
+  total: Array
+
+
+def make(
+  model: Any, batches: Callable[..., Iterator], num_samples: int = 10, chunk: int = 1
+) -> Callable[..., dict[str, Any]]:
+  """Negative log-likelihood with `num_samples` importance samples of each example.
+
+  Args:
+    chunk: samples computed at a time; memory does not depend on `num_samples`.
+
+  Returns:
+    `run(params, model_state, step, rng)`: `nll` (nats per example) and `bpd` of the estimate,
+    `nll_standard_error` (of its mean over the view), `neg_elbo` and `elbo_bpd` from the same
+    weights, `effective_samples` (mean of (sum w)^2 / sum w^2, between 1 and `num_samples`).
+
+  Raises:
+    UserError: numbers below 1, or a chunk that does not divide the samples.
+  """
+  if num_samples < 1 or chunk < 1 or num_samples % chunk:
+    raise UserError(
+      f'config.evals.iwae.num_samples={num_samples} must be a positive multiple of '
+      f'config.evals.iwae.chunk={chunk}'
+    )
+
+  @jax.jit
+  def sums(params, model_state, batch, rng):
+    def body(i, carry):
+      keys = jax.random.split(jax.random.fold_in(rng, i), chunk)
+      draw = lambda key: model.log_weights(params, model_state, batch, key)
+      return add(carry, jax.vmap(draw)(keys) if chunk > 1 else draw(keys[0])[None])
+
+    found = jax.lax.fori_loop(0, num_samples // chunk, body, start(len(batch['mask'])))
+    return elbo.masked_sums(estimates(found, num_samples), batch['mask'])
+
+  def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, Any]:
+    score = lambda batch, rng: sums(params, model_state, batch, rng)
+    found = elbo.averages(score, batches(), rng)
+    variance = max(found.pop('nll_squared') - found['nll'] ** 2, 0.0)
+    to_bpd = 1 / (model.num_dims * math.log(2))
+    return {
+      **found,
+      'nll_standard_error': np.sqrt(variance / found['num_examples']),
+      'bpd': found['nll'] * to_bpd,
+      'elbo_bpd': found['neg_elbo'] * to_bpd,
+    }
+
+  return run
+
+
+def start(size: int) -> Sums:
+  """Of no weights, for a batch of `size`."""
+  nothing = jnp.full(size, -jnp.inf)
+  return Sums(nothing, nothing, jnp.zeros(size))
+
+
+def add(sums: Sums, log_weights: Array) -> Sums:
+  """Sums with the log-weights [samples, B] of a further chunk."""
+  return Sums(
+    jnp.logaddexp(sums.log_sum, jax.nn.logsumexp(log_weights, axis=0)),
+    jnp.logaddexp(sums.log_squares, jax.nn.logsumexp(2 * log_weights, axis=0)),
+    sums.total + log_weights.sum(0),
+  )
+
+
+def estimates(sums: Sums, count: int) -> dict[str, Array]:
+  """What `count` weights of each example say, [B]: see `make`."""
+  nll = math.log(count) - sums.log_sum
+  return {
+    'nll': nll,
+    'nll_squared': jnp.square(nll),
+    'neg_elbo': -sums.total / count,
+    'effective_samples': jnp.exp(2 * sums.log_sum - sums.log_squares),
+  }

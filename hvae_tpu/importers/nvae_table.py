@@ -1,0 +1,202 @@
+"""The table of an NVAE, for the two forms of its reference.
+
+Groups are numbered from the top (coarsest) one on, scales from the finest latent one on.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hvae_tpu.importers import tables
+from hvae_tpu.importers.tables import Entry, Layout, Path, Row
+from hvae_tpu.models.nvae import NVAE, cells, flows
+from hvae_tpu.models.protocol import Batch
+
+STATISTICS = {'mean': 'running_mean', 'var': 'running_var'}
+# Counters that nothing reads, and copies of the kernels that some versions store.
+DERIVED = ('num_batches_tracked', 'weight_normalized')
+# A number for each output channel [C, 1, 1, 1] <-> [C].
+GAIN = Layout(lambda a: a.reshape(-1), lambda a: a.reshape(-1, 1, 1, 1))
+# Matrix of a linear layer [out, in] <-> [in, out].
+LINEAR = Layout(lambda a: a.T, lambda a: a.T)
+# A learned map [C, h, w] <-> [h, w, C].
+SINGLE_MAP = Layout(lambda a: a.transpose(1, 2, 0), lambda a: a.transpose(2, 0, 1))
+
+
+class Place(NamedTuple):
+  """One module: where it stands in our tree, and what the format calls it."""
+
+  path: Path
+  index: int | None
+  key: str
+
+  def inner(self, name: str, key: str) -> 'Place':
+    """The module `name` of ours inside this one; `key` is appended to the format's name."""
+    return Place((*self.path, name), self.index, self.key + key)
+
+
+class Names(NamedTuple):
+  """What one format calls the parts.
+
+  Attributes:
+    prior, stem, enc_top, image, stem_decoder: of the whole network. `stem_decoder` is the combiner
+      of a hierarchy of one group.
+    pre, post: a cell by (block, number).
+    enc_cell: by (scale, group of the scale, cell), bottom-up.
+    down: a cell by the scale that it leads to; `up` by the group that follows it.
+    dec_cell: by (group, cell).
+    enc_combiner, dec_combiner, enc_sampler, dec_sampler: by group.
+    flow: a cell by (group, pair, whether mirrored); `flow_convs` are those inside.
+    cell: (format, place, ops, stride) -> rows of a cell.
+    gain: leaf of the weight normalisation, ours and the format's; `kernel` the format's beside it.
+    prior_layout: of the learned map.
+  """
+
+  prior: str
+  stem: str
+  enc_top: str
+  image: str
+  stem_decoder: str
+  pre: Callable[[int, int], str]
+  post: Callable[[int, int], str]
+  enc_cell: Callable[[int, int, int], str]
+  down: Callable[[int], str]
+  up: Callable[[int], str]
+  dec_cell: Callable[[int, int], str]
+  enc_combiner: Callable[[int], str]
+  dec_combiner: Callable[[int], str]
+  enc_sampler: Callable[[int], str]
+  dec_sampler: Callable[[int], str]
+  flow: Callable[[int, int, bool], str]
+  flow_convs: dict[str, str]
+  cell: Callable[[Any, Place, tuple[str, ...], int], list[Row]]
+  gain: tuple[str, str]
+  kernel: str
+  prior_layout: Layout
+
+  def conv(self, place: Place, norm: bool = True, bias: bool = True) -> list[Row]:
+    path, index, key = place
+    rows = [
+      Row((*path, 'kernel'), index, f'{key}.{self.kernel if norm else "weight"}', tables.CONV)
+    ]
+    if norm:
+      rows.append(Row((*path, self.gain[0]), index, f'{key}.{self.gain[1]}', GAIN))
+    if bias:
+      rows.append(Row((*path, 'bias'), index, f'{key}.bias', tables.SAME))
+    return rows
+
+
+def norm(place: Place) -> list[Row]:
+  """Batch normalisation; its statistics are told from its parameters by their key."""
+  path, index, key = place
+  leaves = {'scale': 'weight', 'bias': 'bias', **STATISTICS}
+  return [
+    Row((*path, ours), index, f'{key}.{theirs}', tables.SAME) for ours, theirs in leaves.items()
+  ]
+
+
+def squeeze_excite(place: Place, first: str, second: str) -> list[Row]:
+  rows = []
+  for name, key in (('squeeze', first), ('excite', second)):
+    path, index, full = place.inner(name, key)
+    rows.append(Row((*path, 'kernel'), index, f'{full}.weight', LINEAR))
+    rows.append(Row((*path, 'bias'), index, f'{full}.bias', tables.SAME))
+  return rows
+
+
+def example(model: NVAE) -> Batch:
+  """Shapes of a batch of one image."""
+  size = model.image_size
+  return {'image': jax.ShapeDtypeStruct((1, size, size, model.image_channels), jnp.uint8)}
+
+
+def entries(model: NVAE, names: Names) -> dict[str, list[Entry]]:
+  """Field of the train state -> one entry per array, in order of execution."""
+  rows = [
+    row
+    for kind, place, detail in modules(model, names)
+    for row in _rows(names, model, kind, place, detail)
+  ]
+  rows.append(Row(('top_down', 'prior_ftr0'), None, names.prior, names.prior_layout))
+  is_statistic = lambda row: row.key.rpartition('.')[2] in STATISTICS.values()
+  params, state = jax.eval_shape(model.init, jax.random.key(0), example(model))
+  statistics = [row for row in rows if is_statistic(row)]
+  table = tables.complete(statistics, state['batch_stats'])
+  return {
+    'params': tables.complete([row for row in rows if not is_statistic(row)], params),
+    'model_state': [entry._replace(path=('batch_stats', *entry.path)) for entry in table],
+  }
+
+
+def _rows(names: Names, model: NVAE, kind: str, place: Place, detail: Any) -> list[Row]:
+  if kind == 'cell':
+    return names.cell(names, place, *detail)
+  if kind == 'flow':
+    weights = model.flow_weight_norm
+    return [
+      row
+      for name, key in names.flow_convs.items()
+      for row in names.conv(place.inner(name, key), weights, bias=model.flow_bias or name == 'mean')
+    ]
+  return names.conv(place)
+
+
+Module = tuple[str, Place, Any]
+
+
+def modules(model: NVAE, names: Names) -> Iterator[Module]:
+  """(kind, place, detail) of all modules; a cell's detail is its operations and its stride."""
+  arch = cells.ARCHITECTURES[model.arch_instance]
+  up, down = ('bottom_up',), ('top_down',)
+  yield 'conv', Place((*up, 'stem'), None, names.stem), None
+  for b in range(model.num_process_blocks):
+    for i in range(model.num_preprocess_cells):
+      stride = 2 if i == model.num_preprocess_cells - 1 else 1
+      yield 'cell', Place((*up, f'pre_{b}_{i}'), None, names.pre(b, i)), (arch.pre, stride)
+  for run in model.bottom_up_runs:
+    s = run.scale
+    if s:
+      yield 'cell', Place((*up, f'down_{s}'), None, names.down(s)), (arch.enc, 2)
+    for k in range(run.count):
+      for i in range(0 if model.single else model.num_cells_enc):
+        path = (*up, run.name, 'cells', f'cell_{i}')
+        yield 'cell', Place(path, k, names.enc_cell(s, k, i)), (arch.enc, 1)
+  yield from _top_down(model, names, arch, down)
+  for b in range(model.num_process_blocks):
+    for i in range(model.num_postprocess_cells):
+      is_up = i == (model.num_postprocess_cells - 1 if model.post_up_last else 0)
+      place = Place((*down, f'post_{b}_{i}'), None, names.post(b, i))
+      yield 'cell', place, (arch.post, cells.UP if is_up else 1)
+  yield 'conv', Place((*down, 'image_conditional'), None, names.image), None
+
+
+def _top_down(model: NVAE, names: Names, arch: cells.Architecture, down: Path) -> Iterator[Module]:
+  first = (*down, 'first')
+  combiner = names.stem_decoder if model.single else names.dec_combiner(0)
+  yield 'conv', Place((*first, 'enc_top'), None, names.enc_top), None
+  yield 'conv', Place((*first, 'enc_sampler'), None, names.enc_sampler(0)), None
+  yield from _flow(model, names, first, None, 0)
+  yield 'conv', Place((*first, 'dec_combiner'), None, combiner), None
+  group = 1
+  for j, run in enumerate(model.top_down_runs):
+    if j:
+      yield 'cell', Place((*down, f'up_{j}'), None, names.up(group)), (arch.dec, cells.UP)
+    path = (*down, run.name)
+    for index in range(run.count):
+      for i in range(model.num_cells_dec):
+        place = Place((*path, 'cells', f'cell_{i}'), index, names.dec_cell(group, i))
+        yield 'cell', place, (arch.dec, 1)
+      for part in ('dec_sampler', 'enc_combiner', 'enc_sampler'):
+        yield 'conv', Place((*path, part), index, getattr(names, part)(group)), None
+      yield from _flow(model, names, path, index, group)
+      yield 'conv', Place((*path, 'dec_combiner'), index, names.dec_combiner(group)), None
+      group += 1
+
+
+def _flow(model: NVAE, names: Names, path: Path, index: int | None, group: int) -> Iterator[Module]:
+  for n in range(model.num_flows):
+    for order in flows.ORDERS:
+      place = (*path, 'latent', 'flow', f'pair{n}_{order}')
+      yield 'flow', Place(place, index, names.flow(group, n, order == 'mirrored')), None

@@ -1,0 +1,306 @@
+"""Clockwork VAE (Saxena, Ba, Hafner, NeurIPS 2021, arXiv 2102.09532): long video.
+
+References: vaibhavsaxena11/cwvae (TensorFlow), and its JAX port juliuskunze/cwvae-jax, whose
+conventions are followed where the two differ.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+from typing import Any, ClassVar
+
+import flax
+import jax
+from jax import Array
+import jax.numpy as jnp
+
+from hvae_tpu import distributions, layers
+from hvae_tpu.errors import UserError
+from hvae_tpu.models import protocol
+from hvae_tpu.models.cwvae import frames, objective
+from hvae_tpu.models.cwvae.cells import Ticks
+from hvae_tpu.models.cwvae.network import Net, Start, reset_masks
+from hvae_tpu.models.cwvae.recurrence import Options
+from hvae_tpu.models.protocol import Batch, Metrics, Params, State, setting
+
+
+@flax.struct.dataclass
+class Carry:
+  """Where a prediction goes on.
+
+  Attributes:
+    start: of the levels.
+    whole: whether the last chunk ended with a tick of the top level, so that it can go on.
+  """
+
+  start: Start
+  whole: bool = flax.struct.field(pytree_node=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class CWVAE:
+  """Hyper-parameters, and the interface that the trainer and the evaluations use.
+
+  Losses are in nats per frame (not per pixel), also those of the slow levels.
+  """
+
+  image_size: int = 64  # of a frame
+  image_channels: int = 1
+  levels: int = 3
+  tmp_abs_factor: int = 6  # ticks of a level during one of the level above
+  filters: int = 32  # channels of the first convolution
+  channels_mult: int = 1
+  enc_dense_layers: int = 3  # between the features of one level and of the next
+  enc_dense_embed_size: int = 1000
+  cell_type: str = setting('RSSMCell', ('RSSMCell',))
+  cell_stoch_size: int = 20
+  cell_deter_size: int = 200
+  cell_embed_size: int = 200
+  cell_min_stddev: float = 1e-4
+  cell_mean_only: bool = False  # samples are means
+  cell_reset_state: bool = False  # the sample before some ticks counts as 0
+  reset_mask: str = setting('reference', ('reference', 'clock'))
+  use_obs: str = ''  # T or F for every level from the bottom, for context frames; '': all T
+  train_use_obs: bool = False  # use_obs in training too
+  dec_stddev: float = setting(1.0, changeable=True)  # of the pixels, which lie in [0, 1]
+  dec_activation: str = setting('tanh', ('tanh', 'sigmoid', 'identity'))
+  beta: tuple[float, ...] = setting((1.0,), changeable=True)  # of the KL; one or one per level
+  free_nats: float = setting(0.0, changeable=True)  # of a level, per sequence
+  kl_grad_post_perc: float | None = setting(None, changeable=True)  # None: no balancing
+  kl_balance: str = setting('intended', ('intended', 'reference'), changeable=True)
+  kernel_init: str = setting('lecun', ('lecun', 'keras'))
+  dtype: str = setting('float32', ('float32', 'bfloat16'))  # of convolutions and products
+  convolutions: str = setting('direct', ('direct', 'products'), changeable=True)
+  remat: str = setting('none', layers.REMAT, changeable=True)  # of ticks
+  unroll: str = setting('1', changeable=True)  # ticks per iteration of a loop, or 'full'
+
+  # A tick is a few small products: copies of it win little, and take long to compile.
+  AUTO: ClassVar[Mapping[str, Mapping[str, str]]] = {
+    'unroll': {'cpu': '1', 'tpu': '4', 'gpu': '4'},
+    'convolutions': {'cpu': 'products', 'tpu': 'direct', 'gpu': 'direct'},
+  }
+
+  def __post_init__(self):
+    protocol.check_choices(self)
+    errors = self._number_problems() + protocol.unroll_problems(self)
+    if self.image_size != frames.SIZE:
+      errors.append(
+        f'model.image_size={self.image_size} must be {frames.SIZE}, as the strides want'
+      )
+    if set(self.use_obs) - set('TF') or len(self.use_obs) not in (0, self.levels):
+      errors.append(
+        f'model.use_obs={self.use_obs!r} must have T or F for each of the {self.levels} levels, '
+        f'the lowest first, or be empty'
+      )
+    if len(self.beta) not in (1, self.levels):
+      errors.append(
+        f'model.beta has {len(self.beta)} entries; it must have 1, or {self.levels}, one per level'
+      )
+    if errors:
+      raise UserError('; '.join('config.' + error for error in errors))
+
+  def _number_problems(self) -> list[str]:
+    counts = ('levels', 'tmp_abs_factor', 'filters', 'channels_mult', 'image_channels')
+    sizes = ('enc_dense_embed_size', 'cell_stoch_size', 'cell_deter_size', 'cell_embed_size')
+    errors = [
+      f'model.{name}={getattr(self, name)} must be at least 1'
+      for name in (*counts, *sizes)
+      if getattr(self, name) < 1
+    ]
+    for name in ('enc_dense_layers', 'cell_min_stddev', 'free_nats'):
+      if getattr(self, name) < 0:
+        errors.append(f'model.{name}={getattr(self, name)} must not be negative')
+    if self.dec_stddev <= 0:
+      errors.append(f'model.dec_stddev={self.dec_stddev} must be positive')
+    if self.kl_grad_post_perc is not None and not 0 <= self.kl_grad_post_perc <= 1:
+      errors.append(f'model.kl_grad_post_perc={self.kl_grad_post_perc} must lie between 0 and 1')
+    return errors
+
+  # What the network reads.
+
+  @property
+  def options(self) -> Options:
+    return Options(
+      stoch=self.cell_stoch_size,
+      deter=self.cell_deter_size,
+      embed=self.cell_embed_size,
+      min_std=self.cell_min_stddev,
+      mean_only=self.cell_mean_only,
+      init=self.kernel_init,
+      dtype=jnp.dtype(self.dtype),
+      remat=self.remat,
+      unroll=self.unroll,
+    )
+
+  @property
+  def dense_sizes(self) -> tuple[int, ...]:
+    """Of the layers between the features of a level and those of the next."""
+    hidden = (self.enc_dense_embed_size,) * (self.enc_dense_layers - 1)
+    return (*hidden, 32 * self.filters * self.channels_mult) if self.enc_dense_layers else ()
+
+  @property
+  def cycle(self) -> int:
+    """Frames of one tick of the top level."""
+    return self.tmp_abs_factor ** (self.levels - 1)
+
+  # The objective.
+
+  @functools.cached_property
+  def level_names(self) -> tuple[str, ...]:
+    return tuple(f'level{i}' for i in range(self.levels))
+
+  def scale(self, video: Array) -> Array:
+    """uint8 -> [0, 1]."""
+    return video.astype(jnp.float32) / 255
+
+  def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
+    self._check(batch)
+    # One frame makes the same parameters as a batch.
+    x = jnp.zeros((1, 1, *batch['video'].shape[2:]))
+    return Net(self).init(rng, x, rng)['params'], {}
+
+  def loss(
+    self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array, train: bool
+  ) -> tuple[Array, tuple[State, Metrics]]:
+    """Nats per frame. No schedule: `step` is not used."""
+    x = self.scale(batch['video'])
+    length = x.shape[1]
+    seen = self._seen if self.train_use_obs else (True,) * self.levels
+    levels = self._observe(params, batch, rng, seen)[0]
+    mean = self._apply(params, 'decode', levels[0].output)
+    nll = -distributions.normal_log_prob(x, mean, self.dec_stddev).sum((1, 2, 3, 4))
+    metrics = self._metrics(nll, levels, length)
+    weighted = objective.weighted_kl(self, levels) / length
+    metrics['weighted_kl_per_frame'] = weighted
+    loss = nll.mean() / length + weighted
+    return loss if train else metrics['neg_elbo_per_frame'].mean(), (state, metrics)
+
+  def _metrics(self, nll: Array, levels: list[Ticks], length: int) -> Metrics:
+    """`nll`, `kl`, `neg_elbo` [B] and `kl_per_level` [B, L] are nats per sequence."""
+    per_level = lambda value: jnp.stack([value(ticks) for ticks in levels], axis=1)
+    kl = per_level(lambda ticks: ticks.posterior.kl(ticks.prior).sum((1, 2)))
+    metrics = {'nll': nll, 'kl': kl.sum(1), 'neg_elbo': nll + kl.sum(1)}
+    metrics |= {f'{name}_per_frame': value / length for name, value in metrics.items()}
+    entropies = {
+      'entropy_prior': per_level(lambda ticks: objective.entropy(ticks.prior)),
+      'entropy_posterior': per_level(lambda ticks: objective.entropy(ticks.posterior)),
+    }
+    per_frame = {'kl': kl, **entropies}
+    metrics |= {f'{name}_per_level_per_frame': v / length for name, v in per_frame.items()}
+    return {**metrics, 'kl_per_level': kl}
+
+  def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
+    levels, _ = self._observe(params, batch, rng, (True,) * self.levels)
+    return jnp.stack([ticks.posterior.kl(ticks.prior).sum(1) for ticks in levels], axis=1)
+
+  # Inference and generation.
+
+  def reconstruct(
+    self, params: Params, state: State, batch: Batch, rng: Array
+  ) -> tuple[Array, Array]:
+    """The frames decoded from posteriors, and from priors one tick ahead: [B, T, H, W, C] each."""
+    levels, _ = self._observe(params, batch, rng, self._seen)
+    lowest = levels[0]
+    drawn = distributions.normal(jax.random.fold_in(rng, self.levels), lowest.sample.shape)
+    ahead = lowest.prior.mean if self.cell_mean_only else lowest.prior.sample(drawn)
+    decode = lambda ticks: self._apply(params, 'decode', ticks.output)
+    return decode(lowest), decode(lowest._replace(sample=ahead))
+
+  def predict(
+    self,
+    params: Params,
+    state: State,
+    batch: Batch,
+    rng: Array,
+    context: int,
+    carry: Carry | None = None,
+    *,
+    num: int,
+    total: int = 0,
+  ) -> tuple[Array, Carry]:
+    """Frames that follow the context, from latents drawn from their priors.
+
+    Args:
+      batch: `video` [B, T, H, W, C], of which the first `context` frames are read.
+      rng: the same for all chunks of a prediction.
+      context: a multiple of `cycle`.
+      carry: of the chunk before; None: observes the context, and starts behind it.
+      num: frames to predict; a multiple of `cycle`, but for the last chunk.
+      total: frames of all chunks together, which the reference's reset masks depend on; 0: `num`.
+
+    Returns:
+      Means of the pixels [B, num, H, W, C], float32, which may leave [0, 1]; and the carry.
+
+    Raises:
+      UserError: lengths or frames that do not fit.
+    """
+    self._check(batch)
+    self._check_context(context, batch['video'].shape[1])
+    if carry is None:
+      observed = {'video': batch['video'][:, :context]}
+      carry = Carry(self._observe(params, observed, rng, self._seen)[1], whole=True)
+    if not carry.whole:
+      raise UserError(
+        f'only the last chunk of a prediction may end amid a tick of the top level; give the '
+        f'others num=a multiple of {self.cycle} frames'
+      )
+    keep = self._keep(max(total, num), (carry.start.frame - context, num))
+    levels, start = self._apply(
+      params, 'unroll', (None,) * self.levels, num, carry.start, rng, keep
+    )
+    mean = self._apply(params, 'decode', levels[0].output)
+    return mean, Carry(start, whole=num % self.cycle == 0)
+
+  @property
+  def _seen(self) -> tuple[bool, ...]:
+    return tuple(letter == 'T' for letter in self.use_obs or 'T' * self.levels)
+
+  def _apply(self, params: Params, method: str, *args: Any) -> Any:
+    return Net(self).apply({'params': params}, *args, method=method)
+
+  def _observe(
+    self, params: Params, batch: Batch, rng: Array, seen: tuple[bool, ...]
+  ) -> tuple[list[Ticks], Start]:
+    """Runs the levels along a video, from the start; level l sees its features where `seen[l]`."""
+    self._check(batch)
+    num, length = batch['video'].shape[:2]
+    features = self._apply(params, 'features', self.scale(batch['video']))
+    features = [f if see else None for f, see in zip(features, seen, strict=True)]
+    start = self._apply(params, 'start', num)
+    return self._apply(params, 'unroll', features, length, start, rng, self._keep(length))
+
+  def _keep(self, total: int, part: tuple[Array, int] | None = None) -> list[Array | None]:
+    """`Net.unroll` wants it; of `part` (start, length) of `total` frames, or of all of them."""
+    if not self.cell_reset_state:
+      return [None] * self.levels
+    rates = [self.tmp_abs_factor**level for level in range(self.levels)]
+    masks = reset_masks(self.reset_mask, self.tmp_abs_factor, [-(-total // r) for r in rates])
+    if part is None:
+      return masks
+    start, length = part
+    return [
+      jax.lax.dynamic_slice_in_dim(jnp.asarray(mask), start // rate, -(-length // rate))
+      for mask, rate in zip(masks, rates, strict=True)
+    ]
+
+  def _check(self, batch: Batch) -> None:
+    expected = (self.image_size, self.image_size, self.image_channels)
+    if (found := batch['video'].shape[2:]) != expected:
+      raise UserError(
+        f'the data has frames {list(found)}, but config.model.image_size and image_channels ask '
+        f'for {list(expected)}; correct them, or config.data.name'
+      )
+
+  def _check_context(self, context: int, length: int) -> None:
+    if context % self.cycle:
+      below = context // self.cycle * self.cycle
+      raise UserError(
+        f'a context of {context} frames must be a multiple of {self.cycle}, which is '
+        f'config.model.tmp_abs_factor={self.tmp_abs_factor} to the power of '
+        f'config.model.levels={self.levels} - 1; try {below} or {below + self.cycle}'
+      )
+    if length < context:
+      raise UserError(
+        f'sequences of {length} frames are shorter than the context of {context}; raise '
+        f'config.data.eval_seq_len or lower the context'
+      )

@@ -1,0 +1,107 @@
+"""How the KL is weighted in training; pure functions of the clock and of the KL itself."""
+
+from typing import Any
+
+import jax
+from jax import Array
+import jax.numpy as jnp
+import numpy as np
+
+from hvae_tpu.models.nvae import regularisers
+from hvae_tpu.models.protocol import Metrics, Params, State
+
+KL_SCHEDULES = ('steps', 'epochs')
+KL_BALANCES = ('square', 'equal', 'const', 'linear', 'sqrt')
+
+
+def beta(c: Any, step: Array) -> Array:
+  """Weight of the whole KL at a step, []. `c` has the fields of `NVAE`.
+
+  'steps' rises linearly from `kl_min` on; 'epochs' is a staircase that starts at 0 (mgp123/nvae).
+  """
+  if c.kl_schedule == 'epochs':
+    epoch = jnp.asarray(step) // c.steps_per_epoch
+    return (
+      jnp.minimum(epoch / max(c.kl_warmup_epochs, 1), 1.0) if c.kl_warmup_epochs else jnp.ones(())
+    )
+  ramp = (jnp.asarray(step, jnp.float32) - c.kl_const_steps) / (c.kl_anneal_steps or 1e-6)
+  return jnp.clip(ramp, min(c.kl_min, 1.0), 1.0)
+
+
+def alphas(groups: tuple[int, ...], kind: str) -> np.ndarray:
+  """What the weights of the groups are divided by, float32 [L].
+
+  Args:
+    groups: per scale, from the coarsest on.
+    kind: of `KL_BALANCES`; 'const' is another name of 'equal'.
+  """
+  scale = np.arange(len(groups), dtype=np.float64)
+  of_scale = {
+    'equal': np.ones(len(groups)),
+    'const': np.ones(len(groups)),
+    'linear': 2**scale,
+    'sqrt': np.sqrt(2**scale),
+    'square': 4**scale / np.array(groups),
+  }[kind]
+  found = np.repeat(of_scale, groups)
+  return (found / found.min()).astype(np.float32)
+
+
+def balance(kl: Array, alpha: Array) -> Array:
+  """Weights of the groups, [L], of mean 1: in proportion to their KL (NVAE, section 3.2).
+
+  Groups that carry much pay more, so that none falls silent. No gradient passes through.
+
+  Args:
+    kl: [B, L], nats.
+    alpha: [L], see `alphas`.
+  """
+  share = jnp.abs(jax.lax.stop_gradient(kl)).mean(0) + 0.01
+  share = share / alpha * share.sum()
+  return share / share.mean()
+
+
+def norm_weight(c: Any, weight: Array) -> Array:
+  """What the regularisers are multiplied by where the KL's weight is `weight`."""
+  if not c.weight_decay_norm_init:
+    return jnp.float32(c.weight_decay_norm)
+  low, high = np.log(c.weight_decay_norm), np.log(c.weight_decay_norm_init)
+  return jnp.exp((1 - weight) * high + weight * low)
+
+
+def penalty(
+  c: Any, params: Params, state: State, rng: Array, step: Array
+) -> tuple[Array, State, Metrics]:
+  """The weighted regularisers, [], the new part of the state, and what they are."""
+  if not c.weight_decay_norm:
+    return jnp.zeros(()), {}, {}
+  vectors = {}
+  if c.regulariser == 'power':
+    spectral = regularisers.power(params, c.flow_mask_side, rng)
+  else:
+    first = jnp.asarray(step) == 0
+    iterations = jnp.where(first, regularisers.FIRST_ITERATIONS, regularisers.ITERATIONS)
+    spectral, vectors['singular'] = regularisers.spectral(
+      params, state['singular'], c.flow_mask_side, iterations
+    )
+  scales = regularisers.batch_norm_scales(params)
+  weight = norm_weight(c, beta(c, step))
+  norms = {'spectral_norm': spectral, 'batch_norm_scale': scales, 'norm_weight': weight}
+  return weight * (spectral + scales), vectors, norms
+
+
+def problems(c: Any) -> list[str]:
+  """What is wrong with the numbers of the objective, one sentence each, by config field."""
+  errors = []
+  if c.num_bits != 8 and c.likelihood in ('bernoulli', 'logistic_mixture'):
+    errors.append(f'model.num_bits={c.num_bits} must be 8 for model.likelihood={c.likelihood}')
+  if c.steps_per_epoch < 1:
+    errors.append(f'model.steps_per_epoch={c.steps_per_epoch} must be at least 1')
+  if c.output_temperature <= 0:
+    errors.append(f'model.output_temperature={c.output_temperature} must be positive')
+  if c.weight_decay_norm_init and c.weight_decay_norm <= 0:
+    errors.append(
+      f'model.weight_decay_norm_init={c.weight_decay_norm_init} is annealed to '
+      f'model.weight_decay_norm={c.weight_decay_norm}, which must be positive'
+    )
+  return errors

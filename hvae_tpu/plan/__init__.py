@@ -1,0 +1,1 @@
+"""What a training program will need on chips that are not there: memory, work, traffic, time."""

@@ -1,0 +1,96 @@
+"""TPU chips: their published figures, and slices of them described to the compiler."""
+
+import importlib.util
+import os
+from typing import NamedTuple
+
+import jax
+from jax.experimental import topologies
+
+from hvae_tpu.errors import UserError
+
+GIB = 2**30
+INSTALL = "install the TPU compiler with: pip install -e '.[tpu]'"
+
+
+class Chip(NamedTuple):
+  """Figures of one device as JAX counts them: half a chip for v2 to v4 and 7x.
+
+  Attributes:
+    hbm: bytes that a program may use: the limit that the compiler enforces.
+    flops: multiplications and additions a second with bfloat16 operands, at most.
+    hbm_bandwidth: bytes a second.
+    ici_bandwidth: bytes a second over all links between chips.
+    clock: of the compiler's cycles, 1/s: what makes `flops` of its matrix units.
+  """
+
+  hbm: float
+  flops: float
+  hbm_bandwidth: float
+  ici_bandwidth: float
+  clock: float
+
+
+# https://cloud.google.com/tpu/docs: the pages of the versions, per chip; halved where a chip is two
+# devices. Limits of memory are those in the compiler's own messages.
+CHIPS = {
+  'v2': Chip(7.48 * GIB, 23e12, 350e9, 31e9, 0.70e9),
+  'v3': Chip(15.48 * GIB, 61.5e12, 450e9, 41e9, 0.94e9),
+  'v4': Chip(15.25 * GIB, 137.5e12, 614e9, 150e9, 1.05e9),
+  'v5e': Chip(15.75 * GIB, 197e12, 819e9, 200e9, 1.50e9),
+  'v5p': Chip(95.74 * GIB, 459e12, 2765e9, 600e9, 1.75e9),
+  'v6e': Chip(31.25 * GIB, 918e12, 1640e9, 448e9, 1.75e9),
+  'tpu7x': Chip(94.75 * GIB, 1153e12, 3690e9, 600e9, 2.20e9),
+}
+# Passes over the matrix unit that an operation of each precision takes, in float32.
+PASSES = {'default': 1, 'high': 3, 'highest': 6}
+
+
+def split(text: str) -> list[str]:
+  """'v5e:4x4,v4:2x2x2' -> names of topologies.
+
+  Raises:
+    UserError: none, or one of an unknown chip.
+  """
+  names = [name.strip() for name in text.split(',') if name.strip()]
+  for name in names:
+    generation, _, shape = name.partition(':')
+    if generation not in CHIPS or not shape:
+      raise UserError(
+        f'--topology={text}: {name!r} must be chip:shape, such as v5e:4x4 or v4:2x2x2; chips are '
+        f'{", ".join(CHIPS)}'
+      )
+  if not names:
+    raise UserError('--topology is empty; give chip:shape, such as --topology=v5e:4x4')
+  return names
+
+
+def chip_of(topology: str) -> Chip:
+  return CHIPS[topology.partition(':')[0]]
+
+
+def describe(topology: str) -> list[jax.Device]:
+  """The devices of a slice, for the compiler only. 'v5e:1x1' is a single chip.
+
+  Raises:
+    UserError: no TPU compiler on this machine, or a shape that the chip does not come in.
+  """
+  if importlib.util.find_spec('libtpu') is None:
+    raise UserError(f'--mode=plan compiles for {topology} and needs libtpu; {INSTALL}')
+  # Not to ask a metadata server, and not to wait for other processes that hold the library.
+  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+  os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
+  alone = (
+    {'chips_per_host_bounds': (1, 1, 1)} if set(topology.partition(':')[2]) <= set('1x') else {}
+  )
+  try:
+    return list(
+      topologies.get_topology_desc(platform='tpu', topology_name=topology, **alone).devices
+    )
+  except Exception as error:  # the library raises whatever it likes
+    reason = str(error).strip().splitlines()[0]
+    raise UserError(
+      f'--topology={topology} is no slice that the compiler knows ({reason}); v5e and v6e come as '
+      '1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16, v4 and v5p as 2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4'
+    ) from error

@@ -1,0 +1,188 @@
+"""Reading a compiled TPU program: its traffic between chips, precision and estimated cycles.
+
+The text is that of `compiled.as_text()`. Loops count as often as they run.
+"""
+
+from collections.abc import Iterator, Mapping
+import math
+import re
+from typing import NamedTuple
+
+HEADER = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$')
+INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$')
+OPCODE = re.compile(r'(?<=[\s)}])([a-z][\w\-]*)\(')
+SHAPE = re.compile(r'\b(pred|bf16|[suf]\d+(?:e\d+m\d+\w*)?|c\d+)\[([\d,]*)\]')
+CALLED = re.compile(r'\b(?:calls|body|to_apply)=%?([\w.\-]+)')
+BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
+CONDITION = re.compile(r'\bcondition=%?([\w.\-]+)')
+CONSTANT = re.compile(r's32\[\]\S* constant\((\d+)\)')
+CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+GROUP = re.compile(r'replica_groups=(\{\{[\d,]*\}|mesh\[([^\]]*)\] \{([^}]*)\}|\[(\d+),(\d+)\])')
+COLLECTIVES = (
+  'all-reduce',
+  'all-gather',
+  'reduce-scatter',
+  'collective-permute',
+  'all-to-all',
+  'ragged-all-to-all',
+)
+SCATTERS = 'all-reduce-scatter'  # what the fusions are named that the TPU makes of them
+
+
+class Instruction(NamedTuple):
+  """One line: name, opcode, result types, and all of its text."""
+
+  name: str
+  opcode: str
+  result: str
+  text: str
+
+
+class Traffic(NamedTuple):
+  """Of one kind of collective in one run of the program.
+
+  Attributes:
+    count: how often it runs.
+    bytes: of its results on one device (of its operands for a reduce-scatter).
+    wire_bytes: that one device sends, if it goes round a ring.
+  """
+
+  count: int
+  bytes: float
+  wire_bytes: float
+
+
+class Program:
+  """A program in its text form.
+
+  Args:
+    text: of the compiled program.
+    num_devices: that it runs on.
+  """
+
+  def __init__(self, text: str, num_devices: int):
+    self.num_devices = num_devices
+    self.computations, self.entry = _parse(text)
+    self.rounds = dict(self._rounds(self.entry, 1))
+
+  def _rounds(self, name: str, times: int) -> Iterator[tuple[str, int]]:
+    """How often each computation runs, of those that are not fused into one operation."""
+    found: dict[str, int] = {name: times}
+    for instruction in self.computations.get(name, ()):
+      if instruction.opcode in ('while', 'call', 'conditional', 'async-start'):
+        inner = times * (self._trips(instruction) if instruction.opcode == 'while' else 1)
+        for callee in _callees(instruction):
+          for key, value in self._rounds(callee, inner):
+            found[key] = found.get(key, 0) + value
+    return iter(found.items())
+
+  def _trips(self, loop: Instruction) -> int:
+    """Rounds of a counting loop: the constant that its condition compares with."""
+    condition = self.computations.get(CONDITION.search(loop.text)[1], ())
+    constants = [int(m[1]) for line in condition if (m := CONSTANT.search(line.text))]
+    return max(constants, default=1)
+
+  def collectives(self) -> Mapping[str, Traffic]:
+    """What devices exchange in one run, by kind."""
+    found: dict[str, Traffic] = {}
+    for name, times in self.rounds.items():
+      for instruction in self.computations.get(name, ()):
+        kind, size = self._collective(instruction)
+        if kind:
+          old = found.get(kind, Traffic(0, 0.0, 0.0))
+          wire = size * self._ring_share(kind, self._group_size(instruction))
+          found[kind] = Traffic(
+            old.count + times, old.bytes + times * size, old.wire_bytes + times * wire
+          )
+    return found
+
+  def _collective(self, instruction: Instruction) -> tuple[str, float]:
+    """Kind of a collective and its bytes; an empty kind for everything else."""
+    opcode = instruction.opcode.removesuffix('-start')
+    if instruction.opcode == 'fusion':
+      callee = next(iter(_callees(instruction)), '')
+      if callee.startswith(SCATTERS):
+        return 'reduce-scatter', _size(instruction.result) * self.num_devices
+      return '', 0.0
+    if opcode not in COLLECTIVES:
+      return '', 0.0
+    size = _size(instruction.result)
+    if instruction.opcode.endswith('-start') and instruction.result.startswith('('):
+      # Operands stand before results.
+      size = max(_size(part) for part in SHAPE_PARTS.findall(instruction.result))
+    if opcode == 'reduce-scatter':
+      size *= self._group_size(instruction)
+    return opcode, size
+
+  def _group_size(self, instruction: Instruction) -> int:
+    """Devices that take part together."""
+    match = GROUP.search(instruction.text)
+    if match is None:
+      return self.num_devices
+    if match[2] is not None:  # mesh['axis_0'=1,'axis_1'=4] {'axis_1'}
+      sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[2]))
+      return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", match[3]))
+    if match[5] is not None:  # [2,4]: 2 groups of 4
+      return int(match[5])
+    return match[1].count(',') + 1
+
+  @staticmethod
+  def _ring_share(kind: str, group: int) -> float:
+    if kind == 'collective-permute':
+      return 1.0
+    return (2.0 if kind == 'all-reduce' else 1.0) * (group - 1) / group
+
+  def cycles(self) -> float:
+    """The compiler's estimate of one run; data that moves beside the computation is not in it."""
+    total = 0
+    for name, times in self.rounds.items():
+      for instruction in self.computations.get(name, ()):
+        match = CYCLES.search(instruction.text)
+        total += times * int(match[1]) if match else 0
+    return total
+
+  def precisions(self) -> Mapping[str, int]:
+    """Number of convolutions (which matrix products are here too) at each operand precision."""
+    found: dict[str, int] = {}
+    for instructions in self.computations.values():
+      for instruction in instructions:
+        if instruction.opcode == 'convolution':
+          match = re.search(r'operand_precision=\{(\w+),', instruction.text)
+          name = match[1] if match else 'default'
+          found[name] = found.get(name, 0) + 1
+    return found
+
+
+SHAPE_PARTS = re.compile(r'(?:pred|bf16|[suf]\d+|c\d+)\[[\d,]*\]')
+
+
+def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
+  """Computations by name, and the name of the entry."""
+  computations: dict[str, list[Instruction]] = {}
+  entry, lines = '', []
+  for line in text.splitlines():
+    if header := HEADER.match(line):
+      lines = computations.setdefault(header[2], [])
+      entry = header[2] if header[1] else entry
+    elif match := INSTRUCTION.match(line):
+      opcode = OPCODE.search(' ' + match[2])
+      if opcode:
+        result = match[2][: opcode.start()]
+        lines.append(Instruction(match[1], opcode[1], result.strip(), match[2]))
+  return computations, entry
+
+
+def _callees(instruction: Instruction) -> list[str]:
+  names = CALLED.findall(instruction.text)
+  if branches := BRANCHES.search(instruction.text):
+    names += [name.strip().lstrip('%') for name in branches[1].split(',')]
+  return names
+
+
+def _size(types: str) -> float:
+  """Bytes of the arrays in a result type."""
+  total = 0.0
+  for dtype, shape in SHAPE.findall(types):
+    bits = 8 if dtype == 'pred' else int(re.search(r'\d+', dtype)[0])
+    total += bits / 8 * math.prod(int(n) for n in shape.split(',') if n)
+  return total

@@ -1,0 +1,89 @@
+"""What modes have left in a work directory, for the page."""
+
+from collections.abc import Iterable, Iterator
+import csv
+import json
+from pathlib import Path
+import re
+from typing import Any
+
+from hvae_tpu.errors import UserError
+
+PICTURES = ('.png', '.gif')
+# Folders of modes whose pictures are worth a page, in its order; samples are drawn for the page.
+FOLDERS = (
+  *('eval', 'open_loop', 'segment', 'traverse', 'reconstruct', 'explore', 'interpolate', 'pick'),
+  'decode',
+)
+MOST = 12  # pictures of a folder
+MOST_BYTES = 3 * 2**20  # of a picture
+
+
+def curves(workdir: Path) -> dict[str, list[tuple[int, float]]]:
+  """All numbers that training wrote, by tag: (step, value), later starts over earlier ones."""
+  found: dict[str, dict[int, float]] = {}
+  for path in sorted(workdir.glob('train/metrics-*.jsonl')):
+    for entry in _lines(path):
+      for tag, value in entry.items():
+        if tag not in ('step', 'time') and isinstance(value, int | float):
+          found.setdefault(tag, {})[entry['step']] = value
+  return {tag: sorted(points.items()) for tag, points in found.items()}
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+  for line in path.read_text().splitlines():
+    try:
+      entry = json.loads(line)
+    except ValueError:
+      continue  # the last line of a run that was killed
+    if isinstance(entry, dict) and isinstance(entry.get('step'), int):
+      yield entry
+
+
+def _time(path: Path) -> float:
+  return path.stat().st_mtime
+
+
+def _about(paths: Iterable[Path], workdir: Path, step: int) -> list[Path]:
+  """Those whose name, or folder's name, has the step as modes write it: `test-1400-ema`."""
+  pattern = re.compile(rf'(^|[-/]){step}-')
+  return [path for path in paths if pattern.search(str(path.relative_to(workdir)))]
+
+
+def record(workdir: Path, mode: str, step: int) -> dict[str, Any] | None:
+  """The newest JSON file of a mode about a checkpoint."""
+  path = max(_about(workdir.glob(f'{mode}/*.json'), workdir, step), key=_time, default=None)
+  if path is None:
+    return None
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise UserError(
+      f'{path} is damaged ({error}); delete it, or run --mode={mode} again'
+    ) from error
+
+
+def rate_distortion(workdir: Path, step: int) -> list[dict[str, str]]:
+  """Rows of the newest table of --mode=reconstruct about a checkpoint."""
+  path = max(_about(workdir.glob('reconstruct/*.csv'), workdir, step), key=_time, default=None)
+  if path is None:
+    return []
+  with open(path) as file:
+    return list(csv.DictReader(file))
+
+
+def pictures(workdir: Path, step: int) -> dict[str, list[Path]]:
+  """Picture files about a checkpoint by mode, of the newest folder of each."""
+  found = {}
+  for mode in FOLDERS:
+    paths = [p for p in (workdir / mode).rglob('*') if p.suffix in PICTURES]
+    paths = _about(paths, workdir, step)
+    paths = [p for p in paths if p.stat().st_size <= MOST_BYTES]
+    if not paths:
+      continue
+    folder = max(paths, key=_time).parent
+    mine = sorted(p for p in paths if p.parent == folder)
+    # Sheets of everything, and what moves, say more than single groups.
+    rank = lambda p: (p.stem not in ('contact', 'strip', 'combine', 'chosen'), p.suffix != '.gif')
+    found[mode] = sorted(mine, key=rank)[:MOST]
+  return found

@@ -1,0 +1,142 @@
+"""Tables of configs: `python -m hvae_tpu.table [--which=slices] [--configs=FILE[:ARG] ...]`.
+
+`configs`: parameters and published numbers. `slices`: the smallest TPU slice on which a config fits
+at its batch size, with memory, and days as estimated by `--mode=plan`; it compiles for hours, keeps
+what it has compiled, and goes on from there when started again. Needs libtpu, but no TPU.
+"""
+
+from collections.abc import Iterator
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+import sys
+from typing import Any
+
+from absl import flags
+import ml_collections
+
+from hvae_tpu import commands
+from hvae_tpu.errors import UserError
+
+WHICH = flags.DEFINE_enum('which', 'configs', ['configs', 'slices'], 'The table to print.')
+CONFIGS = flags.DEFINE_list('configs', [], 'FILE or FILE:SYSTEM; their commas as +. Default: a dozen published.')
+SLICES = flags.DEFINE_list(
+  'slices',
+  ['v5e:1x1', 'v5e:2x2', 'v5e:2x4', 'v5e:4x4', 'v5e:4x8', 'v5e:8x8', 'v5e:8x16'],
+  'Slices to try, the smallest first.',
+)
+PUBLISHED = (  # as FILE:SYSTEM, the variants after +
+  'cifar10:vdvae',
+  'imagenet32:vdvae',
+  'imagenet64:vdvae',
+  'ffhq256:vdvae',
+  'ffhq1024:vdvae',
+  'cifar10:efficient_vdvae',
+  'imagenet64_box:efficient_vdvae',
+  'ffhq256:efficient_vdvae+5bit',
+  'cifar10:nvae',
+  'celeba64:nvae',
+  'ffhq256:nvae',
+  'mnist:nvae',
+)
+
+
+def main(argv: list[str]) -> int:
+  """Returns the exit code: 0; 2 for a mistake of the user."""
+  return commands.run(argv, lambda: None, _print)
+
+
+def _print() -> int:
+  names = CONFIGS.value or [f'configs/{name.replace(":", ".py:")}' for name in PUBLISHED]
+  loaded = {name.replace('+', ','): load(name.replace('+', ',')) for name in names}
+  rows = _config_rows(loaded) if WHICH.value == 'configs' else _slice_rows(loaded, SLICES.value)
+  for row in rows:
+    print(row, flush=True)  # as they are made: a row may take an hour
+  versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in ('jax', 'flax'))
+  print(f'\n`python -m hvae_tpu.table --which={WHICH.value}`, {versions}')
+  return 0
+
+
+def load(name: str) -> ml_collections.ConfigDict:
+  """The config of 'FILE' or 'FILE:ARGUMENT', as `--config` reads it.
+
+  Raises:
+    UserError: no such file, or an argument that it refuses.
+  """
+  path, _, argument = name.partition(':')
+  if not Path(path).is_file():
+    raise UserError(f'--configs: {path} is no file; give configs/<data set>.py[:system]')
+  spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    return module.get_config(argument) if argument else module.get_config()
+  except ValueError as error:
+    raise UserError(f'--configs: {name}: {error}') from error
+
+
+def _config_rows(loaded: dict[str, ml_collections.ConfigDict]) -> Iterator[str]:
+  yield '| config | parameters | published bits/dim |'
+  yield '| --- | --- | --- |'
+  for name, config in loaded.items():
+    published = config.eval.published_bpd
+    yield f'| `{name}` | {count(config):,} | {"-" if published is None else f"{published:.2f}"} |'
+
+
+def count(config: ml_collections.ConfigDict) -> int:
+  """Parameters of a config's model; nothing is computed."""
+  import jax
+
+  from hvae_tpu import models
+  from hvae_tpu.plan import programs
+
+  model = models.create(config.model.to_dict(), 'tpu')
+  batch = programs.batch_shapes(config, 1, config.data.seq_len)
+  params, _ = jax.eval_shape(model.init, jax.random.key(0), batch)
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _slice_rows(loaded: dict[str, ml_collections.ConfigDict], slices: list[str]) -> Iterator[str]:
+  import jax
+
+  yield '| config | slice | batch | a device | remat | peak GiB | days, least | days, planned |'
+  yield '| --- | --- | --- | --- | --- | --- | --- | --- |'
+  for name, config in loaded.items():
+    with jax.default_matmul_precision(commands.precision(config)):
+      yield _smallest(name, config, slices)
+
+
+def _smallest(name: str, config: ml_collections.ConfigDict, slices: list[str]) -> str:
+  from hvae_tpu.plan import planning, report
+
+  batch, most = config.train.batch_size, 0.0
+  for topology in slices:
+    try:
+      found = planning.make(config, topology, ('train',))
+    except UserError as error:
+      if 'must be a positive multiple' in str(error):
+        continue  # a slice with more devices than examples
+      raise
+    compiled = found.analyses['train'].compiled
+    most = compiled.peak
+    if compiled.fits:
+      devices, (least, planned) = found.analyses['train'].devices, found.days()
+      return _row(
+        f'`{name}`',
+        topology,
+        batch,
+        f'{batch / devices:g}',
+        found.settings['remat'],
+        f'{compiled.peak / report.GIB:.1f}',
+        f'{least:.2g}',
+        f'{planned:.2g}',
+      )
+  return _row(f'`{name}`', 'none of these', batch, '', '', f'> {most / report.GIB:.1f}', '', '')
+
+
+def _row(*cells: Any) -> str:
+  return f'| {" | ".join(str(cell) for cell in cells)} |'
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

@@ -1,0 +1,126 @@
+# Sourced by tpu_pod.sh: a TPU slice of the cloud, plain or as a queued resource, and commands on it.
+# shellcheck shell=bash
+
+# Prints the usual software of TPU machines of accelerator type $1.
+runtime_version() {
+  case $1 in
+    v5litepod-*) echo v2-alpha-tpuv5-lite ;;
+    v5p-*) echo v2-alpha-tpuv5 ;;
+    v6e-*) echo v2-alpha-tpuv6e ;;
+    *) echo tpu-ubuntu2204-base ;;
+  esac
+}
+
+# Runs a command, for $TIMEOUT seconds at most, or prints it.
+run_limited() {
+  if ((DRY_RUN)); then
+    echo "+$(printf ' %q' "$@")" >&2
+    return
+  fi
+  timeout --kill-after=10 "$TIMEOUT" "$@"
+}
+
+# Runs `gcloud compute tpus ...` in the project and the zone.
+tpus() {
+  run_limited gcloud compute tpus "$@" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} --quiet
+}
+
+# Runs a command until it succeeds, $ATTEMPTS times at most.
+retry() {
+  local attempt
+  for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
+    if "$@"; then return; fi
+    echo "failed ($attempt of $ATTEMPTS times): ${*:1:4}" >&2
+    if ((attempt < ATTEMPTS)); then sleep "$POLL_SECONDS"; fi
+  done
+  return 1
+}
+
+# Runs shell command $2 on worker $1 ('all', or its number).
+on_workers() {
+  tpus tpu-vm ssh "$NAME" --worker="$1" --command="$2"
+}
+
+# Prints the state of the $1 ('tpu-vm' or 'queued-resources') called $NAME: that of `gcloud`, or
+# 'none' where there is none of this name, or 'unknown' where gcloud did not answer.
+state_of() {
+  local found field=state attempt
+  if [[ $1 == queued-resources ]]; then field=state.state; fi
+  for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
+    if found=$(tpus "$1" describe "$NAME" --format="value($field)" 2>&1); then
+      echo "${found##*$'\n'}"
+      return
+    elif [[ $found == *NOT_FOUND* || $found == *"was not found"* ]]; then
+      echo none
+      return
+    fi
+    echo "gcloud does not tell the state of $NAME: ${found##*$'\n'}" >&2
+    sleep "$POLL_SECONDS"
+  done
+  echo unknown
+}
+
+# Prints the state of the slice itself; READY is the one in which it can be used.
+slice_state() {
+  if ((DRY_RUN)); then
+    echo READY
+  else
+    state_of tpu-vm
+  fi
+}
+
+# Requests the slice, without waiting for it.
+request() {
+  local options=()
+  if ((SPOT)); then options+=(--spot); fi
+  if [[ -n $NETWORK ]]; then options+=(--network="$NETWORK"); fi
+  if [[ -n $SUBNETWORK ]]; then options+=(--subnetwork="$SUBNETWORK"); fi
+  if [[ -n $SERVICE_ACCOUNT ]]; then options+=(--service-account="$SERVICE_ACCOUNT"); fi
+  if ((QUEUED)); then
+    if [[ -n $VALID_UNTIL ]]; then options+=(--valid-until-duration="$VALID_UNTIL"); fi
+    tpus queued-resources create "$NAME" --node-id="$NAME" --accelerator-type="$ACCELERATOR" \
+      --runtime-version="$RUNTIME_VERSION" "${options[@]}"
+  else
+    tpus tpu-vm create "$NAME" --accelerator-type="$ACCELERATOR" --version="$RUNTIME_VERSION" \
+      "${options[@]}"
+  fi
+}
+
+# Makes the slice ready: requests it where it is not there, waits, and replaces one that is lost.
+create() {
+  local state before='' requests=0
+  if ((DRY_RUN)); then
+    request
+    return
+  fi
+  while true; do
+    state=$(slice_state)
+    if [[ $state == none ]] && ((QUEUED)); then state=$(state_of queued-resources); fi
+    if [[ $state != "$before" ]]; then echo "== $NAME is $state"; fi
+    before=$state
+    case $state in
+      READY) return ;;
+      none)
+        if ((++requests > ATTEMPTS)); then
+          fail "$NAME could not be created, as told above; try another ZONE, SPOT=1 or QUEUED=1."
+        fi
+        # A request that fails or hangs may still have been heard, so the state decides.
+        request || echo "gcloud could not create $NAME (try $requests of $ATTEMPTS)" >&2
+        ;;
+      PREEMPTED | TERMINATED | STOPPED | FAILED | SUSPENDED | HIDDEN) delete ;;
+      unknown) fail "The state of $NAME is unknown: is gcloud logged in, and ZONE=$ZONE right?" ;;
+    esac
+    sleep "$POLL_SECONDS"
+  done
+}
+
+delete() {
+  if ((QUEUED)); then retry delete_if_there queued-resources --force; fi
+  retry delete_if_there tpu-vm
+  echo "== $NAME is deleted"
+}
+
+delete_if_there() {
+  if ((!DRY_RUN)) && [[ $(state_of "$1") == none ]]; then return; fi
+  tpus "$1" delete "$NAME" "${@:2}"
+}

@@ -1,0 +1,327 @@
+"""launch/tpu_pod.sh against a cloud that is a folder; see fake_cloud.py."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from tests import fake_cloud
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+WORKDIR = 'gs://bucket/runs/a'
+FLAGS = ('--config=configs/cifar10.py:vdvae,debug', "--config.sample.temperatures=(1.0,'x y')")
+
+
+class Cloud:
+  """The folder, and the script that is tested."""
+
+  def __init__(self, folder: pathlib.Path):
+    self.folder = folder
+    self.environment = os.environ | fake_cloud.install(folder)
+
+  def script(self, *arguments: str, **variables: str) -> subprocess.Popen:
+    defaults = dict(NAME='pod', ZONE='here-a', ACCELERATOR='v5litepod-16', WORKDIR=WORKDIR)
+    defaults |= dict(POLL_SECONDS='0.2', TIMEOUT='20', ATTEMPTS='3', MIN_FREE_GB='0')
+    chosen = {k: v for k, v in (defaults | variables).items() if v is not None}
+    return subprocess.Popen(
+      ['bash', str(ROOT / 'launch' / 'tpu_pod.sh'), *arguments],
+      env=self.environment | chosen,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+
+  def run(self, *arguments: str, **variables: str) -> tuple[int, str]:
+    """Exit code and output."""
+    process = self.script(*arguments, **variables)
+    text = process.communicate(timeout=100)[0]
+    return process.returncode, text
+
+  def calls(self, part: str = '') -> list[str]:
+    path = self.folder / 'calls'
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [text for line in lines if part in (text := ' '.join(json.loads(line)))]
+
+  def rules(self, *rules: dict) -> None:
+    (self.folder / 'rules.json').write_text(json.dumps(rules))
+
+  def troubles(self, *troubles: dict) -> None:
+    (self.folder / 'trainer.json').write_text(json.dumps(troubles))
+
+  def pace(self, seconds: float) -> None:
+    (self.folder / 'pace').write_text(str(seconds))
+
+  def log(self, worker: int = 0) -> str:
+    return (self.folder / 'workers' / str(worker) / 'hvae_run' / 'log.txt').read_text()
+
+  def steps(self) -> list[int]:
+    folder = self.folder / 'buckets' / 'bucket' / 'runs' / 'a' / 'checkpoints'
+    return sorted(int(path.name) for path in folder.iterdir())
+
+
+@pytest.fixture
+def cloud(tmp_path):
+  found = Cloud(tmp_path / 'cloud')
+  yield found
+  for pid in found.folder.glob('workers/*/hvae_run/pid'):
+    subprocess.run(['kill', '-9', pid.read_text().strip()], check=False, stderr=subprocess.DEVNULL)
+
+
+def test_from_nothing_to_the_end(cloud):
+  code, text = cloud.run('run', *FLAGS)
+  assert code == 0, text
+  assert f'finished: step 8 in {WORKDIR}' in text and 'costs money until' in text
+  assert cloud.calls('create') == [
+    'compute tpus tpu-vm create pod --accelerator-type=v5litepod-16 --version=v2-alpha-tpuv5-lite '
+    '--zone=here-a --quiet'
+  ]
+  for worker in (0, 1):
+    flags = ' '.join(('-u -m hvae_tpu.main --coordinator=auto', f'--workdir={WORKDIR}', *FLAGS))
+    assert f'flags {flags}\n' in cloud.log(worker)
+    calls = (cloud.folder / 'workers' / str(worker) / 'python_calls').read_text()
+    assert 'pip install' in calls and 'constraints-3.11.txt -e .[tpu]' in calls
+
+
+def test_again_changes_nothing(cloud):
+  cloud.run('run', *FLAGS)
+  code, text = cloud.run('run', *FLAGS, DELETE_AT_END='1')
+  assert code == 0, text
+  assert len(cloud.calls('create')) == 1
+  assert len(cloud.calls('tpu-vm delete')) == 1 and not (cloud.folder / 'tpu-vm').exists()
+
+
+def test_preempted_twice(cloud):
+  preempted = dict(worker=0, preempt=True)
+  cloud.troubles(preempted | dict(at=3), preempted | dict(at=6))
+  code, text = cloud.run('run', *FLAGS, SPOT='1')
+  assert code == 0, text
+  assert text.count('pod was preempted or is gone') == 2
+  assert text.count('pod is PREEMPTED') == 2
+  assert len(cloud.calls('create')) == 3 and len(cloud.calls('delete')) == 2
+  assert all('--spot' in call for call in cloud.calls('create'))
+  assert cloud.steps() == list(range(1, 9))
+  assert 'from step 0' not in cloud.log()  # it has resumed
+
+
+def test_queued_and_suspended(cloud):
+  cloud.troubles(dict(worker=1, at=3, preempt=True))
+  variables = dict(QUEUED='1', SPOT='1', VALID_UNTIL='6h', PROJECT='mine', DELETE_AT_END='1')
+  code, text = cloud.run('run', *FLAGS, **variables)
+  assert code == 0, text
+  assert cloud.calls('create') == 2 * [
+    'compute tpus queued-resources create pod --node-id=pod --accelerator-type=v5litepod-16 '
+    '--runtime-version=v2-alpha-tpuv5-lite --spot --valid-until-duration=6h --zone=here-a '
+    '--project=mine --quiet'
+  ]
+  assert len(cloud.calls('queued-resources delete pod --force')) == 2
+  assert not (cloud.folder / 'queued-resources').exists()
+
+
+def test_gcloud_that_fails_and_hangs_is_asked_again(cloud):
+  cloud.rules(
+    dict(when='tpu-vm create', do='fail'),
+    dict(when='tpu-vm create', do='hang', skip=1),
+    dict(when='tpu-vm scp', do='fail', times=2),
+    dict(when='tpu-vm describe', do='fail', skip=2),
+    dict(when='tpu_worker.sh start', do='fail'),
+  )
+  code, text = cloud.run('run', *FLAGS, TIMEOUT='8')
+  assert code == 0, text
+  assert len(cloud.calls('tpu-vm create')) >= 3 and len(cloud.calls('tpu-vm scp')) >= 3
+
+
+@pytest.mark.parametrize(
+  ('when', 'message'),
+  [
+    ('tpu-vm create', 'pod could not be created'),
+    ('tpu-vm describe', 'The state of pod is unknown'),
+    ('tpu_worker.sh prepare', 'The workers of pod could not be prepared'),
+  ],
+)
+def test_gcloud_that_always_fails(cloud, when, message):
+  cloud.rules(dict(when=when, do='fail', times=100))
+  code, text = cloud.run('run', *FLAGS)
+  assert code == 1 and message in text
+  assert len(cloud.calls(when)) == 3
+
+
+def test_lost_connection_is_not_a_preemption(cloud):
+  cloud.rules(dict(when='tpu_worker.sh status', do='fail', times=3))
+  code, text = cloud.run('run', *FLAGS)
+  assert code == 0 and len(cloud.calls('create')) == 1, text
+
+
+def test_crash_is_told_and_resumed(cloud):
+  cloud.troubles(dict(worker=1, at=4, code=134))
+  code, text = cloud.run('run', *FLAGS)
+  assert code == 0, text
+  assert 'ended first: host=w-1 state=ended code=134' in text
+  assert 'last saved step: 3' in text or 'last saved step: 4' in text
+  assert f'WORKDIR={WORKDIR} ' in text and 'launch/tpu_pod.sh run --config=configs/cifar10' in text
+  assert 'trouble at step 4' in text and 'finished: step 8' in text
+  assert len(cloud.calls('create')) == 1
+
+
+def test_crash_without_end(cloud):
+  cloud.troubles(dict(worker=0, at=3, code=1, times=100))
+  code, text = cloud.run('run', *FLAGS, MAX_RESTARTS='1')
+  assert code == 1 and 'crashed 2 times at step 2; pod is still there' in text
+
+
+def test_mistake_in_the_flags(cloud):
+  cloud.troubles(dict(worker=0, at=1, code=2, times=100))
+  code, text = cloud.run('run', *FLAGS)
+  assert code == 1 and 'hvae_tpu.main refused its flags' in text and 'trouble at step 1' in text
+  assert len(cloud.calls('tpu_worker.sh start')) == 1
+
+
+def test_stop_saves_and_tells_how_to_resume(cloud):
+  cloud.pace(1)
+  process = cloud.script('run', *FLAGS)
+  deadline = time.monotonic() + 60
+  while not cloud.calls('tpu_worker.sh status') and time.monotonic() < deadline:
+    time.sleep(0.02)
+  assert cloud.run('start', *FLAGS)[1].count('is running already') == 2
+  assert cloud.run('stop')[0] == 0
+  text = process.communicate(timeout=60)[0]
+  assert process.returncode == 1 and 'because it was told to. To resume: NAME=pod' in text
+  assert cloud.steps()[-1] < 8
+  assert cloud.run('status')[1].count('state=ended code=0') == 2
+  cloud.pace(0)
+  code, text = cloud.run('run', *FLAGS)
+  assert code == 0 and 'finished: step 8' in text
+
+
+def test_logs_follow(cloud):
+  cloud.run('run', *FLAGS)
+  process = cloud.script('logs', LOG_WORKER='1')
+  assert any('step 8/8' in line for line in process.stdout)
+  process.terminate()
+  for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):  # the end of an ssh ends its command
+    if b'tail' in (text := path.read_bytes()) and str(cloud.folder).encode() in text:
+      os.kill(int(path.parent.name), 15)
+  process.communicate(timeout=30)
+
+
+@pytest.fixture
+def data(cloud):
+  folder = cloud.folder / 'buckets' / 'bucket' / 'data' / 'cifar10'
+  folder.mkdir(parents=True)
+  (folder / 'dataset.json').write_text('{}')
+  (folder / 'train.array_record').write_bytes(bytes(10_000))
+  return 'gs://bucket/data/cifar10'
+
+
+def test_data_is_copied_to_every_worker(cloud, data):
+  code, text = cloud.run('run', *FLAGS, DATA=data)
+  assert code == 0, text
+  for worker in (0, 1):
+    home = cloud.folder / 'workers' / str(worker)
+    assert (home / 'data' / 'cifar10' / 'train.array_record').stat().st_size == 10_000
+    assert f'data {home}/data\n' in cloud.log(worker)
+
+
+def test_data_in_a_folder_of_the_workers(cloud, data, tmp_path):
+  folder = tmp_path / 'mounted' / 'cifar10'
+  shutil.copytree(cloud.folder / 'buckets' / 'bucket' / 'data' / 'cifar10', folder)
+  code, text = cloud.run('run', *FLAGS, DATA=str(folder))
+  assert code == 0 and f'data {folder.parent}\n' in cloud.log() and not cloud.calls('storage rsync')
+
+
+def test_mounted_bucket(cloud, data):
+  code, text = cloud.run('prepare', DATA=data, DATA_ACCESS='mount')
+  assert code == 1 and not (cloud.folder / 'mounts').exists()  # there is no slice yet
+  cloud.run('create')
+  code, text = cloud.run('prepare', DATA=data, DATA_ACCESS='mount')
+  mounts = (cloud.folder / 'mounts').read_text().splitlines()
+  assert f'--implicit-dirs -o ro bucket {cloud.folder}/workers/1/bucket' in mounts
+  assert not cloud.calls('storage rsync')
+  assert 'bucket/data/cifar10 has no dataset.json' in text  # this gcsfuse mounts nothing
+
+
+@pytest.mark.parametrize(
+  ('variables', 'message'),
+  [
+    (dict(MIN_FREE_GB='100000000'), 'w-0: '),
+    (dict(MIN_FREE_GB='100000000'), 'MIN_FREE_GB=100000000 are needed; use DATA_ACCESS=mount'),
+    (dict(DATA='gs://bucket/data'), 'has no dataset.json: DATA=gs://bucket/data must be'),
+  ],
+)
+def test_what_only_the_user_can_help(cloud, data, variables, message):
+  cloud.run('create')
+  code, text = cloud.run('prepare', **dict(DATA=data) | variables)
+  assert code == 1 and message in text
+  assert len(cloud.calls('tpu_worker.sh prepare')) == 1
+
+
+def test_dry_run_prints_all_commands_and_runs_none(cloud):
+  code, text = cloud.run('run', *FLAGS, DRY_RUN='1', DATA='gs://bucket/data/cifar10')
+  assert code == 0 and not cloud.calls(), text
+  commands = [line for line in text.splitlines() if line.startswith('+ gcloud compute tpus tpu-vm')]
+  for part in (' create ', ' scp ', 'recursive-unlink', 'tpu_worker.sh\\ prepare', 'start'):
+    assert any(part in line for line in commands), part
+  assert 'RUNTIME_VERSION  v2-alpha-tpuv5-lite' in text
+
+
+@pytest.mark.parametrize(
+  ('command', 'variables', 'message'),
+  [
+    ('', {}, 'needs a command: run, create, prepare, start, status, logs, stop or delete'),
+    ('walk', {}, "found 'walk'"),
+    ('run', dict(ZONE=None), 'ZONE is not set: the zone of the slice'),
+    ('run', dict(ACCELERATOR=None), 'ACCELERATOR is not set'),
+    ('run', dict(WORKDIR=None), 'WORKDIR is not set'),
+    ('run', dict(WORKDIR='runs/a'), 'WORKDIR=runs/a must be gs://BUCKET/FOLDER, or the absolute'),
+    ('run', dict(DATA='cifar10'), 'DATA=cifar10 must be the folder of one data set'),
+    ('run', dict(DATA_ACCESS='stream'), 'DATA_ACCESS=stream must be copy or mount'),
+  ],
+)
+def test_refused(cloud, command, variables, message):
+  code, text = cloud.run(command, **variables)
+  assert code == 1 and message in text.splitlines()[-1] and not cloud.calls()
+
+
+def test_workdir_among_the_flags_is_refused(cloud):
+  code, text = cloud.run('run', '--workdir=runs/a')
+  assert code == 1 and 'Give the work directory as WORKDIR=..., not as --workdir=runs/a' in text
+
+
+def test_python_is_installed_where_it_is_too_old(tmp_path):
+  home, bin_ = tmp_path / 'home', tmp_path / 'bin'
+  old = f"""#!/bin/sh
+case "$*" in
+  *version_info*) echo 10 ;;
+  *'install --quiet --user uv'*) mkdir -p "$HOME/.local/bin"; cp {bin_}/uv "$HOME/.local/bin" ;;
+esac
+"""
+  new = f"""#!/bin/sh
+case "$*" in
+  *version_info*) echo 11 ;;
+  *'-m venv'*) mkdir -p "$4/bin"; cp {bin_}/new "$4/bin/python" ;;
+  *) echo "$*" >>"$HOME/python_calls" ;;
+esac
+"""
+  for name in ('python3', 'python3.13', 'python3.12', 'python3.11'):
+    fake_cloud._executable(bin_ / name, old)
+  fake_cloud._executable(bin_ / 'new', new)
+  uv = f'#!/bin/sh\n[ "$2" != find ] || echo {bin_}/new\n'
+  fake_cloud._executable(bin_ / 'uv', uv)
+  (home / 'hvae_tpu').mkdir(parents=True)
+  for name in ('launch', 'setup.py', 'pyproject.toml'):
+    (home / 'hvae_tpu' / name).symlink_to(ROOT / name)
+  variables = dict(HOME=str(home), PATH=f'{bin_}{os.pathsep}{os.environ["PATH"]}')
+  variables |= dict(WORKDIR=WORKDIR, DATA='', DATA_ACCESS='copy', MIN_FREE_GB='0', EXTRAS='tpu')
+  done = subprocess.run(
+    ['bash', str(home / 'hvae_tpu' / 'launch' / 'tpu_worker.sh'), 'prepare'],
+    env=os.environ | variables,
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'has no Python >= 3.11: installing 3.11' in done.stdout
+  assert '-e .[tpu]' in (home / 'python_calls').read_text()
