@@ -34,17 +34,23 @@ def call(config, workdir, mode: str, **options) -> int:
 def scenes_root(tmp_path_factory):
   root = tmp_path_factory.mktemp('scenes')
   build.build('demo_tetrominoes', root, limit=340)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setenv('HVAE_DATA', str(root))
-    yield root
+  return root
+
+
+@pytest.fixture(autouse=True)
+def data_folder(scenes_root, monkeypatch):
+  """Where tests look for data, whatever ran before."""
+  monkeypatch.setenv('HVAE_DATA', str(scenes_root))
 
 
 @pytest.fixture(scope='module')
 def used(scenes_root, tmp_path_factory) -> Used:
   workdir, lines = tmp_path_factory.mktemp('slots') / 'run', []
   config = demo_tetrominoes.get_config('efficient_morl,debug')
-  trained_runs.save(workdir, config)
+  config.evals.segmentation.max_batches = 1
   with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('HVAE_DATA', str(scenes_root))
+    trained_runs.save(workdir, config)
     patch.setattr('builtins.print', lambda *parts, **_: lines.append(' '.join(map(str, parts))))
     assert call(config, workdir, 'segment', num_examples=8, num_records=2) == 0
     assert call(config, workdir, 'segment', num_examples=3, num_records=1, show_attention=True) == 0
@@ -113,7 +119,8 @@ def test_eval_compares_with_colours(used, capsys):
   assert MODES['eval'].run(config, used.workdir, 'latest') == 0
   record = json.loads((used.workdir / 'eval' / 'test-1-ema.json').read_text())
   results = record['results']
-  assert results['segmentation/num_examples'] == results['colour_clusters/num_examples'] == 320
+  assert results['textures/num_examples'] == results['colour_clusters/num_examples'] == 320
+  assert results['segmentation/num_examples'] == 8
   assert results['colour_clusters/ari'] > 0.3 > abs(results['segmentation/ari'])
   assert (used.workdir / 'eval' / 'test-1-ema-segmentation-scenes.png').exists()
   assert 'colour_clusters/ari' in capsys.readouterr().out

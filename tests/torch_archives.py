@@ -53,7 +53,7 @@ def tensor(stored: bytes, offset: int, size: tuple, stride: tuple) -> bytes:
 
 def array(key: str, value: np.ndarray) -> bytes:
   """A whole contiguous array that has a storage of its own."""
-  stride = tuple(s // value.itemsize for s in np.ascontiguousarray(value).strides)
+  stride = tuple(s // value.itemsize for s in np.asarray(value, order='C').strides)
   stored = storage(key, value.size, STORAGES[value.dtype.name])
   return tensor(stored, 0, value.shape, stride)
 

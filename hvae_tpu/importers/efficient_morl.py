@@ -73,8 +73,9 @@ def contents(held: Container) -> Contents:
 
 def example(model: EfficientMORL | SlotAttention, found: Contents) -> Batch:
   """Shapes of a batch, which the file does not tell."""
-  size = model.image_size
-  return {'image': jax.ShapeDtypeStruct((1, size, size, model.image_channels), jnp.uint8)}
+  shape = (1, model.image_size, model.image_size)
+  channels = {'image': model.image_channels, 'segmentation': 1}
+  return {name: jax.ShapeDtypeStruct((*shape, n), jnp.uint8) for name, n in channels.items()}
 
 
 def field_tables(model: EfficientMORL | SlotAttention, batch: Batch) -> dict[str, list[Entry]]:

@@ -88,7 +88,7 @@ def write(
   """
   path = Path(path)
   tensors = {
-    f'{field}/{name}': np.ascontiguousarray(array)
+    f'{field}/{name}': np.asarray(array, order='C')
     for field, arrays in fields.items()
     for name, array in arrays.items()
   }

@@ -129,7 +129,7 @@ def import_params(
     slices.setdefault(e.path, {})[e.index] = e.layout.to_ours(np.asarray(tensors[e.key]))
   return traverse_util.unflatten_dict(
     {
-      path: np.ascontiguousarray(found[None])
+      path: np.asarray(found[None], order='C')
       if None in found
       else stack([found[i] for i in sorted(found)])
       for path, found in slices.items()
@@ -152,7 +152,7 @@ def export_params(entries: list[Entry], params: Any) -> dict[str, np.ndarray]:
   tensors = {}
   for e in entries:
     leaf = flat[e.path] if e.index is None else flat[e.path][e.index]
-    tensors[e.key] = np.ascontiguousarray(e.layout.to_source(leaf))
+    tensors[e.key] = np.asarray(e.layout.to_source(leaf), order='C')
   return tensors
 
 
