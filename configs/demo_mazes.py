@@ -8,31 +8,13 @@ published numbers, which are on other videos.
 """
 
 from configs import systems
+from configs.systems.cwvae_demo import small
 
 DATA = dict(
-  data=dict(name='demo_mazes', seq_len=60, eval_seq_len=300),
+  data=dict(name='demo_mazes', eval_seq_len=300),
   model=dict(image_channels=3),
 )
-DIFFERENCES = {
-  'cwvae': {
-    'cwvae': dict(
-      model=dict(
-        filters=8,
-        enc_dense_layers=2,
-        enc_dense_embed_size=200,
-        dec_stddev=0.1,
-      ),
-      optimizer=dict(learning_rate=1e-3, clip_norm=1000.0),
-      train=dict(batch_size=8, num_steps=3000, log_every=50, save_every=500, keep_every=0),
-      evals=dict(
-        batch_size=8,
-        elbo=dict(every=500, max_batches=1),
-        open_loop=dict(every=500, seq_len=100, num_examples=4),
-      ),
-      open_loop=dict(num_examples=8, num_samples=2),
-    )
-  }
-}
+DIFFERENCES = {'cwvae': {'cwvae': small(dec_stddev=0.1, num_steps=6000)}}
 
 
 def get_config(argument='cwvae'):

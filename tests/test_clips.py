@@ -104,7 +104,7 @@ def test_sequences_of_unequal_lengths(videos):
   assert examples(videos, 'second', 0) == [(1, 0, list(range(13)))]
   with pytest.raises(UserError, match='have 6 to 13 frames; choose a length'):
     examples(videos, 'test', 0)
-  with pytest.raises(UserError, match='seq_len=14 is longer than the 13 frames'):
+  with pytest.raises(UserError, match='14 frames .* are longer than the 13 frames'):
     examples(videos, 'test', 14)
 
 

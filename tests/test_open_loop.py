@@ -169,6 +169,24 @@ def test_life_of_a_run(root, tmp_path, capsys):
   assert list((tmp_path / 'eval').glob('*open_loop-films.gif'))
 
 
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    (dict(batch_size=4), 'config.evals.open_loop.batch_size=4 .* multiple of the 8 devices'),
+    (dict(seq_len=30), '30 frames .* longer than the 20 frames of the sequences'),
+    (dict(context=7), '7 frames of context .* must be a multiple of 4'),
+  ],
+  ids=str,
+)
+def test_unfit_sizes_are_told_before_the_first_step(root, tmp_path, options, message):
+  config = demo_moving_mnist.get_config('cwvae,debug')
+  config.data.root = str(root)
+  config.evals.open_loop.update(options)
+  with pytest.raises(UserError, match=message):
+    train.run(config, tmp_path, 'latest')
+  assert not list(tmp_path.glob('checkpoints/*'))
+
+
 def test_only_models_of_video_predict(root, tmp_path, monkeypatch):
   config = demo_moving_mnist.get_config('cwvae,debug')
   still = types.SimpleNamespace(model=object(), workdir=tmp_path)

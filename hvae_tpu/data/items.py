@@ -140,8 +140,9 @@ def _cut(
   pieces = lengths // seq_len
   if not pieces.any():
     raise UserError(
-      f'config.data.seq_len={seq_len} is longer than the {lengths.max()} frames of the sequences '
-      f'of view {view!r} of {dataset.card["name"]}'
+      f'pieces of {seq_len} frames (config.data.seq_len or eval_seq_len, open_loop.seq_len) are '
+      f'longer than the {lengths.max()} frames of the sequences of view {view!r} of '
+      f'{dataset.card["name"]}; give a smaller length'
     )
   begins = ends - -(-frames // chunk)
   start = np.concatenate([np.arange(n) * seq_len for n in pieces])
