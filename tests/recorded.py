@@ -5,6 +5,7 @@ In FOLDER: `order-<time>-<process>.jsonl`, a line for every batch that went to t
 while an evaluation lasts.
 """
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -17,7 +18,6 @@ import numpy as np
 from hvae_tpu import data, main
 from hvae_tpu.evals import elbo
 
-folder = pathlib.Path(sys.argv[1])
 train_batches, averages = data.train_batches, elbo.averages
 
 
@@ -29,7 +29,7 @@ def digest(batch: dict[str, np.ndarray], row: int) -> str:
   return found.hexdigest()[:16]
 
 
-def recorded(*args, start_step=0, **options):
+def recorded(folder: pathlib.Path, *args, start_step=0, **options):
   process = jax.process_index()
   path = folder / f'order-{time.time_ns()}-{process}.jsonl'
   source = train_batches(*args, start_step=start_step, **options)
@@ -43,7 +43,7 @@ def recorded(*args, start_step=0, **options):
       source.close()
 
 
-def marked(*args):
+def marked(folder: pathlib.Path, *args):
   marker = folder / f'evaluating-{jax.process_index()}'
   marker.touch()
   try:
@@ -72,5 +72,7 @@ def read_order(path: pathlib.Path) -> dict[int, dict[int, str]]:
 
 
 if __name__ == '__main__':
-  data.train_batches, elbo.averages = recorded, marked
+  folder = pathlib.Path(sys.argv[1])
+  data.train_batches = functools.partial(recorded, folder)
+  elbo.averages = functools.partial(marked, folder)
   sys.exit(main.main([sys.argv[0], *sys.argv[2:]]))

@@ -80,7 +80,7 @@ def test_metrics_of_every_start_are_there(chain):
 def test_results_of_modes_are_there(chain):
   results = json.loads((chain[0] / 'eval' / 'test-6-ema.json').read_text())
   assert results['results']['elbo/num_examples'] == 250
-  assert list((chain[0] / 'sample').glob('*-6.png'))
+  assert list((chain[0] / 'sample').glob('*-6-ema.png'))
 
 
 def test_data_is_copied_once(chain):

@@ -99,7 +99,7 @@ def test_life_of_a_run(command, workdir):
     ([f'--config={DEBUG}', '--config.trian.num_steps=3'], ['config.trian']),
     ([f'--config={DEBUG}', '--config.train.num_steps=1.5'], ['config.train.num_steps=1.5']),
     ([f'--config={DEBUG}', '--config.model.sample_snap=maybe'], ['config.model.sample_snap=maybe']),
-    (['--config=configs/cifar10.py:nvae'], ["configs/cifar10.py has no 'nvae'", 'vdvae,paper']),
+    (['--config=configs/cifar10.py:cwvae'], ["configs/cifar10.py has no 'cwvae'", 'vdvae,paper']),
     (['--config=configs/cifar10.py:vdvae,c9'], ["no 'vdvae,c9'", 'debug']),
     ([f'--config={DEBUG}', 'surplus'], ["'surplus'"]),
     ([f'--config={DEBUG}', '--config.train.precision=low'], ["config.train.precision='low'"]),

@@ -74,11 +74,11 @@ def test_a_loop_counts_as_often_as_it_runs():
 
 @pytest.mark.parametrize('name', tiny.SYSTEMS)
 def test_a_scanned_model_counts_as_the_unrolled_one(name):
-  """Also with what the backward pass computes again."""
+  """Also with what the backward pass computes again, which is little of a model of video."""
   model = tiny.SYSTEMS[name].model
   if not hasattr(model, 'unroll'):
     pytest.skip('this system has no runs of blocks')
-  batch = {'image': tiny.images(model)}
+  batch = tiny.batch(name)
   params, state = jax.eval_shape(model.init, jax.random.key(0), batch)
 
   def gradient(**fields):
@@ -88,7 +88,7 @@ def test_a_scanned_model_counts_as_the_unrolled_one(name):
 
   assert gradient(unroll='1') == pytest.approx(gradient(unroll='full'), rel=1e-9)
   again = gradient(unroll='1', remat='blocks') / gradient(unroll='1')
-  assert 1.1 < again <= 4 / 3
+  assert 1.002 < again <= 4 / 3
 
 
 TEXT = """HloModule jit_step

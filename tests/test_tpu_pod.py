@@ -60,7 +60,7 @@ class Cloud:
 
   def steps(self) -> list[int]:
     folder = self.folder / 'buckets' / 'bucket' / 'runs' / 'a' / 'checkpoints'
-    return sorted(int(path.name) for path in folder.iterdir())
+    return sorted(int(path.name) for path in folder.glob('*'))
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_stop_saves_and_tells_how_to_resume(cloud):
   cloud.pace(1)
   process = cloud.script('run', *FLAGS)
   deadline = time.monotonic() + 60
-  while not cloud.calls('tpu_worker.sh status') and time.monotonic() < deadline:
+  while not (cloud.calls('tpu_worker.sh status') and cloud.steps()) and time.monotonic() < deadline:
     time.sleep(0.02)
   assert cloud.run('start', *FLAGS)[1].count('is running already') == 2
   assert cloud.run('stop')[0] == 0

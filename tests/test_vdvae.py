@@ -94,7 +94,8 @@ def test_scanned_run_equals_a_python_loop():
 
 def loss_of(model, out, kl, train, monkeypatch):
   """The objective with `out` [B, H, W, C] and `kl` [B, zdim] in place of the network."""
-  monkeypatch.setattr(VDVAE, '_infer', lambda *_: (jnp.asarray(out), [network.Level(None, kl)]))
+  levels = [network.Level(None, kl, log_q=None, log_p=None)]
+  monkeypatch.setattr(VDVAE, '_infer', lambda *_: (jnp.asarray(out), levels))
   image = np.zeros(out.shape, np.uint8)
   return model.loss({}, {}, {'image': image}, rng=None, step=0, train=train)[0]
 

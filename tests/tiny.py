@@ -118,7 +118,7 @@ SYSTEMS = {
       zdim=4,
       stochastic_layers=2,
       refinement_iters=1,
-      refinement_curriculum=((-1, 1), (1000, 2)),
+      refinement_curriculum=((-1, 2), (1000, 1)),  # the first step of a recurrence has no past
       geco_warm_start=1000,
       geco_target=-1.0,
     ),
