@@ -23,7 +23,7 @@ TRAINING = [
   'optax >= 0.2.8, < 0.3',  # optimizers
   'orbax-checkpoint >= 0.12.8, < 0.13',  # checkpoints
   'pyyaml >= 6, < 7',  # settings of mgp123/nvae
-  'matplotlib >= 3.9, < 4',  # rate-distortion curves
+  'matplotlib >= 3.9, < 4',  # curves and figures of the modes
   'ml_dtypes >= 0.5, < 1',  # bfloat16 in foreign files of weights; a dependency of jax
   'pillow >= 11, < 14',  # PNG and GIF files
   'scipy >= 1.14, < 2',  # assignment of slots to objects; a dependency of jax
@@ -40,13 +40,11 @@ BUCKETS = [
 ]
 
 PHOTOS = [
-  'scikit-image >= 0.25, < 0.27',  # photographs of demo_natural32
-  'scikit-learn >= 1.6, < 2',  # two more photographs
+  'scikit-image >= 0.25, < 0.27',  # photographs of demo_natural32; scikit-learn holds two more
 ]
 
 VIDEO = [  # what evaluations of videos need
   'scikit-image >= 0.25, < 0.27',  # SSIM and PSNR
-  'matplotlib >= 3.9, < 4',  # curves over time
 ]
 
 DIGITS = [

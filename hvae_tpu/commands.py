@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from absl import app, flags, logging
+import ml_collections
 from ml_collections import config_flags
 
 from hvae_tpu.errors import UserError
@@ -57,6 +58,14 @@ def run(argv: list[str], check: Callable[[], None], body: Callable[[], int]) -> 
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)
     return 130
+
+
+def config_source(config: ml_collections.ConfigDict) -> str:
+  """FILE[:ARGUMENT] as `--config` was given it; of a config that no flag made, by its name."""
+  if flags.FLAGS.is_parsed() and CONFIG.value is config:
+    return config_flags.get_config_filename(flags.FLAGS['config'])
+  dataset, _, argument = config.name.partition('-')
+  return f'configs/{dataset}.py:{argument}'
 
 
 def precision(config: Any) -> str:

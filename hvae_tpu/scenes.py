@@ -28,11 +28,6 @@ class Scene(NamedTuple):
   found: Any
 
 
-def factor_fields(card: dict[str, Any]) -> tuple[str, ...]:
-  """Fields of records that hold factors."""
-  return tuple(name for name in card['fields'] if name.startswith('factor_'))
-
-
 def entities(card: dict[str, Any]) -> int:
   """The most entities that a picture of a data set holds.
 

@@ -128,8 +128,8 @@ def _smallest(name: str, config: ml_collections.ConfigDict, slices: list[str]) -
         f'{batch / devices:g}',
         found.settings['remat'],
         f'{compiled.peak / report.GIB:.1f}',
-        f'{least:.2g}',
-        f'{planned:.2g}',
+        f'{least:.2g}' if least else '-',  # steps that only the data set knows
+        f'{planned:.2g}' if planned else '-',
       )
   return _row(f'`{name}`', 'none of these', batch, '', '', f'> {most / report.GIB:.1f}', '', '')
 

@@ -3,6 +3,9 @@
 import pathlib
 import re
 
+from configs.systems import trainer
+from hvae_tpu.modes import MODES, reset
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TEXT = (ROOT / 'README.md').read_text()
 
@@ -22,3 +25,24 @@ def test_nothing_is_left_to_fill_in():
 def test_modules_named_exist():
   for name in re.findall(r'python -m ((?:hvae_tpu|data_prep)[\w.]*)', TEXT):
     assert (ROOT / name.replace('.', '/')).with_suffix('.py').exists(), name
+
+
+def test_modes_are_those_of_the_program():
+  """Train is what happens without a mode."""
+  assert set(re.findall(r'--mode=(\w+)', TEXT)) == set(MODES) - {'train'}
+
+
+def test_options_of_modes_exist():
+  """In tables of modes, whose fields stand in the last column."""
+  base, count = trainer.base(), 0
+  for mode, options in re.findall(r'^\| `(\w+)` \| .* \| ([^|]*`[^|]*) \|$', TEXT, re.M):
+    if mode in MODES:
+      fields = re.findall(r'`(\w+)`', re.sub(r'\(.*?\)', '', options))
+      count += len(fields)
+      missing = [field for field in fields if field not in base[mode]]
+      assert fields and not missing, (mode, missing)
+  assert count > 50
+
+
+def test_what_modes_write_can_be_reset():
+  assert set(MODES) - {'reset', 'replay'} <= set(reset.OURS)

@@ -108,10 +108,13 @@ def test_damaged_records_are_told(tmp_path):
 
 def test_commands_are_those_of_a_shell():
   changed = {'model.zdim': (16, 2), 'data.train_transforms': ([], ['flip'])}
-  first, last = facts.commands('cifar10-vdvae,paper', changed, ['eval'])
+  source = 'configs/cifar10.py:vdvae,paper'
+  first, last = facts.commands(source, None, changed, ['eval'])
   assert first.startswith('python -m hvae_tpu.main --config=configs/cifar10.py:vdvae,paper ')
   assert '--config.model.zdim=2 ' in first and "'--config.data.train_transforms=(" in first
-  assert last.endswith('--mode=eval')
+  assert last.endswith('--mode=eval') and '--workdir' not in last
+  (first,) = facts.commands(source, '/a b/run', {}, [])
+  assert first.endswith(f" --config={source} --workdir='/a b/run'")
 
 
 def test_errors_are_heat():

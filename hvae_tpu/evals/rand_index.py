@@ -2,8 +2,6 @@
 
 import numpy as np
 
-CONVENTIONS = ('reference', 'constant_is_one', 'zero_denominator_is_one')
-
 
 def adjusted_rand_index(
   true: np.ndarray, found: np.ndarray, foreground: bool = True, convention: str = 'reference'

@@ -23,16 +23,16 @@ MODELS = {
 
 # What `auto` stands for. A loop over convolutions is slow to differentiate on a CPU, and everything
 # else wants the loop: it compiles in a fraction of the time, and keeps a fraction of the memory.
-# A system for which something else is right says so in its own `AUTO`.
-# Depthwise convolutions are slow on a CPU in both directions.
-AUTO = {'depthwise': {'cpu': 'shifts', 'tpu': 'conv', 'gpu': 'conv'}}
+# Depthwise convolutions are slow on a CPU in both directions. A system for which something else is
+# right says so in the attribute `AUTO` of its class.
+AUTO_ALWAYS = {'depthwise': {'cpu': 'shifts', 'tpu': 'conv', 'gpu': 'conv'}}
 AUTO_TRAINING = {
-  **AUTO,
+  **AUTO_ALWAYS,
   'unroll': {'cpu': 'full', 'tpu': '1', 'gpu': '1'},
   'remat': {'cpu': 'none', 'tpu': 'blocks', 'gpu': 'blocks'},
 }
 AUTO_INFERENCE = {
-  **AUTO,
+  **AUTO_ALWAYS,
   'unroll': {'cpu': '1', 'tpu': '1', 'gpu': '1'},
   'remat': {'cpu': 'none', 'tpu': 'none', 'gpu': 'none'},
 }

@@ -145,9 +145,6 @@ class OptionalMethods(Protocol):
   def warnings(self, card: dict[str, Any]) -> list[str]:
     """What to tell, one sentence each, before training on the data set of a card."""
 
-  def visualize(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
-    """Pictures of the model's own kind, uint8."""
-
   def refresh(
     self,
     params: Params,

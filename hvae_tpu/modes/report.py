@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import inference, report, runs, temperatures, writing
+from hvae_tpu import commands, inference, report, runs, temperatures, writing
 from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.errors import UserError
 from hvae_tpu.report import drawn, facts
@@ -77,6 +77,8 @@ def _facts(
   # The bundles of non-finite steps and the damaged checkpoints have a dash in their names.
   other = ('train', 'checkpoints', 'report')
   modes = [name for name in modes if name not in other and '-' not in name]
+  usual = Path(f'runs/{config.name}').resolve() == folder.resolve()
+  elsewhere = None if usual else str(folder)
   head = {
     'system': config.model.name,
     'data': config.data.name,
@@ -93,6 +95,6 @@ def _facts(
     card=card,
     config=mine,
     differences=changed,
-    commands=facts.commands(config.name, changed, [*modes, 'report']),
+    commands=facts.commands(commands.config_source(config), elsewhere, changed, [*modes, 'report']),
     environment=facts.environment(),
   )

@@ -38,7 +38,9 @@ class Plan(NamedTuple):
     return all(found.compiled.fits for found in self.analyses.values())
 
   def estimate(self, program: str) -> Estimate:
-    return estimate(self.analyses[program], self.chip, self.settings['precision'], self.efficiency)
+    bfloat16 = self.settings.get('dtype') == 'bfloat16'  # one pass, whatever precision is asked for
+    precision = 'default' if bfloat16 else self.settings['precision']
+    return estimate(self.analyses[program], self.chip, precision, self.efficiency)
 
   def days(self) -> tuple[float, float]:
     """Of all training steps: at the roofline, and at the expected share of the peak."""

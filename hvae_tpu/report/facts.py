@@ -46,10 +46,20 @@ def differences(published: dict[str, Any], mine: dict[str, Any]) -> dict[str, tu
   return {k: (published[k], mine[k]) for k in keys if published[k] != mine[k]}
 
 
-def commands(name: str, changed: dict[str, tuple[Any, Any]], modes: list[str]) -> list[str]:
-  """The command lines of a run `<data set>-<argument>`."""
-  dataset, _, argument = name.partition('-')
-  start = f'python -m hvae_tpu.main --config=configs/{dataset}.py:{argument}'
+def commands(
+  source: str, workdir: str | None, changed: dict[str, tuple[Any, Any]], modes: list[str]
+) -> list[str]:
+  """The command lines of a run.
+
+  Args:
+    source: of its config: FILE[:ARGUMENT].
+    workdir: of the run; None where it is the usual one of the config.
+    changed: dotted key -> (published value, value of the run).
+    modes: that made what the page shows.
+  """
+  start = f'python -m hvae_tpu.main --config={shlex.quote(source)}'
+  if workdir is not None:
+    start += f' --workdir={shlex.quote(workdir)}'
   flags = [shlex.quote(f'--config.{key}={_plain(new)}') for key, (_, new) in changed.items()]
   start = ' '.join([start, *flags])
   return [start, *(f'{start} --mode={mode}' for mode in modes)]

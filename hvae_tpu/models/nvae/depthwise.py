@@ -2,7 +2,7 @@
 
 XLA has no fast depthwise convolution for CPUs: at 5x5 this form is ten times faster there, gradient
 included. It goes through the batch image by image, which would serialise an accelerator and gather
-a batch that is spread over devices; accelerators keep the convolution (`AUTO` in
+a batch that is spread over devices; accelerators keep the convolution (`AUTO_ALWAYS` in
 `hvae_tpu/models/__init__.py`).
 """
 

@@ -122,7 +122,6 @@ class Head(NamedTuple):
 
 HEADS = ('dmol', 'normal', 'bernoulli', 'gaussian', 'gaussian_mixture', 'logistic_mixture')
 PLAIN = ('normal', 'gaussian')
-DISCRETE = ('dmol', 'bernoulli', 'logistic_mixture')  # the others are densities
 
 
 def scale(image: Array, num_bits: int) -> Array:
