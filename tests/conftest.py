@@ -1,5 +1,6 @@
 """JAX on eight fake CPU devices, its compilation cache, and a prepared data set for all tests."""
 
+import gc
 import os
 
 from absl import flags
@@ -14,6 +15,14 @@ jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_C
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()  # Grain reads flags
+
+
+@pytest.fixture(scope='module', autouse=True)
+def released():
+  """After each file, frees its programs: thousands use up memory, and mappings of memory."""
+  yield
+  jax.clear_caches()
+  gc.collect()
 
 
 @pytest.fixture(scope='session')
