@@ -66,9 +66,9 @@ def take(file: str, matches) -> dict | None:
   path = cloud() / file
   if not path.exists():
     return None
-  with path.open('r+') as handle:
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    entries = json.load(handle)
+  with (cloud() / f'{file}.lock').open('w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    entries = json.loads(path.read_text())
     found = None
     for entry in entries:
       if not matches(entry) or not entry.get('times', 1):
@@ -78,9 +78,9 @@ def take(file: str, matches) -> dict | None:
       elif found is None:
         entry['times'] = entry.get('times', 1) - 1
         found = entry
-    handle.seek(0)
-    handle.truncate()
-    json.dump(entries, handle)
+    partial = path.with_suffix('.partial')
+    partial.write_text(json.dumps(entries))
+    partial.replace(path)  # at once: this process may be killed at any moment
   return found
 
 

@@ -57,16 +57,19 @@ def chain(bucket):
   return run, outputs
 
 
+@pytest.mark.slow
 def test_all_ended_well(chain):
   for name, (code, text) in chain[1].items():
     assert code == 0, f'{name}: {text}'
 
 
+@pytest.mark.slow
 def test_an_incomplete_save_is_not_resumed(chain):
   assert 'resumed at step 2 ' in chain[1]['second'][1]
   assert f'saved step 6 in {WORKDIR}/checkpoints' in chain[1]['second'][1]
 
 
+@pytest.mark.slow
 def test_metrics_of_every_start_are_there(chain):
   steps = []
   for number in (1, 2):
@@ -77,12 +80,14 @@ def test_metrics_of_every_start_are_there(chain):
   assert (chain[0] / 'train' / 'parameters.txt').exists()
 
 
+@pytest.mark.slow
 def test_results_of_modes_are_there(chain):
   results = json.loads((chain[0] / 'eval' / 'test-6-ema.json').read_text())
   assert results['results']['elbo/num_examples'] == 250
   assert list((chain[0] / 'sample').glob('*-6-ema.png'))
 
 
+@pytest.mark.slow
 def test_data_is_copied_once(chain):
   texts = [text for _, text in chain[1].values()]
   assert ['copying gs://bucket/data/demo_mnist' in text for text in texts] == [True] + [False] * 3

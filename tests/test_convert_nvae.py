@@ -68,7 +68,11 @@ def stored(file: str) -> tuple[golden_files.Golden, dict[str, np.ndarray], Any]:
 
 
 @pytest.mark.parametrize(
-  ('name', 'file'), [('nvae', 'official_cifar10_nf1_5bit.npz'), ('nvae_seed', 'seed_gaussian.npz')]
+  ('name', 'file'),
+  [
+    pytest.param('nvae', 'official_cifar10_nf1_5bit.npz', marks=pytest.mark.slow),
+    ('nvae_seed', 'seed_gaussian.npz'),
+  ],
 )
 def test_stored_results_are_reproduced(name, file, tmp_path):
   """Of passes in evaluation, with the statistics that came with the weights."""

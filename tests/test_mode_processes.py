@@ -11,6 +11,7 @@ import pytest
 from tests import trained_runs
 from tests.processes import ROOT, Job
 
+pytestmark = pytest.mark.slow
 MODES = 'div_stats,reconstruct,encode,decode,sample'
 FLAGS = (
   '--config=configs/demo_mnist.py:efficient_vdvae,debug',

@@ -203,7 +203,8 @@ def test_bytes_of_scenes_do_not_depend_on_jobs_or_shards(tmp_path, small, capsys
 def published():
   if not golden_files.folders('efficient_morl'):
     pytest.skip('there are no golden files of efficient_morl')
-  return dict(golden_files.find('efficient_morl'))['preprocess.npz']
+  found = [golden for _, golden in golden_files.find('efficient_morl')]
+  return next(golden for golden in found if golden.path.name == 'preprocess.npz')
 
 
 def with_owners(family, image, owner, entities):

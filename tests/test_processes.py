@@ -51,9 +51,9 @@ def values(folder: pathlib.Path, name: str) -> dict[int, float]:
 
 @pytest.fixture(scope='module')
 def runs(data_root, tmp_path_factory):
-  """Six steps of one process; three of two and three of one; three of one and three of two."""
+  """Six steps of one process; three of two and three of one."""
   folders = {}
-  for name, counts in {'one': (1,), 'two, one': (2, 1), 'one, two': (1, 2)}.items():
+  for name, counts in {'one': (1,), 'two, one': (2, 1)}.items():
     folders[name] = tmp_path_factory.mktemp('processes')
     for i, num in enumerate(counts):
       steps = 6 // len(counts) * (i + 1)
@@ -62,13 +62,12 @@ def runs(data_root, tmp_path_factory):
   return folders
 
 
-@pytest.mark.parametrize('name', ['two, one', 'one, two'])
 @pytest.mark.parametrize('scalar', ['train/loss', 'elbo/neg_elbo'])
-def test_losses_do_not_depend_on_the_number_of_processes(runs, name, scalar):
+def test_losses_do_not_depend_on_the_number_of_processes(runs, scalar):
   expected = values(runs['one'], scalar)
   assert set(expected) == (set(range(1, 7)) if scalar == 'train/loss' else {3, 6})
   # Sums over devices may be added in another order.
-  assert values(runs[name], scalar) == pytest.approx(expected, rel=1e-6)
+  assert values(runs['two, one'], scalar) == pytest.approx(expected, rel=1e-6)
 
 
 def test_one_process_writes(runs):
@@ -102,7 +101,7 @@ def test_eval_mode_counts_on_two_as_on_one(runs, data_root):
     assert found[2][name] == pytest.approx(value, rel=1e-6), name
 
 
-@pytest.mark.parametrize('victim', [0, 1])
+@pytest.mark.parametrize('victim', [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_others_end_when_one_is_killed(victim, data_root, tmp_path):
   flags = [*FLAGS, '--config.train.num_steps=1000000', '--config.train.heartbeat_seconds=20']
   command = [sys.executable, 'launch/processes.py', '--num=2', '--devices=4', f'--logs={tmp_path}']

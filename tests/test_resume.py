@@ -135,6 +135,7 @@ def test_second_starts_compile_nothing(chain):
   assert starts['finished'].misses == 0  # resumed, as `terminated` was
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_videos_ends_as_one_in_one_piece(tmp_path):
   """Weights, and the films that were predicted during training."""
   moving_squares.write(tmp_path)

@@ -116,11 +116,12 @@ def test_traversals_need_ranges_of_these_weights(used, tmp_path):
 def test_eval_compares_with_colours(used, capsys):
   config = used.config.copy_and_resolve_references()
   config.eval.names = ('segmentation', 'textures', 'colour_clusters')
+  config.evals.batch_size = 80
   assert MODES['eval'].run(config, used.workdir, 'latest') == 0
   record = json.loads((used.workdir / 'eval' / 'test-1-ema.json').read_text())
   results = record['results']
   assert results['textures/num_examples'] == results['colour_clusters/num_examples'] == 320
-  assert results['segmentation/num_examples'] == 8
+  assert results['segmentation/num_examples'] == 80
   assert results['colour_clusters/ari'] > 0.3 > abs(results['segmentation/ari'])
   assert (used.workdir / 'eval' / 'test-1-ema-segmentation-scenes.png').exists()
   assert 'colour_clusters/ari' in capsys.readouterr().out
