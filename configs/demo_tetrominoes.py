@@ -16,13 +16,15 @@ DIFFERENCES = {
         zdim=16,
         image_decoder='small',
         log_scale=-1.2039728,
-        refinement_curriculum=((-1, 1),),
+        refinement_curriculum=((-1, 0), (5000, 1)),
+        init_weights='preserving',
+        kl_beta=0.002,
         geco_target=-1.19,
         geco_warm_start=200,
       ),
-      optimizer=dict(learning_rate=1e-3, warmup_steps=200, decay_steps=5000),
-      train=dict(batch_size=8, num_steps=4000, precision='default', log_every=50, save_every=500),
-      evals=dict(elbo=dict(every=0), segmentation=dict(every=250, max_batches=10), batch_size=32),
+      optimizer=dict(learning_rate=6e-4, warmup_steps=200, decay_steps=5000),
+      train=dict(batch_size=8, num_steps=6000, precision='default', log_every=50, save_every=500),
+      evals=dict(elbo=dict(every=0), segmentation=dict(every=500, max_batches=10), batch_size=32),
     )
   }
 }
