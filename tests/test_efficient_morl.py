@@ -12,7 +12,7 @@ import pytest
 from hvae_tpu import distributions, layers, models, optimizers, sharding, train
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers.golden import noise, replaced
-from hvae_tpu.models.efficient_morl import decoders, objective, weights
+from hvae_tpu.models.efficient_morl import EfficientMORL, decoders, objective, weights
 from hvae_tpu.models.efficient_morl.encoder import positions
 from hvae_tpu.state import create_state
 from tests import tiny
@@ -177,6 +177,41 @@ def test_initial_weights():
   assert abs(values.mean()) < 0.2 and abs(values.std() - 1) < 0.1
   np.testing.assert_array_equal(params['bottom_up']['init_posterior'], [0] * 4 + [1] * 4)
   assert (state['geco']['beta'], state['geco']['c_ema']) == (np.float32(0.55), 0)
+
+
+@pytest.mark.parametrize('dual', [True, False])
+def test_weights_that_preserve_signals(dual):
+  """Deviations of He in encoder and decoder; what PyTorch's defaults or refinements have stays."""
+  as_published = EfficientMORL(image_size=8, zdim=16, use_dual_gru=dual)
+  preserving = dataclasses.replace(as_published, init_weights='preserving')
+  batch = {'image': np.zeros((1, 8, 8, 3), np.uint8)}
+  (old, _), (new, _) = (model.init(RNG, batch) for model in (as_published, preserving))
+  layer = new['bottom_up']['layer']
+  encoder = new['bottom_up']['encoder']
+  for kernel in (encoder['conv_1']['kernel'], new['decoder']['small']['conv_1']['kernel']):
+    np.testing.assert_allclose(np.std(kernel), (2 / np.prod(kernel.shape[:3])) ** 0.5, rtol=0.05)
+  factor = 0.25 if dual else 1.0
+  scaled = jax.tree.map(lambda p: p * factor, old['bottom_up']['layer']['gru'])
+  jax.tree.map(np.testing.assert_allclose, layer['gru'], scaled)
+  np.testing.assert_array_equal(layer['mlp_softplus_1']['bias'], -3)
+  kept = lambda params: (params['refinement'], params['bottom_up']['encoder']['positions'])
+  jax.tree.map(np.testing.assert_array_equal, kept(new), kept(old))
+
+
+def test_preserved_signals_reach_the_slots():
+  """Posteriors of other pictures differ by more than their width; as published they hardly do."""
+  images = np.zeros((2, 12, 12, 3), np.uint8)
+  images[0, 2:8, 2:8] = 255
+
+  def contrast(init_weights: str) -> float:
+    model = EfficientMORL(image_size=12, zdim=16, init_weights=init_weights)
+    params, _ = model.init(RNG, {'image': images})
+    noise = jnp.broadcast_to(jax.random.normal(RNG, (4, 1, 4, 16)), (4, 2, 4, 16))
+    found = model.hierarchy.apply({'params': params['bottom_up']}, images / 127.5 - 1, noise)
+    top = found.posteriors[-1]
+    return float((jnp.abs(top.mean[0] - top.mean[1]) / top.std.mean(0)).mean())
+
+  assert contrast('preserving') > 1 > 100 * contrast('published')
 
 
 def test_fresh_decoders_paint_even_grey():

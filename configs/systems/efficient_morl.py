@@ -40,6 +40,8 @@ def base() -> ml_collections.ConfigDict:
     geco_step_size_acceleration=1.0,  # of the multiplier's way back, where the target is reached
     dtype='float32',
     remat='auto',  # of the decoder: none, blocks, convs; auto: blocks on TPU and GPU, none on CPU
+    # Of fresh networks; preserving: signals keep their size, so that slots learn far sooner.
+    init_weights='published',
   )
   config.optimizer = dict(
     name='adam',

@@ -14,7 +14,14 @@ import jax.numpy as jnp
 from hvae_tpu import distributions, layers
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
-from hvae_tpu.models.efficient_morl import attention, decoders, inference, iteration, objective
+from hvae_tpu.models.efficient_morl import (
+  attention,
+  decoders,
+  inference,
+  iteration,
+  objective,
+  weights,
+)
 from hvae_tpu.models.efficient_morl.decoders import Decoder
 from hvae_tpu.models.efficient_morl.gaussians import Gaussian
 from hvae_tpu.models.efficient_morl.network import Hierarchy, Prior, Refinement
@@ -55,6 +62,7 @@ class EfficientMORL:
   geco_step_size_acceleration: float = setting(1.0, changeable=True)  # where the target is reached
   dtype: str = setting('float32', ('float32', 'bfloat16'))  # of convolutions
   remat: str = setting('none', layers.REMAT, changeable=True)  # of the decoder
+  init_weights: str = setting('published', weights.INITS, changeable=True)  # see `weights`
 
   def __post_init__(self):
     protocol.check_choices(self)
@@ -122,6 +130,8 @@ class EfficientMORL:
       name: network.init(key, *inputs)['params']
       for key, (name, (network, *inputs)) in zip(rngs, networks.items(), strict=True)
     }
+    if self.init_weights == 'preserving':
+      params = weights.preserving(params, self.zdim)
     return params, {'geco': objective.initial_geco()._asdict()}
 
   def loss(
@@ -137,10 +147,10 @@ class EfficientMORL:
     active = self.use_geco and self.kl_beta > 0
     constrained = jnp.asarray(step) >= self.geco_warm_start if active else jnp.zeros((), bool)
     over = self.refine_loss_reduction or len(x)
-    weights = objective.refining_weights(geco, self.kl_beta, constrained)
-    weights = tuple(weight / over for weight in weights)
+    factors = objective.refining_weights(geco, self.kl_beta, constrained)
+    factors = tuple(factor / over for factor in factors)
     noise = self._noise(rng, len(x), self.longest)
-    found = inference.run(self.form, self.hierarchy, params, x, noise, weights, _summary, last)
+    found = inference.run(self.form, self.hierarchy, params, x, noise, factors, _summary, last)
     nll, kl, norms = found.kept
 
     def mean_loss(total: Array, nll: Array, kl: Array) -> Array:
@@ -212,8 +222,8 @@ class EfficientMORL:
     x = self.scale(batch['image'])
     beta = jax.nn.softplus(state['geco']['beta']) if self.use_geco else jnp.float32(1)
     noise = self._noise(rng, len(x), self.refinement_iters)
-    weights = (beta, jnp.float32(1))
-    return inference.run(self.form, self.hierarchy, params, x, noise, weights, keep)
+    factors = (beta, jnp.float32(1))
+    return inference.run(self.form, self.hierarchy, params, x, noise, factors, keep)
 
 
 def _summary(stage: inference.Stage, step: inference.Step) -> tuple[Array, Array, Array]:
