@@ -258,8 +258,17 @@ def test_output_temperature_narrows_what_is_drawn(fitted):
   assert np.abs(draw(fitted.model, 0) - draw(fitted.model, 1)).max() > 0.1
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-  'fields', [{'unroll': '1'}, {'remat': 'blocks'}, {'remat': 'convs', 'unroll': '1'}], ids=str
+  'fields',
+  [
+    {'remat': 'blocks'},
+    pytest.param({'unroll': '1'}, marks=SLOW),
+    pytest.param({'remat': 'convs', 'unroll': '1'}, marks=SLOW),
+  ],
+  ids=str,
 )
 def test_execution_does_not_change_the_numbers(fitted, fields):
   needs(fitted, *fields)
@@ -280,6 +289,7 @@ def test_execution_does_not_change_the_numbers(fitted, fields):
   )
 
 
+@SLOW
 def test_bfloat16(fitted):
   model = dataclasses.replace(fitted.model, dtype='bfloat16')
   shapes, _ = jax.eval_shape(model.init, RNG, fitted.batch)
