@@ -11,6 +11,8 @@ import pytest
 
 from configs import demo_natural32
 from hvae_tpu import models, optimizers, runs, sharding, state, train
+from hvae_tpu.plan import analysis, planning
+from hvae_tpu.plan import chips as chip_figures
 
 pytestmark = pytest.mark.skipif(
   importlib.util.find_spec('libtpu') is None,
@@ -71,3 +73,12 @@ def test_fsdp_splits_convolution_weights(chips):
   # A quarter of 256 channels is padded to 128 in memory, so a quarter of an array can take half.
   assert compiled.memory_analysis().argument_size_in_bytes < 0.5 * whole
   assert 'all-gather' in compiled.as_text()
+
+
+def test_memory_of_a_small_model_has_not_grown(tmp_path):
+  """A change of this figure is a change of what every plan says: look at it, then record it."""
+  config = demo_natural32.get_config('vdvae,debug')
+  config.train.batch_size = 8
+  traced = planning.PROGRAMS['train'](config, chip_figures.describe('v5e:2x2'))
+  found = analysis.analyse(traced, 'v5e:2x2', cache=tmp_path).compiled
+  assert found.fits and found.peak == pytest.approx(8_692_224, rel=0.05)
