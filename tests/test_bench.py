@@ -32,6 +32,7 @@ def test_programs_take_turns():
   assert all(t.least <= t.wall for t in times.values())
 
 
+@pytest.mark.slow
 def test_cwvae():
   config = demo_moving_mnist.get_config('cwvae,debug')
   config.train.batch_size = 2

@@ -99,7 +99,7 @@ def test_modes_that_need_a_disk_say_so(bucket):
 
 
 def test_a_data_set_that_is_not_there(bucket):
-  code, text = bucket[1]('--config.data.name=demo_natural32', '--mode=eval')
+  code, text = bucket[1]('--config.data.name=demo_natural32')
   assert code == 2 and "'demo_natural32' is not in gs://bucket/data" in text, text
 
 

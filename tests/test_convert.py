@@ -134,6 +134,7 @@ def test_stored_results_of_the_release_are_reproduced(tmp_path, capsys):
   assert 'stored results in forward_lowbit.npz are reproduced' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_stored_results_of_the_port_are_reproduced(tmp_path, capsys):
   """Its checkpoints are pairs (optimizer, epoch); those of the average hold the bare tree."""
   config, golden = foreign.golden_config('jax_forward.npz')

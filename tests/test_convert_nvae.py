@@ -30,6 +30,7 @@ def arrays() -> dict[str, np.ndarray]:
   }
 
 
+@pytest.mark.slow
 def test_weights_and_statistics_become_a_run(arrays, tmp_path):
   counters = {'stem.num_batches_tracked': np.ones(1, np.int64)}
   source = torch_archives.write(

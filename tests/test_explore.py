@@ -18,7 +18,11 @@ from hvae_tpu.explore.candidates import read_choice
 from hvae_tpu.modes import MODES
 from tests import tiny, trained_runs
 
-OF_IMAGES = [name for name, system in tiny.SYSTEMS.items() if system.decoded]
+OF_IMAGES = [
+  pytest.param(name, marks=() if name == 'vdvae' else pytest.mark.slow)
+  for name, system in tiny.SYSTEMS.items()
+  if system.decoded
+]
 
 
 @pytest.fixture(scope='module', params=OF_IMAGES)

@@ -40,7 +40,13 @@ def call(used_config, workdir, mode: str, checkpoint: str = 'latest', **options)
   return MODES[mode].run(config, workdir, checkpoint)
 
 
-@pytest.fixture(scope='module', params=trained_runs.FIELDS)
+SLOW = {'efficient_vdvae': pytest.mark.slow}  # the modes know systems by their protocol only
+
+
+@pytest.fixture(
+  scope='module',
+  params=[pytest.param(name, marks=SLOW.get(name, ())) for name in trained_runs.FIELDS],
+)
 def used(request, data_root, tmp_path_factory) -> Used:
   workdir = tmp_path_factory.mktemp(request.param) / 'run'
   with pytest.MonkeyPatch.context() as patch:

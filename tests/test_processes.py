@@ -85,6 +85,7 @@ def test_terminating_one_saves_the_same_step_on_both(data_root, tmp_path):
   assert len(saved) == 1 and f'saved step {max(steps)} ' in saved[0]
 
 
+@pytest.mark.slow
 def test_eval_mode_counts_on_two_as_on_one(runs, data_root):
   folder = runs['two, one']
   stored = folder / 'run' / 'eval' / 'test-6-ema.json'
@@ -128,6 +129,7 @@ def test_the_others_end_when_one_is_killed(victim, data_root, tmp_path):
   assert int(codes[victim]) == -signal.SIGKILL and int(codes[1 - victim]) not in (0, -9)
 
 
+@pytest.mark.slow
 def test_nobody_waits_for_one_that_fails_alone(data_root, tmp_path):
   """Only process 0 writes, so only it fails where the disk does not let it."""
   (tmp_path / 'run').mkdir()

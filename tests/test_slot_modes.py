@@ -127,6 +127,7 @@ def test_eval_compares_with_colours(used, capsys):
   assert 'colour_clusters/ari' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_target_is_proposed(used, tmp_path, capsys):
   config = used.config.copy_and_resolve_references()
   config.train.num_steps, config.geco_target.share = 40, 0.1

@@ -240,9 +240,12 @@ def compare_sums(
   for name, value in wanted.items():
     grad = networks.masked_bias(name, grads[name]).astype(np.float64).reshape(-1)
     first = networks.masked_bias(name, value[2:])
-    scale = np.abs(grad).max()
+    scale = max(np.abs(grad).max(), np.abs(first).max())
+    if not scale:  # no gradient, here and there
+      assert value[0] == 0, f'{name} has no gradient here'
+      continue
     error = np.abs(grad[: len(first)] - first).max() / scale
-    norm = abs(np.linalg.norm(grad) / value[0] - 1)
+    norm = abs(np.linalg.norm(grad) - value[0]) / max(value[0], np.finfo(float).tiny)
     # The errors of the elements are independent.
     total = abs(grad.sum() - value[1]) / (scale * np.sqrt(grad.size)) if len(first) > 3 else 0
     if max(error, norm, total) > share:
