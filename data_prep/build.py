@@ -52,7 +52,12 @@ def build(
     DataPrepError: no such data set, a missing package or raw file, or a failed write.
   """
   name = ALIASES.get(name, name)
-  root, called = pathlib.Path(root or default_root()), called or name
+  if '://' in os.fspath(root := root or default_root()):
+    raise DataPrepError(
+      f'data sets are built on a disk, not in {root}; build with --out=DIR and copy '
+      f'DIR/{called or name} there'
+    )
+  root, called = pathlib.Path(root), called or name
   about = about_of(name)
   _check(name, about, source, raw, called, variant)
   request = Request(

@@ -188,6 +188,13 @@ def test_interrupted_build_leaves_nothing_and_goes_on(tmp_path):
   assert files_of(tmp_path / 'set') == files_of(tmp_path / 'straight')
 
 
+def test_buckets_are_no_place_to_build_in(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(DataPrepError, match='not in gs://bucket/data; build with --out=DIR'):
+    command.build('demo_mnist', 'gs://bucket/data')
+  assert not list(tmp_path.iterdir())
+
+
 def test_source_that_ends_early_is_told(tmp_path):
   short = contents.Split(25, lambda start, stop: some_contents().splits['train'].examples(0, 7))
   with pytest.raises(DataPrepError, match='must hold 10 examples, but the raw files gave 7'):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import itertools
+import os
 from pathlib import Path
 import time
 from typing import Any
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 import ml_collections
 
 from hvae_tpu import (
+  buckets,
   bundles,
   data,
   distributed,
@@ -121,7 +123,8 @@ def _open_dataset(section: Any) -> data.Dataset:
   try:
     return data.open_dataset(section.name, section.root)
   except UserError:
-    if not section.name.startswith('demo_'):
+    bucket = buckets.is_remote(section.root or os.environ.get('HVAE_DATA', ''))
+    if bucket or not section.name.startswith('demo_'):
       raise
   # Only here does training touch the preparation of data, which is otherwise off-line.
   from data_prep import build
