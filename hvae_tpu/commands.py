@@ -1,7 +1,9 @@
 """What the commands of this package share: flags, and how mistakes of the user are told."""
 
 from collections.abc import Callable
+import importlib.util
 import os
+import pathlib
 import re
 import sys
 from typing import Any
@@ -64,8 +66,25 @@ def config_source(config: ml_collections.ConfigDict) -> str:
   """FILE[:ARGUMENT] as `--config` was given it; of a config that no flag made, by its name."""
   if flags.FLAGS.is_parsed() and CONFIG.value is config:
     return config_flags.get_config_filename(flags.FLAGS['config'])
-  dataset, _, argument = config.name.partition('-')
-  return f'configs/{dataset}.py:{argument}'
+  return f'configs/{config.name.replace("-", ".py:", 1)}'
+
+
+def load_config(source: str) -> ml_collections.ConfigDict:
+  """The config of FILE or FILE:ARGUMENT, as `--config` reads it, without changes of fields.
+
+  Raises:
+    UserError: no such file, or an argument that it refuses.
+  """
+  path, _, argument = source.partition(':')
+  if not pathlib.Path(path).is_file():
+    raise UserError(f'{path} is no file; give configs/<data set>.py[:system]')
+  spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    return module.get_config(argument) if argument else module.get_config()
+  except ValueError as error:
+    raise UserError(f'{source}: {error}') from error
 
 
 def precision(config: Any) -> str:

@@ -7,8 +7,6 @@ what it has compiled, and goes on from there when started again. Needs libtpu, b
 
 from collections.abc import Iterator
 import importlib.metadata
-import importlib.util
-from pathlib import Path
 import sys
 from typing import Any
 
@@ -48,31 +46,13 @@ def main(argv: list[str]) -> int:
 
 def _print() -> int:
   names = CONFIGS.value or [f'configs/{name.replace(":", ".py:")}' for name in PUBLISHED]
-  loaded = {name.replace('+', ','): load(name.replace('+', ',')) for name in names}
+  loaded = {name.replace('+', ','): commands.load_config(name.replace('+', ',')) for name in names}
   rows = _config_rows(loaded) if WHICH.value == 'configs' else _slice_rows(loaded, SLICES.value)
   for row in rows:
     print(row, flush=True)  # as they are made: a row may take an hour
   versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in ('jax', 'flax'))
   print(f'\n`python -m hvae_tpu.table --which={WHICH.value}`, {versions}')
   return 0
-
-
-def load(name: str) -> ml_collections.ConfigDict:
-  """The config of 'FILE' or 'FILE:ARGUMENT', as `--config` reads it.
-
-  Raises:
-    UserError: no such file, or an argument that it refuses.
-  """
-  path, _, argument = name.partition(':')
-  if not Path(path).is_file():
-    raise UserError(f'--configs: {path} is no file; give configs/<data set>.py[:system]')
-  spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-  module = importlib.util.module_from_spec(spec)
-  try:
-    spec.loader.exec_module(module)
-    return module.get_config(argument) if argument else module.get_config()
-  except ValueError as error:
-    raise UserError(f'--configs: {name}: {error}') from error
 
 
 def _config_rows(loaded: dict[str, ml_collections.ConfigDict]) -> Iterator[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import cifar10
-from hvae_tpu import models, table
+from hvae_tpu import commands, models, table
 from hvae_tpu.errors import UserError
 from hvae_tpu.modes import plan as mode
 from hvae_tpu.plan import chips, hlo, planning, programs, search, work
@@ -262,11 +262,11 @@ def test_a_program_that_does_not_fit_is_an_answer():
 
 
 def test_table_of_configs():
-  config = table.load('configs/cifar10.py:efficient_vdvae,c1')
+  config = commands.load_config('configs/cifar10.py:efficient_vdvae,c1')
   assert table.count(config) == 18_124_020
   for name, message in (('configs/none.py', 'is no file'), ('configs/cifar10.py:cwvae', 'cwvae')):
     with pytest.raises(UserError, match=message):
-      table.load(name)
+      commands.load_config(name)
 
 
 def test_smallest_slice_is_the_first_that_fits(monkeypatch):

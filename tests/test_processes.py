@@ -51,9 +51,9 @@ def values(folder: pathlib.Path, name: str) -> dict[int, float]:
 
 @pytest.fixture(scope='module')
 def runs(data_root, tmp_path_factory):
-  """Six steps of one process; three of two and three of one."""
+  """Six steps of one process; three of one and three of two."""
   folders = {}
-  for name, counts in {'one': (1,), 'two, one': (2, 1)}.items():
+  for name, counts in {'one': (1,), 'one, two': (1, 2)}.items():
     folders[name] = tmp_path_factory.mktemp('processes')
     for i, num in enumerate(counts):
       steps = 6 // len(counts) * (i + 1)
@@ -67,12 +67,12 @@ def test_losses_do_not_depend_on_the_number_of_processes(runs, scalar):
   expected = values(runs['one'], scalar)
   assert set(expected) == (set(range(1, 7)) if scalar == 'train/loss' else {3, 6})
   # Sums over devices may be added in another order.
-  assert values(runs['two, one'], scalar) == pytest.approx(expected, rel=1e-6)
+  assert values(runs['one, two'], scalar) == pytest.approx(expected, rel=1e-6)
 
 
 def test_one_process_writes(runs):
-  assert len(list((runs['two, one'] / 'run' / 'train').glob('metrics-*.jsonl'))) == 2
-  assert 'saved step 3' not in (runs['two, one'] / '2-1.txt').read_text()
+  assert len(list((runs['one, two'] / 'run' / 'train').glob('metrics-*.jsonl'))) == 2
+  assert 'saved step 6' not in (runs['one, two'] / '2-1.txt').read_text()
 
 
 def test_terminating_one_saves_the_same_step_on_both(data_root, tmp_path):
@@ -87,7 +87,7 @@ def test_terminating_one_saves_the_same_step_on_both(data_root, tmp_path):
 
 @pytest.mark.slow
 def test_eval_mode_counts_on_two_as_on_one(runs, data_root):
-  folder = runs['two, one']
+  folder = runs['one, two']
   stored = folder / 'run' / 'eval' / 'test-6-ema.json'
   found = {}
   for num in (1, 2):

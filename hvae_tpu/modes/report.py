@@ -70,7 +70,8 @@ def _facts(
 ) -> facts.Facts:
   folder = trained.run.workdir
   mine = workdir_lib.flatten(workdir_lib.stored_config(folder))
-  published = workdir_lib.flatten(workdir_lib.to_json(config))
+  source = commands.config_source(config)
+  published = workdir_lib.flatten(workdir_lib.to_json(commands.load_config(source)))
   count = sum(leaf.size for leaf in jax.tree.leaves(trained.params))
   changed = facts.differences(published, mine)
   modes = [path.name for path in sorted(folder.iterdir()) if path.is_dir()]
@@ -95,6 +96,6 @@ def _facts(
     card=card,
     config=mine,
     differences=changed,
-    commands=facts.commands(commands.config_source(config), elsewhere, changed, [*modes, 'report']),
+    commands=facts.commands(source, elsewhere, changed, [*modes, 'report']),
     environment=facts.environment(),
   )

@@ -38,7 +38,8 @@ class Plan(NamedTuple):
     return all(found.compiled.fits for found in self.analyses.values())
 
   def estimate(self, program: str) -> Estimate:
-    bfloat16 = self.settings.get('dtype') == 'bfloat16'  # one pass, whatever precision is asked for
+    # Most operands are bfloat16 then, which takes one pass; those of float32 count too little.
+    bfloat16 = self.settings.get('dtype') == 'bfloat16'
     precision = 'default' if bfloat16 else self.settings['precision']
     return estimate(self.analyses[program], self.chip, precision, self.efficiency)
 

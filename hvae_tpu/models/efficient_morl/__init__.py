@@ -222,7 +222,7 @@ class EfficientMORL:
     x = self.scale(batch['image'])
     beta = jax.nn.softplus(state['geco']['beta']) if self.use_geco else jnp.float32(1)
     noise = self._noise(rng, len(x), self.refinement_iters)
-    factors = (beta, jnp.float32(1))
+    factors = (beta, jnp.float32(1))  # of the KL: 1 whatever `kl_beta` is, as in the reference
     return inference.run(self.form, self.hierarchy, params, x, noise, factors, keep)
 
 

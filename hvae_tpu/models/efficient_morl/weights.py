@@ -1,4 +1,4 @@
-"""Layers and how their weights begin: Xavier with a small gain, or PyTorch's default."""
+"""Layers, and how their weights begin: small Xavier, PyTorch's default, or preserving signals."""
 
 from collections.abc import Callable
 import math
