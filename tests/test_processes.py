@@ -116,6 +116,9 @@ def test_the_others_end_when_one_is_killed(victim, data_root, tmp_path):
     number = f'process {victim} has the number '
     line = next(line for line in launcher.stdout if line.startswith(number))
     wait_for(tmp_path / '2-0.txt', 'step 4/')
+    deadline = time.monotonic() + 60
+    while processes.last_saved(tmp_path / 'run') == 'none' and time.monotonic() < deadline:
+      time.sleep(0.1)  # a save goes on beside the next steps
     os.kill(int(line.removeprefix(number).split()[0]), signal.SIGKILL)
     began = time.monotonic()
     text = launcher.stdout.read()
