@@ -1,6 +1,7 @@
 """Planning without a TPU compiler: counting, reading programs, searching, messages."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -341,18 +342,32 @@ def test_table_of_configs():
 
 
 def test_smallest_slice_is_the_first_that_fits(monkeypatch):
-  """Slices with more devices than examples are passed over."""
+  """Slices with more devices than examples are passed over, and those that cannot be enough."""
   config = cifar10.get_config('vdvae,debug')
-  peaks = {'v5e:1x1': 20 * GIB, 'v5e:2x2': 9 * GIB}
+  peaks, tried = {'v5e:1x1': 20 * GIB, 'v5e:2x2': 9 * GIB}, []
+  count = lambda topology: math.prod(map(int, topology[4:].split('x')))
 
   def make(config, topology, programs):
+    tried.append(topology)
     if topology not in peaks:
       raise UserError('config.train.batch_size=8 must be a positive multiple of the 16 devices')
-    return plan(peaks[topology])._replace(topology=topology, settings=SETTINGS)
+    found = dataclasses.replace(plan(peaks[topology]).analyses['train'], devices=count(topology))
+    return plan(0)._replace(topology=topology, settings=SETTINGS, analyses={'train': found})
 
   monkeypatch.setattr(planning, 'make', make)
+  monkeypatch.setattr(chips, 'describe', lambda topology: [None] * count(topology))
   row = table._smallest('configs/cifar10.py', config, ['v5e:1x1', 'v5e:4x4', 'v5e:2x2'])
   assert row.startswith('| `configs/cifar10.py` | v5e:2x2 | 8 | 2 | blocks | 9.0 |')
+  assert tried == ['v5e:1x1', 'v5e:4x4', 'v5e:2x2']
   peaks['v5e:2x2'] = 17 * GIB
   row = table._smallest('configs/cifar10.py', config, ['v5e:1x1', 'v5e:2x2'])
   assert '| none of these | 8 |' in row and '> 17.0' in row
+  tried.clear()
+  peaks |= {'v5e:1x1': 80 * GIB, 'v5e:2x4': 10 * GIB}  # 20 GiB on each of four, as it seems
+  row = table._smallest('configs/cifar10.py', config, ['v5e:1x1', 'v5e:2x2', 'v5e:2x4'])
+  assert tried == ['v5e:1x1', 'v5e:2x4'] and '| v5e:2x4 | 8 | 1 |' in row
+
+
+def test_peak_on_more_devices():
+  """The state stays, the rest is shared by them."""
+  assert analysis(8, 1e6 + 8e9).peak_on(16) == pytest.approx(1e6 + 2e9)

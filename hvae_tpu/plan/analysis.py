@@ -81,6 +81,11 @@ class Analysis:
     """Whether it runs on a device of so many bytes, with what lies beside it."""
     return self.compiled.fits and self.compiled.peak + self.beside <= hbm
 
+  def peak_on(self, devices: int) -> float:
+    """Bytes to expect on each of another number of devices, where all hold the whole state."""
+    batch = max(self.compiled.peak - self.state_bytes, 0.0)
+    return self.state_bytes + batch * self.devices / devices
+
 
 def analyse(traced: Traced, topology: str, effort: str = '', cache: Path = CACHE) -> Analysis:
   """Compiles for the slice that `traced` lies on, unless the same was compiled before.
