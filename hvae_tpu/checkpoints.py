@@ -154,12 +154,12 @@ class Checkpoints:
     )
 
   def meta(self, step: int) -> dict[str, Any]:
-    """The JSON item. Raises DamagedCheckpoint."""
+    """The JSON item. Raises DamagedCheckpoint, TransientError."""
     path = self.directory / str(step) / 'meta' / 'metadata'
     try:
       meta = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-      raise DamagedCheckpoint(f'checkpoint {path.parents[1]} is damaged: {error}') from error
+    except Exception as error:  # TensorFlow, which reads buckets, has kinds of its own
+      raise _damage(path.parents[1], error) from error
     if meta.get('format') != FORMAT:
       raise UserError(
         f'checkpoint {path.parents[1]} has format {meta.get("format")}, this version reads {FORMAT}'
@@ -294,17 +294,21 @@ class Checkpoints:
     self._manager.close()
 
 
-# What a machine or a file system may answer although the files are as they were.
-NOT_DAMAGE = ('RESOURCE_EXHAUSTED', 'PERMISSION_DENIED', 'UNAVAILABLE', 'DEADLINE_EXCEEDED')
+# What a machine, a file system or a bucket may answer although the files are as they were: codes in
+# messages, and names of TensorFlow's exceptions.
+NOT_DAMAGE = (
+  *('RESOURCE_EXHAUSTED', 'PERMISSION_DENIED', 'UNAVAILABLE', 'DEADLINE_EXCEEDED'),
+  *('ResourceExhaustedError', 'PermissionDeniedError', 'UnavailableError'),
+  *('DeadlineExceededError', 'UnauthenticatedError', 'AbortedError'),
+)
+MISSING = FileNotFoundError | NotADirectoryError | IsADirectoryError
 
 
 def _damage(path: Path, error: Exception) -> UserError:
   """The error to raise for one that came out of reading a checkpoint."""
   reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-  passing = isinstance(error, PermissionError | MemoryError) or any(
-    code in str(error) for code in NOT_DAMAGE
-  )
-  if passing:
+  answered = isinstance(error, OSError | MemoryError) and not isinstance(error, MISSING)
+  if answered or any(code in f'{type(error).__name__}: {error}' for code in NOT_DAMAGE):
     return TransientError(f'checkpoint {path} could not be read: {reason}; nothing was changed')
   return DamagedCheckpoint(f'checkpoint {path} is damaged: {reason}')
 

@@ -138,6 +138,28 @@ def test_full_memory_is_not_damage(copy, abstract, monkeypatch):
   store.close()
 
 
+class UnavailableError(Exception):
+  """As TensorFlow names what a bucket answers; its message need not have the code."""
+
+
+@pytest.mark.parametrize(
+  'error', [OSError(5, 'Input/output error'), TimeoutError(), UnavailableError('503')]
+)
+def test_storage_that_does_not_answer_is_not_damage(copy, abstract, monkeypatch, error):
+  """The metadata as well: an older checkpoint would be taken, and the newer one overwritten."""
+  store = Checkpoints(copy)
+
+  def fail(*args, **kwargs):
+    raise error
+
+  with monkeypatch.context() as patch:
+    patch.setattr(type(store.directory), 'read_text', fail)
+    with pytest.raises(TransientError, match='could not be read'):
+      store.restore_newest(store.steps, lambda step: store.restore(step, abstract))
+  assert_is(store.restore(2, abstract), 2)
+  store.close()
+
+
 def test_best_is_kept_beside_the_newest(tmp_path):
   store = Checkpoints(tmp_path, keep_latest=1, best_metric='elbo/bpd')
   for step, value in enumerate([3.0, 1.0, 2.0, 4.0]):
