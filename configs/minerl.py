@@ -3,8 +3,9 @@
     python -m data_prep.build minerl
     python -m hvae_tpu.main --config=configs/minerl.py
 
-cwvae: 34,391,827 parameters. Training on pieces of 100 frames, evaluation on 500. Published, over
-the predicted frames behind 36 of context: SSIM 0.65, PSNR 23.23 dB (as the original computes them).
+cwvae: 34,391,827 parameters. Training on pieces of 100 frames, evaluation on 500. A summary of the
+paper has SSIM 0.65 and PSNR 23.23 dB for the frames behind 36 of context; of how many predictions
+each is the best, it does not say.
 """
 
 from configs import systems

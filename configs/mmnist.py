@@ -4,7 +4,7 @@
     python -m hvae_tpu.main --config=configs/mmnist.py
 
 cwvae: 12,465,617 parameters. Training on pieces of 100 frames, evaluation on 1000. The paper
-compares by FVD, which is not computed here.
+compares by FVD, as a summary of it says; FVD is not computed here.
 """
 
 from configs import systems

@@ -215,6 +215,13 @@ def train_batches(
   return put_batches(source, config.data.fields, mesh)
 
 
+def num_examples(
+  dataset: data.Dataset, config: ml_collections.ConfigDict, view: str, seq_len: int = 0
+) -> int:
+  """Of a view; of videos, pieces of `seq_len` frames, of `config.data.eval_seq_len` for 0."""
+  return data.num_examples(dataset, view, seq_len or config.data.eval_seq_len)
+
+
 def eval_batches(
   dataset: data.Dataset,
   config: ml_collections.ConfigDict,

@@ -54,7 +54,7 @@ def base() -> ml_collections.ConfigDict:
     weights='ema',  # ema, raw or both
     batch_size=32,  # global
     # every: steps between evaluations on data.valid_split during training; 0: never
-    elbo=dict(every=10_000, max_batches=0),  # 0: the whole view
+    elbo=dict(every=10_000, max_batches=0),  # 0: the whole view, as --mode=eval takes it
     pictures=dict(
       every=10_000,
       num=8,  # images a row
@@ -66,7 +66,7 @@ def base() -> ml_collections.ConfigDict:
       refresh_num=16,  # samples in such a batch
     ),
     ssim=dict(every=0),
-    pruned=dict(every=0, share=0.03, max_batches=0),  # variates kept; training batches to rank them
+    pruned=dict(every=0, share=0.03, rank_batches=0),  # variates kept; batches that rank them
     histograms=dict(every=0),
     bernoulli_baseline=dict(every=0),
     # Frames predicted from the first `context` of a video.
@@ -90,6 +90,7 @@ def base() -> ml_collections.ConfigDict:
   config.eval = dict(
     names=('elbo',),  # keys of `evals` to run with --mode=eval
     split='test',  # train, valid, test, or the name of a view
+    max_batches=0,  # in place of those in `evals`; 0: the whole view
     published_bpd=config_dict.placeholder(float),  # bits/dim on the test set, shown beside ours
   )
   config.sample = dict(
@@ -130,7 +131,7 @@ def base() -> ml_collections.ConfigDict:
     columns=8,
     seed=config_dict.placeholder(int),  # None: noise of the encoding, which gives its pictures
   )
-  config.open_loop = dict(  # as in evals
+  config.open_loop = dict(  # as in evals; for --mode=open_loop and --mode=eval
     seed=0,
     split='test',
     context=36,

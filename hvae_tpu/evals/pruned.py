@@ -20,13 +20,13 @@ NEEDS = ('kl_per_variate', 'pruned', 'level_sizes')
 
 
 def make(
-  model: Any, batches: Callable[..., Iterator], share: float = 0.03, max_batches: int = 0
+  model: Any, batches: Callable[..., Iterator], share: float = 0.03, rank_batches: int = 0
 ) -> Callable[..., dict[str, Any]]:
   """ELBO, distortion and rate with the most informative variates only.
 
   Args:
     share: of all variates, to be kept.
-    max_batches: training batches to rank them by; 0: the whole training view.
+    rank_batches: training batches to rank them by; 0: the whole training view.
 
   Returns:
     `run(params, model_state, step, rng)`: as evaluation `elbo`, and `kept_variates` [L], how many
@@ -46,7 +46,7 @@ def make(
     return elbo.masked_sums(metrics, batch['mask'])
 
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, Any]:
-    training = itertools.islice(batches('train'), max_batches or None)
+    training = itertools.islice(batches('train'), rank_batches or None)
     kl = find(params, model_state, training, rng)
     variates = most_active(bits_per_position(kl, np.asarray(model.level_sizes)), share)
     score = lambda batch, rng: sums(params, model_state, batch, rng, variates)

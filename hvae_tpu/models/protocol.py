@@ -132,9 +132,22 @@ class OptionalMethods(Protocol):
     """log p(x, z) - log q(z | x) of one draw z of the posterior, [B], nats."""
 
   def predict(
-    self, params: Params, state: State, batch: Batch, rng: Array, context: int, carry: Any
+    self,
+    params: Params,
+    state: State,
+    batch: Batch,
+    rng: Array,
+    context: int,
+    carry: Any,
+    *,
+    num: int,
+    total: int = 0,
   ) -> tuple[Array, Any]:
-    """Video: frames after `context` observed ones; returns its carry, so chunks equal the whole."""
+    """Video: `num` frames after `context` observed ones, and a carry: chunks equal the whole.
+
+    `total` is the number of frames of all chunks together. Models with `predict` have `cycle`, of
+    which contexts and chunks are multiples.
+    """
 
   def segment(self, params: Params, state: State, batch: Batch, rng: Array) -> Segments:
     """Takes pictures apart into slots."""

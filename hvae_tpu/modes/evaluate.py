@@ -26,7 +26,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   dataset = runs.open_data(config)
   view = runs.view_of(config, config.eval.split)
   step = opened.state.step
-  size = dataset.size(view)
+  size = runs.num_examples(dataset, config, view)
   inference.say(
     f'{view} of {config.data.name}, {size:,} examples, step {step:,}, {weights} weights',
     *verdict.describe(opened.meta.get('import')),
@@ -59,19 +59,34 @@ def _evaluate(
   def shown(
     role: str | None = None, seq_len: int = 0, batch_size: int = 0, spread: bool = False
   ) -> Iterator[dict[str, jax.Array]]:
-    size = dataset.size(runs.view_of(config, role or split))
+    size = runs.num_examples(dataset, config, runs.view_of(config, role or split), seq_len)
     total = -(-size // (batch_size or config.evals.batch_size))
     return inference.shown(batches(role, seq_len, batch_size, spread), total)
 
-  numbers, pictures = {}, {}
+  options, numbers, pictures = _options(config), {}, {}
   for name in config.eval.names:
-    results = evals.create(name, config.evals, opened.model, shown, config.seed)(opened.state)
+    results = evals.create(name, options, opened.model, shown, config.seed)(opened.state)
     for key, value in results.items():
       if np.ndim(value) == 2:
         continue  # values of a histogram, which only TensorBoard shows
       is_picture = getattr(value, 'dtype', None) == np.uint8
       (pictures if is_picture else numbers)[f'{name}/{key}'] = value
   return numbers, pictures
+
+
+def _options(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """`config.evals` without its limits, which are those of evaluations during training.
+
+  Options that a mode of the same name has, too, are those of the mode.
+  """
+  found = ml_collections.ConfigDict(config.evals.to_dict())
+  for name, section in found.items():
+    if not isinstance(section, ml_collections.ConfigDict):
+      continue
+    if 'max_batches' in section:
+      section.max_batches = config.eval.max_batches
+    section.update({k: v for k, v in config.get(name, {}).items() if k in section})
+  return found
 
 
 def _store(directory: Path, stem: str, record: dict, pictures: dict) -> None:

@@ -286,8 +286,8 @@ def _describe(
   say(f'{mesh.size} devices ({device}), mesh {axes}; precision {config.train.precision}')
   say(f'batch {size} = {size / mesh.size:g} per device, in {jax.process_count()} processes')
   views = ', '.join(
-    f'{role} {dataset.size(view):,} ({view})'
-    for role in ('train', 'valid', 'test')
+    f'{role} {runs.num_examples(dataset, config, view, seq_len):,} ({view})'
+    for role, seq_len in (('train', config.data.seq_len), ('valid', 0), ('test', 0))
     if (view := config.data[f'{role}_split'])
   )
   say(f'data set {dataset.card["name"]}: {views}')

@@ -60,7 +60,8 @@ class CWVAE:
   cell_mean_only: bool = False  # samples are means
   cell_reset_state: bool = False  # the sample before some ticks counts as 0
   reset_mask: str = setting('reference', ('reference', 'clock'))
-  use_obs: str = ''  # T or F for every level from the bottom, for context frames; '': all T
+  # T or F for every level from the bottom, for context frames; '': all T.
+  use_obs: str = setting('', changeable=True)
   train_use_obs: bool = False  # use_obs in training too
   dec_stddev: float = setting(1.0, changeable=True)  # of the pixels, which lie in [0, 1]
   dec_activation: str = setting('tanh', ('tanh', 'sigmoid', 'identity'))
