@@ -179,6 +179,25 @@ def test_films_are_shown_side_by_side():
   assert encode_gif(frames, 10).startswith(b'GIF8')
 
 
+@pytest.mark.filterwarnings('error::RuntimeWarning')
+def test_what_is_stored_of_frames_that_stand_still(tmp_path, capsys):
+  batch = videos([0, 10])
+  batch['video'] = batch['video'].at[:, 4].set(batch['video'][:, 1])
+  options = open_loop.Options(context=2, num_examples=2)
+  predict = open_loop.predictor(Counter(), options)
+  found = open_loop.outcomes(predict, {}, {}, iter_of(batch), RNG, options)
+  mode._store(tmp_path, found, {}, grids=False, strict=False)
+  printed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+  assert printed['copy_last_psnr'].endswith('  (2 equal frames left out)')
+  assert 'left out' not in printed['copy_last_ssim']
+  rows = list(csv.DictReader(open(tmp_path / 'per_frame.csv')))
+  assert [row['copy_last_psnr_left_out'] for row in rows] == list('0020000')
+  assert [row['copy_last_psnr_mean'] == 'nan' for row in rows] == [i == 2 for i in range(7)]
+  results = _summary(tmp_path)['results']
+  assert results['copy_last_psnr']['left_out'] == 2
+  assert np.isfinite([*results['copy_last_psnr'].values()]).all()
+
+
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
   folder = tmp_path_factory.mktemp('videos')
