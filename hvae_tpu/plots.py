@@ -17,7 +17,7 @@ def save_curve(
   title: str = '',
 ) -> None:
   """Draws points (x, y, name) joined in order of x. Folders are made as needed."""
-  # Imported late: it takes a second, and only this function needs it.
+  # Imported late: it takes a second, and only figures need it.
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
@@ -29,6 +29,33 @@ def save_curve(
     axes.annotate(name, (x, y), textcoords='offset points', xytext=(6, 6))
   axes.margins(0.15)  # room for the names
   axes.grid(alpha=0.3)
+  with replacing(path) as partial:
+    FigureCanvasAgg(figure).print_png(partial)
+
+
+def save_bands(
+  path: Path,
+  curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  x_label: str,
+  y_label: str,
+) -> None:
+  """Draws means [T], each in a band of its deviation [T]; of one, or of one and its baseline.
+
+  Args:
+    path: of the file; folders are made as needed.
+    curves: mean and deviation by label; a gap where they are not finite.
+  """
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(layout='constrained')
+  axes = figure.add_subplot(xlabel=x_label, ylabel=y_label)
+  for colour, (label, (mean, deviation)) in zip(('blue', 'grey'), curves.items(), strict=False):
+    places = np.arange(len(mean))
+    axes.plot(places, mean, color=colour, label=label)
+    axes.fill_between(places, mean - deviation, mean + deviation, color=colour, alpha=0.4)
+  axes.grid(axis='y')
+  axes.legend()
   with replacing(path) as partial:
     FigureCanvasAgg(figure).print_png(partial)
 

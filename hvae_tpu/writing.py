@@ -236,6 +236,15 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
       partial.unlink(missing_ok=True)
 
 
+def save_json(path: pathlib.Path, record: Mapping[str, Any]) -> None:
+  """Writes dicts, lists, strings and numbers as strict JSON, whole or not at all; makes folders.
+
+  NaN and infinities become strings: 'nan', 'inf' and '-inf'.
+  """
+  with replacing(path) as partial:
+    partial.write_text(json.dumps(_strict(record), indent=2, allow_nan=False) + '\n')
+
+
 def save_png(path: str | os.PathLike, picture: np.ndarray) -> None:
   """Writes a uint8 picture [H, W, C], C = 1, 3 or 4, or [H, W]; folders are made as needed.
 
@@ -355,6 +364,10 @@ def _described(array: np.ndarray) -> str:
   return f'{array.dtype} {list(array.shape)}'
 
 
-def _strict(value: float) -> float | str:
+def _strict(value: Any) -> Any:
   """JSON has no NaN and no infinities: they become the strings 'nan', 'inf' and '-inf'."""
-  return value if math.isfinite(value) else str(value)
+  if isinstance(value, dict):
+    return {name: _strict(inner) for name, inner in value.items()}
+  if isinstance(value, list | tuple):
+    return [_strict(inner) for inner in value]
+  return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -47,6 +47,7 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu.interruption': set(),
   'hvae_tpu.progress': set(),
   'hvae_tpu.epochs': set(),
+  'hvae_tpu.folders': set(),
   'hvae_tpu.profiling': set(),
   'hvae_tpu.workdir': set(),
   'hvae_tpu.optimizers': set(),

@@ -1,6 +1,7 @@
 """Open-loop evaluation: scores, the best of several samples, chunks, and what a run stores."""
 
 import csv
+import json
 import types
 
 import jax
@@ -11,7 +12,7 @@ from skimage import metrics
 
 from configs import demo_moving_mnist
 from hvae_tpu.errors import UserError
-from hvae_tpu.evals import film_strips, frame_quality, open_loop
+from hvae_tpu.evals import film_strips, frame_quality, open_loop, score_curves
 from hvae_tpu.modes import evaluate, train
 from hvae_tpu.modes import open_loop as mode
 from hvae_tpu.writing import encode_gif, side_by_side
@@ -48,7 +49,7 @@ def videos(starts, length=9):
 
 
 def evaluation(model, *batches, **options):
-  read = lambda **_: (batch for batch in batches)
+  read = lambda **_: (dict(batch) for batch in batches)
   options = dict(context=2, num_examples=3, num_samples=2, chunk=4) | options
   return open_loop.make(model, read, **options)({}, {}, 0, RNG)
 
@@ -56,7 +57,9 @@ def evaluation(model, *batches, **options):
 def test_the_best_sample_counts():
   model = Counter()
   found = evaluation(model, videos([0, 10]), videos([20, 99]))
-  assert found['ssim'] == pytest.approx(1) and np.isinf(found['psnr'])
+  assert found['ssim'] == pytest.approx(1) and found['num_examples'] == 3
+  # Every frame is right, but for rounding in some.
+  assert 140 < found['psnr'] < np.inf and 0 < found['psnr_left_out'] < 21
   assert found['copy_last_ssim'] < 1 and found['copy_last_psnr'] < 40
   assert found['films'].shape == (3, 7, 48, 16, 1) and found['films'].dtype == np.uint8
   target, predicted, error = np.split(found['films'], 3, axis=2)
@@ -72,17 +75,69 @@ def test_examples_are_counted():
   assert len(evaluation(Counter(), videos([0, 10]), num_examples=9)['films']) == 2
 
 
+def test_a_frame_like_the_last_one_does_not_spoil_the_baseline():
+  batch = videos([0, 10])
+  still = batch['video'].at[1, 4].set(batch['video'][1, 1])  # the third predicted frame
+  expected = evaluation(Counter(), batch)
+  found = evaluation(Counter(), {**batch, 'video': still})
+  assert expected['copy_last_psnr_left_out'] == 0 and found['copy_last_psnr_left_out'] == 1
+  # All frames k after the context are 8 k brighter, in both videos.
+  psnr = -20 * np.log10(8 * np.arange(1, 8) / 255)
+  assert expected['copy_last_psnr'] == pytest.approx(psnr.mean(), abs=1e-4)
+  assert found['copy_last_psnr'] == pytest.approx((2 * psnr.sum() - psnr[2]) / 13, abs=1e-4)
+  assert np.isfinite(found['copy_last_ssim'])
+
+
+def test_moments_leave_infinite_scores_out():
+  scores = np.array([[1.0, 2.0, np.inf, np.nan], [3.0, np.inf, np.inf, 1.0]])
+  found = score_curves.moments(scores, axis=0)
+  np.testing.assert_array_equal(found.mean, [2, 2, np.nan, np.nan])
+  np.testing.assert_array_equal(found.deviation, [1, 0, np.nan, np.nan])
+  np.testing.assert_array_equal(found.left_out, [0, 1, 2, 0])
+  whole = score_curves.moments(scores[:, :3])
+  assert (whole.mean, whole.left_out) == (2, 3)
+  assert whole.deviation == pytest.approx(np.std([1, 2, 3]))
+
+
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    (dict(chunk=3), r'3 frames at once \(open_loop.chunk\) must be a multiple of 2'),
-    (dict(context=3), r'3 frames of context \(open_loop.context\) must be a multiple of 2'),
-    (dict(context=10), 'sequences of 9 frames leave nothing to predict behind a context of 10'),
+    (dict(chunk=3), r'open_loop.chunk=3 must be a multiple of 2, .*; try 2 or 4'),
+    (dict(context=3), r'open_loop.context=3 must be a multiple of 2, .*; try 2 or 4'),
+    (dict(context=1), r'open_loop.context=1 must be a multiple of 2, .*; try 2$'),
+    (dict(context=10), 'open_loop.context=10 leaves nothing to predict of sequences of 9 frames'),
+    (dict(seq_len=2), 'open_loop.context=2 leaves nothing to predict of sequences of 2 frames'),
+    (dict(context=0), r'^config.evals.open_loop.context=0 must be at least 1$'),
+    (dict(context=-2), r'open_loop.context=-2 must be at least 1'),
+    (dict(num_examples=0), r'open_loop.num_examples=0 must be at least 1'),
+    (dict(num_samples=-1), r'open_loop.num_samples=-1 must be at least 1'),
+    (dict(chunk=-4), r'open_loop.chunk=-4 must not be negative; 0'),
+    (dict(seq_len=-1), r'open_loop.seq_len=-1 must not be negative'),
+    (dict(batch_size=-8), r'open_loop.batch_size=-8 must not be negative'),
+    (dict(ssim_data_range=0.0), r'open_loop.ssim_data_range=0.0 must be more than 0'),
+    (dict(psnr_data_range=float('nan')), r'psnr_data_range=nan must be more than 0, and finite'),
   ],
+  ids=str,
 )
-def test_refused(options, message):
+def test_refused_before_anything_is_predicted(options, message):
+  model = Counter()
   with pytest.raises(UserError, match=message):
-    evaluation(Counter(), videos([0, 10]), **options)
+    open_loop.make(model, lambda **_: iter_of(videos([0, 10])), **dict(context=2) | options)
+  assert not model.chunks
+
+
+def iter_of(*batches):
+  """As evaluations read."""
+  yield from batches
+
+
+def test_pieces_of_other_lengths_are_refused_when_they_are_read():
+  options = open_loop.Options('config.open_loop', context=10)
+  predict = open_loop.predictor(Counter(), options)
+  with pytest.raises(
+    UserError, match=r'^config.open_loop.context=10 .* raise config.open_loop.seq_len'
+  ):
+    next(open_loop.outcomes(predict, {}, {}, iter_of(videos([0])), RNG, options))
 
 
 def test_scores_are_those_of_the_library_and_of_the_formula():
@@ -124,6 +179,25 @@ def test_films_are_shown_side_by_side():
   assert encode_gif(frames, 10).startswith(b'GIF8')
 
 
+@pytest.mark.filterwarnings('error::RuntimeWarning')
+def test_what_is_stored_of_frames_that_stand_still(tmp_path, capsys):
+  batch = videos([0, 10])
+  batch['video'] = batch['video'].at[:, 4].set(batch['video'][:, 1])
+  options = open_loop.Options(context=2, num_examples=2)
+  predict = open_loop.predictor(Counter(), options)
+  found = open_loop.outcomes(predict, {}, {}, iter_of(batch), RNG, options)
+  mode._store(tmp_path, found, {}, grids=False, strict=False)
+  printed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+  assert printed['copy_last_psnr'].endswith('  (2 equal frames left out)')
+  assert 'left out' not in printed['copy_last_ssim']
+  rows = list(csv.DictReader(open(tmp_path / 'per_frame.csv')))
+  assert [row['copy_last_psnr_left_out'] for row in rows] == list('0020000')
+  assert [row['copy_last_psnr_mean'] == 'nan' for row in rows] == [i == 2 for i in range(7)]
+  results = _summary(tmp_path)['results']
+  assert results['copy_last_psnr']['left_out'] == 2
+  assert np.isfinite([*results['copy_last_psnr'].values()]).all()
+
+
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
   folder = tmp_path_factory.mktemp('videos')
@@ -161,12 +235,44 @@ def test_life_of_a_run(root, tmp_path, capsys):
     assert float(rows[3][f'{name}_mean']) == pytest.approx(mean[3])
     assert (folder / f'{name}_range.png').exists()
   assert (folder / 'films.gif').exists() and not (folder / 'sample2').exists()
+  summary = _summary(folder)
+  assert summary['num_examples'] == 2 and summary['num_frames'] == 12
+  assert summary['origin']['step'] == 6 and summary['origin']['weights'] == 'ema'
+  assert summary['view'] == 'test' and len(summary['examples']) == 2
+  for name in ('psnr', 'copy_last_ssim'):
+    mean = np.mean([float(row[f'{name}_mean']) for row in rows])
+    assert summary['results'][name]['mean'] == pytest.approx(mean)
+    examples = [example[name]['mean'] for example in summary['examples']]
+    assert np.mean(examples) == pytest.approx(mean)
+  assert 'in place of earlier results' not in capsys.readouterr().out
+
+  # Other options: nothing of the folder is of the run before.
+  config.open_loop.update(num_examples=1, num_samples=1, seq_len=12, seed=3)
+  assert mode.run(config, tmp_path, 'latest') == 0
+  assert f'stored in {folder}, in place of earlier results' in capsys.readouterr().out
+  assert {path.name for path in folder.glob('sample*')} == {'sample0', 'sample0_gt'}
+  assert {path.stem for path in (folder / 'sample0').iterdir()} == {'random_sample_1'}
+  assert np.load(folder / 'sample0_gt' / 'gt_pred.npz')['arr_0'].shape[0] == 4
+  summary = _summary(folder)
+  chosen = dict(context=8, num_examples=1, num_samples=1, seq_len=12, seed=3, ssim_data_range=2.0)
+  assert chosen.items() <= summary['options'].items() and summary['num_frames'] == 4
+  assert [path.name for path in folder.parent.iterdir()] == ['test-6-ema']
 
   config.eval.names = ('elbo', 'open_loop')
   assert evaluate.run(config, tmp_path, 'latest') == 0
   out = capsys.readouterr().out
   assert 'elbo/neg_elbo_per_frame' in out and 'open_loop/psnr' in out
+  assert 'open_loop/num_examples' in out
   assert list((tmp_path / 'eval').glob('*open_loop-films.gif'))
+
+
+def _summary(folder):
+  """Of strict JSON."""
+
+  def refuse(constant):
+    raise ValueError(constant)
+
+  return json.loads((folder / 'summary.json').read_text(), parse_constant=refuse)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +280,10 @@ def test_life_of_a_run(root, tmp_path, capsys):
   [
     (dict(batch_size=4), 'config.evals.open_loop.batch_size=4 .* multiple of the 8 devices'),
     (dict(seq_len=30), '30 frames .* longer than the 20 frames of the sequences'),
-    (dict(context=7), '7 frames of context .* must be a multiple of 4'),
+    (dict(context=7), 'config.evals.open_loop.context=7 must be a multiple of 4, .* try 4 or 8'),
+    (dict(context=20), 'open_loop.context=20 leaves nothing to predict of sequences of 20 frames'),
+    (dict(context=12, seq_len=12), 'context=12 leaves nothing to predict of sequences of 12'),
+    (dict(num_samples=0), 'config.evals.open_loop.num_samples=0 must be at least 1'),
   ],
   ids=str,
 )
@@ -187,9 +296,16 @@ def test_unfit_sizes_are_told_before_the_first_step(root, tmp_path, options, mes
   assert not list(tmp_path.glob('checkpoints/*'))
 
 
+def test_the_mode_names_its_own_options(tmp_path):
+  config = demo_moving_mnist.get_config('cwvae,debug')
+  config.open_loop.num_samples = 0
+  with pytest.raises(UserError, match='^config.open_loop.num_samples=0 must be at least 1'):
+    mode.run(config, tmp_path, 'latest')
+
+
 def test_only_models_of_video_predict(root, tmp_path, monkeypatch):
   config = demo_moving_mnist.get_config('cwvae,debug')
   still = types.SimpleNamespace(model=object(), workdir=tmp_path)
   monkeypatch.setattr(mode.runs, 'open_run', lambda *_: still)
-  with pytest.raises(UserError, match='--mode=open_loop needs predict, which cwvae lacks'):
+  with pytest.raises(UserError, match=r'--mode=open_loop needs predict\(\), which object lacks'):
     mode.run(config, tmp_path, 'latest')

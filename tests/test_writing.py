@@ -251,3 +251,11 @@ def test_save_png_replaces_only_by_a_complete_file(tmp_path, monkeypatch):
   with pytest.raises(UserError, match=r'a.png cannot be written .disk full'):
     writing.save_png(path, noise(8, 8, 3))
   assert os.listdir(tmp_path) == ['a.png'] and path.read_bytes() == before
+
+
+def test_records_are_strict_json(tmp_path):
+  record = {'a': [1.5, float('nan')], 'b': {'c': (np.float64('-inf'), 2)}}
+  writing.save_json(tmp_path / 'new' / 'a.json', record)
+  refuse = lambda constant: pytest.fail(f'{constant} is not JSON')
+  found = json.loads((tmp_path / 'new' / 'a.json').read_text(), parse_constant=refuse)
+  assert found == {'a': [1.5, 'nan'], 'b': {'c': ['-inf', 2]}}

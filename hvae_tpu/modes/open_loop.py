@@ -8,8 +8,13 @@ sample{i}/        random_sample_1; of several predictions also random_sample_2, 
 films.gif         target, best prediction and error of the first examples
 {ssim,psnr}_*     mean and deviation over the examples' best samples (.npz), and their curves
 per_frame.csv     all of these numbers, and those of the last context frame shown on and on
+summary.json      the options, the means over everything, and those of every example
+
+An earlier folder of this name is replaced as a whole. A PSNR is infinite where two frames are
+equal: no mean and no deviation counts it, and `*_left_out` says how often (`score_curves`).
 """
 
+from collections.abc import Callable, Iterator
 import csv
 from pathlib import Path
 from typing import Any
@@ -18,84 +23,105 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import evals, runs, sharding, writing
-from hvae_tpu.errors import UserError
+from hvae_tpu import folders, inference, plots, runs, sharding, writing
 from hvae_tpu.evals import film_strips, open_loop
 from hvae_tpu.evals.open_loop import Outcome
-from hvae_tpu.importers import verdict
-from hvae_tpu.state import eval_params
+from hvae_tpu.evals.score_curves import Moments, moments
 
 FILMED = 8  # examples in films.gif
-BEST = ('ssim', 'psnr')  # what the best of several samples is chosen by
-Curves = dict[str, list[np.ndarray]]  # by score: of every example [T]
+BEST = {'ssim': 'SSIM', 'psnr': 'PSNR (dB)'}  # what the best of several samples is chosen by
+Curves = dict[str, np.ndarray]  # by score: [T] of an example, [examples, T] of all
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
   """Predicts `config.open_loop.num_examples` sequences. Returns the exit code.
 
   Raises:
-    UserError: no such checkpoint or view, a model that predicts nothing, or unfit lengths.
+    UserError: no such checkpoint or view, a model that predicts nothing, or unfit options.
   """
   section = config.open_loop.to_dict()
-  seed, split, strict = (section.pop(k) for k in ('seed', 'split', 'grid_strict_reference'))
-  grids, sizes = section.pop('grids'), {k: section.pop(k) for k in ('seq_len', 'batch_size')}
-  options = open_loop.Options(**section)
-  evals.check_weights(config.evals.weights)
-  weights = evals.WEIGHTS[config.evals.weights][0]
-  opened = runs.open_run(workdir, checkpoint, config, (weights,))
-  for method in open_loop.NEEDS:
-    if not hasattr(opened.model, method):
-      raise UserError(f'--mode=open_loop needs {method}, which {config.model.name} lacks')
+  seed, split, grids, strict = (
+    section.pop(k) for k in ('seed', 'split', 'grids', 'grid_strict_reference')
+  )
+  options = open_loop.Options('config.open_loop', **section)
+  trained = inference.open_trained(config, workdir, checkpoint, '--mode=open_loop', open_loop.NEEDS)
+  mesh, state = trained.run.mesh, trained.run.state
   dataset = runs.open_data(config)
-  if sizes['batch_size']:
-    sharding.check_batch_size(sizes['batch_size'], opened.mesh, 'open_loop.batch_size')
-  batches = runs.eval_batches(dataset, config, opened.mesh, split)(**sizes, spread=True)
-  predict = open_loop.predictor(opened.model, options)
-  params, state = eval_params(opened.state, weights), opened.state.model_state
-  view = runs.view_of(config, split).replace('/', '-')
-  directory = opened.workdir / 'open_loop' / f'{view}-{opened.state.step}-{weights}'
-  curves, films, first = {}, [], jax.process_index() == 0
-  found = open_loop.outcomes(predict, params, state, batches, jax.random.key(seed), options)
+  if options.batch_size:
+    sharding.check_batch_size(options.batch_size, mesh, 'open_loop.batch_size')
+  predict = open_loop.predictor(trained.run.model, options)
+  view = runs.view_of(config, split)
+  directory = trained.run.workdir / 'open_loop' / f'{view.replace("/", "-")}-{trained.stem}'
+  about = {'origin': trained.origin(), 'data': config.data.name, 'view': view}
+  about['options'] = {'seed': seed, **section}
+
+  def work(check: Callable[[], None]) -> int:
+    batches = runs.eval_batches(dataset, config, mesh, split, check)(
+      seq_len=options.seq_len, batch_size=options.batch_size, spread=True
+    )
+    found = open_loop.outcomes(
+      predict, trained.params, state.model_state, batches, jax.random.key(seed), options
+    )
+    if jax.process_index():
+      for _ in found:
+        pass
+      return 0
+    earlier = ', in place of earlier results' if directory.exists() else ''
+    with folders.replacing(directory) as folder:
+      _store(folder, found, about, grids, strict)
+    print(f'stored in {directory}{earlier}')
+    return 0
+
+  return inference.interruptible(work)
+
+
+def _store(
+  folder: Path, found: Iterator[Outcome], about: dict[str, Any], grids: bool, strict: bool
+) -> None:
+  """Writes what the head of this file tells, and prints the scores."""
+  curves, films = [], []
   for i, outcome in enumerate(found):
-    _gather(curves, outcome)
-    if first:
-      _store_example(directory, i, outcome, grids, strict)
-      print(f'example {i}: {_describe(outcome)}', flush=True)
+    _store_example(folder, i, outcome, grids, strict)
+    curves.append(outcome.curves())
+    print(f'example {i}: {_describe(curves[-1])}', flush=True)
     if len(films) < FILMED:
-      films.append(_film(outcome))
-  if first:
-    for line in verdict.describe(opened.meta.get('import')):
-      print(line)
-    writing.save_gif(directory / 'films.gif', writing.side_by_side(np.stack(films)))
-    _store_curves(directory, curves)
-    print('\n'.join(f'  {name:22} {np.mean(values):9.4f}' for name, values in curves.items()))
-    print(f'stored in {directory}')
-  return 0
+      films.append(outcome.film())
+  writing.save_gif(folder / 'films.gif', writing.side_by_side(np.stack(films)))
+  together = open_loop.gathered(curves)
+  _store_curves(folder, together)
+  results = {name: moments(values) for name, values in together.items()}
+  writing.save_json(
+    folder / 'summary.json',
+    {
+      **about,
+      'num_examples': len(curves),
+      'num_frames': len(together['ssim'][0]),
+      'results': {name: _plain(found) for name, found in results.items()},
+      'examples': [
+        {name: _plain(moments(values)) for name, values in curve.items()} for curve in curves
+      ],
+    },
+  )
+  for name, found in results.items():
+    left_out = f'  ({found.left_out} equal frames left out)' if found.left_out else ''
+    print(f'  {name:22} {found.mean:9.4f}{left_out}')
 
 
-def _gather(curves: Curves, outcome: Outcome) -> None:
-  for name, values in outcome.scores.items():
-    curves.setdefault(name, []).append(values[outcome.best(name)])
-    curves.setdefault(f'copy_last_{name}', []).append(outcome.copied[name])
+def _plain(found: Moments) -> dict[str, float]:
+  """Single numbers for JSON."""
+  return {name: value.item() for name, value in found._asdict().items()}
 
 
-def _describe(outcome: Outcome) -> str:
+def _describe(curves: Curves) -> str:
   """Means over time of the best sample and of the baseline."""
+  mean = {name: moments(values).mean for name, values in curves.items()}
   return ', '.join(
-    f'{name} {outcome.scores[name][outcome.best(name)].mean():.4f} '
-    f'(copy of the last frame {outcome.copied[name].mean():.4f})'
+    f'{name} {mean[name]:.4f} (copy of the last frame {mean[f"copy_last_{name}"]:.4f})'
     for name in BEST
   )
 
 
-def _film(outcome: Outcome) -> np.ndarray:
-  true = outcome.true[np.newaxis].astype(np.float32) / 255
-  return film_strips.compared(true, outcome.samples[outcome.best('ssim')][np.newaxis])[0]
-
-
-def _store_example(
-  directory: Path, number: int, outcome: Outcome, grids: bool, strict: bool
-) -> None:
+def _store_example(folder: Path, number: int, outcome: Outcome, grids: bool, strict: bool) -> None:
   """Frames as arrays, and as pictures where `grids`."""
   samples = {'random_sample_1': 0}
   if len(outcome.samples) > 1:
@@ -105,41 +131,28 @@ def _store_example(
   for name, index in samples.items():
     files[f'sample{number}/{name}'] = film_strips.to_uint8(outcome.samples[index])
   for name, frames in files.items():
-    path = directory / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path.with_suffix('.npz'), frames)
-    if grids and len(frames):
-      writing.save_png(path.with_suffix('.png'), film_strips.strips(frames, strict))
+    with writing.replacing(folder / f'{name}.npz') as partial, open(partial, 'wb') as file:
+      np.savez_compressed(file, frames)
+    if grids:
+      writing.save_png(folder / f'{name}.png', film_strips.strips(frames, strict))
 
 
-def _store_curves(directory: Path, curves: Curves) -> None:
+def _store_curves(folder: Path, curves: Curves) -> None:
   """Means and population deviations over the examples: arrays, pictures and a table."""
-  summary = {}
-  for name, values in curves.items():
-    summary[f'{name}_mean'], summary[f'{name}_stddev'] = np.mean(values, 0), np.std(values, 0)
-  for name in BEST:
+  found = {name: moments(values, axis=0) for name, values in curves.items()}
+  columns = {}
+  for name, of_frames in found.items():
+    columns |= {f'{name}_mean': of_frames.mean, f'{name}_stddev': of_frames.deviation}
+    if name.endswith('psnr'):
+      columns[f'{name}_left_out'] = of_frames.left_out
+  for name, label in BEST.items():
     for part in ('mean', 'stddev'):
-      np.savez(directory / f'{name}_{part}.npz', summary[f'{name}_{part}'])
-    _plot(directory / f'{name}_range.png', name, summary)
-  with open(directory / 'per_frame.csv', 'w', newline='') as file:
+      with writing.replacing(folder / f'{name}_{part}.npz') as path, open(path, 'wb') as file:
+        np.savez(file, columns[f'{name}_{part}'])
+    bands = {'best sample': found[name][:2], 'last frame': found[f'copy_last_{name}'][:2]}
+    plots.save_bands(folder / f'{name}_range.png', bands, 'predicted frame', label)
+  with writing.replacing(folder / 'per_frame.csv') as path, open(path, 'w', newline='') as file:
     writer = csv.writer(file)
-    writer.writerow(['frame', *summary])
-    rows = np.stack(list(summary.values()), axis=1)
-    writer.writerows([i, *row.tolist()] for i, row in enumerate(rows))
-
-
-def _plot(path: Path, name: str, summary: dict[str, Any]) -> None:
-  """Mean and deviation of a score over time, beside its baseline."""
-  from matplotlib.figure import Figure  # slow to import
-
-  figure = Figure()
-  axes = figure.subplots()
-  for key, colour, label in (('', 'blue', 'best sample'), ('copy_last_', 'grey', 'last frame')):
-    mean, std = summary[f'{key}{name}_mean'], summary[f'{key}{name}_stddev']
-    frames = np.arange(len(mean))
-    axes.plot(frames, mean, color=colour, label=label)
-    axes.fill_between(frames, mean - std, mean + std, color=colour, alpha=0.4)
-  axes.grid(axis='y')
-  axes.set(xlabel='predicted frame', ylabel={'ssim': 'SSIM', 'psnr': 'PSNR (dB)'}[name])
-  axes.legend()
-  figure.savefig(path)
+    writer.writerow(['frame', *columns])
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    writer.writerows([i, *row] for i, row in enumerate(rows))
