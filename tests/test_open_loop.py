@@ -258,21 +258,36 @@ def test_life_of_a_run(root, tmp_path, capsys):
   assert chosen.items() <= summary['options'].items() and summary['num_frames'] == 4
   assert [path.name for path in folder.parent.iterdir()] == ['test-6-ema']
 
-  config.eval.names = ('elbo', 'open_loop')
+  # What is shown of the context is chosen when a model is used.
+  seen = np.load(folder / 'sample0' / 'random_sample_1.npz')['arr_0']
+  config.model.use_obs = 'FFF'
+  assert mode.run(config, tmp_path, 'latest') == 0
+  assert (np.load(folder / 'sample0' / 'random_sample_1.npz')['arr_0'] != seen).any()
+
+  # Limits and options of evaluations during training do not count.
+  config.eval.names = ('elbo', 'open_loop', 'observed')
+  config.evals.elbo.max_batches = 1
+  config.evals.open_loop.num_examples = 2
+  config.open_loop.num_examples, config.evals.observed.seq_len = 3, 20
   assert evaluate.run(config, tmp_path, 'latest') == 0
   out = capsys.readouterr().out
-  assert 'elbo/neg_elbo_per_frame' in out and 'open_loop/psnr' in out
-  assert 'open_loop/num_examples' in out
-  assert list((tmp_path / 'eval').glob('*open_loop-films.gif'))
+  assert 'elbo/neg_elbo_per_frame' in out and '12 examples' in out
+  results = _strict_json(tmp_path / 'eval' / 'test-6-ema.json')['results']
+  assert results['elbo/num_examples'] == 12 and results['open_loop/num_examples'] == 3
+  assert results['open_loop/psnr'] > 0 and results['observed/prior_psnr'] > 0
+  for name in ('open_loop', 'observed'):
+    assert (tmp_path / 'eval' / f'test-6-ema-{name}-films.gif').exists()
 
 
 def _summary(folder):
-  """Of strict JSON."""
+  return _strict_json(folder / 'summary.json')
 
+
+def _strict_json(path):
   def refuse(constant):
     raise ValueError(constant)
 
-  return json.loads((folder / 'summary.json').read_text(), parse_constant=refuse)
+  return json.loads(path.read_text(), parse_constant=refuse)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ def base() -> ml_collections.ConfigDict:
       ssim_data_range=2.0,  # of the reference, whose pixels lie in [0, 1]; SSIM is higher for it
       psnr_data_range=1.0,
     ),
+    observed=dict(every=0, num=4, seq_len=36),  # videos whose frames are all seen; frames
     iwae=dict(every=0, num_samples=10, chunk=1),  # importance samples; at a time, on a device
     # Scenes taken apart, compared with `segmentation` of the records.
     segmentation=dict(every=0, num=4, max_batches=0),  # scenes shown; 0: the whole view

@@ -43,5 +43,9 @@ def compared(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     uint8 [N, T, 3 H, W, C]; an error of 0 is grey.
   """
   predicted = np.clip(predicted, 0, 1)
-  error = (predicted - true + 1) / 2
-  return to_uint8(np.concatenate([true, predicted, error], axis=2))
+  return stacked(true, predicted, (predicted - true + 1) / 2)
+
+
+def stacked(*films: np.ndarray) -> np.ndarray:
+  """Films [N, T, H, W, C] in [0, 1], one under the other: uint8 [N, T, films * H, W, C]."""
+  return to_uint8(np.concatenate(films, axis=2))

@@ -149,6 +149,11 @@ class OptionalMethods(Protocol):
     which contexts and chunks are multiples.
     """
 
+  def reconstruct(
+    self, params: Params, state: State, batch: Batch, rng: Array
+  ) -> tuple[Array, Array]:
+    """Video: all frames, from posteriors, and from priors one tick ahead; [B, T, H, W, C] each."""
+
   def segment(self, params: Params, state: State, batch: Batch, rng: Array) -> Segments:
     """Takes pictures apart into slots."""
 

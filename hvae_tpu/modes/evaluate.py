@@ -1,7 +1,6 @@
 """`--mode=eval`: runs `config.eval.names` on a view of the data, and stores what they give."""
 
 from collections.abc import Callable, Iterator
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -86,12 +85,12 @@ def _options(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if 'max_batches' in section:
       section.max_batches = config.eval.max_batches
     section.update({k: v for k, v in config.get(name, {}).items() if k in section})
+  found.open_loop.section = 'config.open_loop'  # which its messages name
   return found
 
 
 def _store(directory: Path, stem: str, record: dict, pictures: dict) -> None:
-  with writing.replacing(directory / f'{stem}.json') as partial:
-    partial.write_text(json.dumps(record, indent=2) + '\n')
+  writing.save_json(directory / f'{stem}.json', record)
   for name, picture in pictures.items():
     path = f'{directory}/{stem}-{name.replace("/", "-")}'
     if picture.ndim == 5:

@@ -28,7 +28,6 @@ from hvae_tpu.evals import film_strips, open_loop
 from hvae_tpu.evals.open_loop import Outcome
 from hvae_tpu.evals.score_curves import Moments, moments
 
-FILMED = 8  # examples in films.gif
 BEST = {'ssim': 'SSIM', 'psnr': 'PSNR (dB)'}  # what the best of several samples is chosen by
 Curves = dict[str, np.ndarray]  # by score: [T] of an example, [examples, T] of all
 
@@ -84,7 +83,7 @@ def _store(
     _store_example(folder, i, outcome, grids, strict)
     curves.append(outcome.curves())
     print(f'example {i}: {_describe(curves[-1])}', flush=True)
-    if len(films) < FILMED:
+    if len(films) < open_loop.FILMED:
       films.append(outcome.film())
   writing.save_gif(folder / 'films.gif', writing.side_by_side(np.stack(films)))
   together = open_loop.gathered(curves)
