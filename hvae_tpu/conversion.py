@@ -1,4 +1,4 @@
-"""Imports foreign weights as a work directory, and exports a run's weights."""
+"""Imports foreign weights as a work directory."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +17,6 @@ from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.checkpoints import Checkpoints, path_name
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import FORMATS, containers, golden, tables, trees
-from hvae_tpu.importers import hvae_tpu as exchange
 from hvae_tpu.importers import verdict as verdict_lib
 from hvae_tpu.state import TrainState, abstract_state, fresh_model_state
 
@@ -352,46 +351,3 @@ def _check_written(
   """Reads the checkpoint as `--mode=eval` does, and compares it with the source."""
   opened = runs.open_run(workdir, config=config, weights=('ema', 'raw'))
   _prove_round_trip(entries, opened.state, fields)
-
-
-def export_run(workdir: str | Path, checkpoint: str, output: str | Path) -> None:
-  """Writes a run's weights, raw and averaged, with its model state and config, as one file.
-
-  Args:
-    workdir: of the run.
-    checkpoint: 'latest', 'best', a step, or another work directory.
-    output: a new file, safetensors (see importers/hvae_tpu.py).
-
-  Raises:
-    UserError: no such run, or the file exists.
-  """
-  if Path(output).exists():
-    raise UserError(f'--output={output} exists and is not overwritten; give another')
-  opened = runs.open_run(workdir, checkpoint, weights=('ema', 'raw'))
-  state = opened.state
-  fields = {}
-  for field in exchange.FIELDS:
-    leaves = jax.tree_util.tree_leaves_with_path(getattr(state, field))
-    if leaves:
-      fields[field] = {path_name(path): np.asarray(leaf) for path, leaf in leaves}
-  meta = {
-    'step': int(state.step),
-    'config': workdir_lib.to_json(opened.config),
-    'card': opened.meta['card'],
-    'metrics': opened.meta['metrics'],
-    'import': opened.meta.get('import'),
-  }
-  exchange.write(output, fields, meta)
-  back = exchange.contents(containers.read(output))
-  same = all(
-    golden.identical(back.fields[field].get(name), array)
-    for field, arrays in fields.items()
-    for name, array in arrays.items()
-  )
-  if not same:
-    raise RuntimeError(f'{output}, read back, is not what was written')
-  size = sum(array.size for arrays in fields.values() for array in arrays.values())
-  print(
-    f'wrote {output}: {", ".join(fields)} of step {state.step:,}, '
-    f'{sum(map(len, fields.values())):,} tensors, {size:,} numbers; read back: equal bit for bit'
-  )

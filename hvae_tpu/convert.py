@@ -61,7 +61,7 @@ def _check() -> None:
 
 def _convert() -> int:
   # Imported late: --help and mistakes in flags should not wait for JAX.
-  from hvae_tpu import conversion
+  from hvae_tpu import conversion, export
   from hvae_tpu.importers import efficient_vdvae_cfg
 
   if HPARAMS.value:
@@ -69,7 +69,7 @@ def _convert() -> int:
     print(f'wrote {OUTPUT.value}; use it with --config={OUTPUT.value}')
     return 0
   if TO.value:
-    conversion.export_run(commands.WORKDIR.value, commands.CHECKPOINT.value, OUTPUT.value)
+    export.export_run(commands.WORKDIR.value, commands.CHECKPOINT.value, OUTPUT.value)
     return 0
   conversion.import_run(
     FROM.value,

@@ -18,7 +18,16 @@ import pytest
 from safetensors import numpy as safetensors
 
 from configs import cifar10
-from hvae_tpu import conversion, convert, initial_weights, models, optimizers, runs, sharding
+from hvae_tpu import (
+  conversion,
+  convert,
+  export,
+  initial_weights,
+  models,
+  optimizers,
+  runs,
+  sharding,
+)
 from hvae_tpu import state as state_lib
 from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.errors import UserError
@@ -90,7 +99,7 @@ def test_release_weights_with_their_average(imported, weights):
 def test_export_and_back(imported, tmp_path):
   """Everything known of a run travels with its weights."""
   output = tmp_path / 'run.safetensors'
-  conversion.export_run(imported.workdir, 'latest', output)
+  export.export_run(imported.workdir, 'latest', output)
   found = conversion.import_run('hvae_tpu', str(output), tmp_path / 'run', None)
   a, b = opened(imported.workdir), opened(tmp_path / 'run')
   for field in ('params', 'ema_params'):
@@ -101,7 +110,7 @@ def test_export_and_back(imported, tmp_path):
   first, second = map(workdir_lib.stored_config, (imported.workdir, tmp_path / 'run'))
   assert first | {'mesh': None} == second | {'mesh': None}
   with pytest.raises(UserError, match='run.safetensors exists and is not overwritten'):
-    conversion.export_run(imported.workdir, 'latest', output)
+    export.export_run(imported.workdir, 'latest', output)
   for path, expected in (
     (output, 'is not overwritten'),
     (tmp_path / 'no' / 'x', 'cannot be written'),
