@@ -1,6 +1,7 @@
-"""Imports foreign weights as a work directory, and exports a run's weights."""
+"""Imports foreign weights as a work directory."""
 
 from collections.abc import Callable, Iterator, Mapping
+import contextlib
 from pathlib import Path
 import shutil
 import time
@@ -17,7 +18,6 @@ from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.checkpoints import Checkpoints, path_name
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import FORMATS, containers, golden, tables, trees
-from hvae_tpu.importers import hvae_tpu as exchange
 from hvae_tpu.importers import verdict as verdict_lib
 from hvae_tpu.state import TrainState, abstract_state, fresh_model_state
 
@@ -46,7 +46,8 @@ def import_run(
     ema: file of the moving average; '' takes that of the source, or else its weights.
     step: updates that the weights were trained for; None: what the source says, or else 0.
     verify: forward file of the reference, or ''.
-    verify_examples: number of test examples to measure bits/dim on.
+    verify_examples: number of test examples to measure bits/dim on, or the first of
+      `verdict.MEASURES` that the model reports.
 
   Returns:
     The verdict, which is also stored and printed.
@@ -77,13 +78,17 @@ def import_run(
     **_prove_round_trip(entries, state, found.fields),
     'aside': found.aside,
     'golden': _compare_golden(form, name, verify, entries, model, state, batch),
-    'bits_per_dim': _measure(config, model, mesh, state, verify_examples),
+    'measured': _measure(config, model, mesh, state, verify_examples),
     'earlier': found.meta.get('import'),
   }
   metrics = found.meta.get('metrics', {})
   meta = {'config': workdir_lib.to_json(config), 'card': card, 'metrics': metrics}
-  _write(workdir, config, step, state, {**meta, 'import': verdict})
-  _check_written(workdir, config, entries, found.fields)
+  try:
+    _write(workdir, config, step, state, {**meta, 'import': verdict})
+    _check_written(workdir, config, entries, found.fields)
+  except BaseException:
+    _remove(workdir)
+    raise
   for line in verdict_lib.describe(verdict):
     print(line)
   print(f'wrote {workdir}, step {step:,}, in {time.perf_counter() - began:.1f} s; read back: equal')
@@ -170,13 +175,19 @@ def _card(
       raise
     return found.meta.get('card', {'name': config.data.name, 'fields': fields})
   for key in config.data.fields:
-    if card['fields'].get(key) != fields.get(key):
-      there, here = (known.get(key, {}) for known in (card['fields'], fields))
+    there, here = (_kind(key, known.get(key, {})) for known in (card['fields'], fields))
+    if there != here:
       raise UserError(
-        f'data set {config.data.name} has {key} {there.get("dtype")} {there.get("shape")}, the '
-        f'weights take {here.get("dtype")} {here.get("shape")}; use the --config of the weights'
+        f'data set {config.data.name} has {key} {there}, the weights take {here}; use the --config '
+        f'of the weights'
       )
   return card
+
+
+def _kind(name: str, field: dict[str, Any]) -> str:
+  """Type and shape of a field; of a video those of a frame, as records hold any number of them."""
+  shape = field.get('shape')
+  return f'{field.get("dtype")} {shape[1:] if shape and name == "video" else shape}'
 
 
 def _state(
@@ -296,13 +307,15 @@ def _compare_golden(
 def _measure(
   config: ml_collections.ConfigDict, model: Any, mesh: Mesh, state: TrainState, count: int
 ) -> dict[str, Any] | None:
-  """Bits/dim of the first `count` examples of the test view."""
+  """Bits/dim, or what stands for it, of the first `count` examples of the test view."""
   if not count:
     return None
   dataset = data.open_dataset(config.data.name, config.data.root)
   batches = runs.eval_batches(dataset, config, mesh, 'test')
   view = runs.view_of(config, 'test')
   weights = 'raw' if config.evals.weights == 'raw' else 'ema'
+  section = config.evals.copy_and_resolve_references()
+  section.elbo.max_batches = 0  # `count` is the limit
 
   def first(role: str | None = None) -> Iterator[dict[str, jax.Array]]:
     seen, source = 0, batches(role)
@@ -316,12 +329,13 @@ def _measure(
         return
 
   with jax.default_matmul_precision(commands.precision(config)):
-    results = evals.create('elbo', config.evals, model, first, config.seed)(state)
+    results = evals.create('elbo', section, model, first, config.seed)(state)
+  metric = next(name for name in verdict_lib.MEASURES if name in results)
   return {
     'view': view,
     'examples': results['num_examples'],
     'weights': weights,
-    'bpd': float(results['bpd']),
+    metric: float(results[metric]),
     'published': config.eval.get('published_bpd'),
   }
 
@@ -329,7 +343,7 @@ def _measure(
 def _write(
   workdir: Path, config: ml_collections.ConfigDict, step: int, state: TrainState, meta: dict
 ) -> None:
-  """Checkpoint and config.json; after a failure there is neither."""
+  """Checkpoint and config.json."""
   try:
     checkpoints = Checkpoints(workdir)
     try:
@@ -339,8 +353,14 @@ def _write(
       checkpoints.close()
     workdir_lib.store_config(workdir, config)
   except OSError as error:
-    shutil.rmtree(workdir / 'checkpoints', ignore_errors=True)
     raise UserError(f'--workdir={workdir} cannot be written ({error}); give another') from error
+
+
+def _remove(workdir: Path) -> None:
+  """What `_write` wrote; it would stand in the way of the next import."""
+  shutil.rmtree(workdir / 'checkpoints', ignore_errors=True)
+  with contextlib.suppress(OSError):
+    (workdir / workdir_lib.CONFIG).unlink()
 
 
 def _check_written(
@@ -352,46 +372,3 @@ def _check_written(
   """Reads the checkpoint as `--mode=eval` does, and compares it with the source."""
   opened = runs.open_run(workdir, config=config, weights=('ema', 'raw'))
   _prove_round_trip(entries, opened.state, fields)
-
-
-def export_run(workdir: str | Path, checkpoint: str, output: str | Path) -> None:
-  """Writes a run's weights, raw and averaged, with its model state and config, as one file.
-
-  Args:
-    workdir: of the run.
-    checkpoint: 'latest', 'best', a step, or another work directory.
-    output: a new file, safetensors (see importers/hvae_tpu.py).
-
-  Raises:
-    UserError: no such run, or the file exists.
-  """
-  if Path(output).exists():
-    raise UserError(f'--output={output} exists and is not overwritten; give another')
-  opened = runs.open_run(workdir, checkpoint, weights=('ema', 'raw'))
-  state = opened.state
-  fields = {}
-  for field in exchange.FIELDS:
-    leaves = jax.tree_util.tree_leaves_with_path(getattr(state, field))
-    if leaves:
-      fields[field] = {path_name(path): np.asarray(leaf) for path, leaf in leaves}
-  meta = {
-    'step': int(state.step),
-    'config': workdir_lib.to_json(opened.config),
-    'card': opened.meta['card'],
-    'metrics': opened.meta['metrics'],
-    'import': opened.meta.get('import'),
-  }
-  exchange.write(output, fields, meta)
-  back = exchange.contents(containers.read(output))
-  same = all(
-    golden.identical(back.fields[field].get(name), array)
-    for field, arrays in fields.items()
-    for name, array in arrays.items()
-  )
-  if not same:
-    raise RuntimeError(f'{output}, read back, is not what was written')
-  size = sum(array.size for arrays in fields.values() for array in arrays.values())
-  print(
-    f'wrote {output}: {", ".join(fields)} of step {state.step:,}, '
-    f'{sum(map(len, fields.values())):,} tensors, {size:,} numbers; read back: equal bit for bit'
-  )

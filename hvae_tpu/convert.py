@@ -21,12 +21,12 @@ FROM = flags.DEFINE_string(
   'Format of the source: openai_vdvae, vdvae_jax, efficient_vdvae_jax, efficient_vdvae_torch, '
   'nvae, nvae_seed, cwvae_jax, cwvae_tf, efficient_morl or hvae_tpu.',
 )
-SOURCE = flags.DEFINE_string('source', '', 'File of weights to read.')
+SOURCE = flags.DEFINE_string('source', '', 'File of weights to read, or prefix of several.')
 EMA = flags.DEFINE_string('ema', '', 'File of their moving average; by default the same weights.')
 STEP = flags.DEFINE_integer('step', 0, 'Updates that the source was trained for.', lower_bound=0)
 VERIFY = flags.DEFINE_string('verify', '', 'Forward file (.npz) of the reference, same weights.')
 VERIFY_EXAMPLES = flags.DEFINE_integer(
-  'verify_examples', 0, 'Number of test examples to measure bits/dim on.', lower_bound=0
+  'verify_examples', 0, 'Test examples to measure bits/dim (or nats) on.', lower_bound=0
 )
 TO = flags.DEFINE_enum('to', None, ['safetensors'], 'Format to write a run in.')
 HPARAMS = flags.DEFINE_string(
@@ -61,7 +61,7 @@ def _check() -> None:
 
 def _convert() -> int:
   # Imported late: --help and mistakes in flags should not wait for JAX.
-  from hvae_tpu import conversion
+  from hvae_tpu import conversion, export
   from hvae_tpu.importers import efficient_vdvae_cfg
 
   if HPARAMS.value:
@@ -69,7 +69,7 @@ def _convert() -> int:
     print(f'wrote {OUTPUT.value}; use it with --config={OUTPUT.value}')
     return 0
   if TO.value:
-    conversion.export_run(commands.WORKDIR.value, commands.CHECKPOINT.value, OUTPUT.value)
+    export.export_run(commands.WORKDIR.value, commands.CHECKPOINT.value, OUTPUT.value)
     return 0
   conversion.import_run(
     FROM.value,

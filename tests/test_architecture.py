@@ -71,7 +71,10 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   | {'hvae_tpu.checkpoints', 'hvae_tpu.state', 'hvae_tpu.train'},
   'hvae_tpu.importers': {'hvae_tpu.importers', 'hvae_tpu.models', 'hvae_tpu.layers'}
   | {'hvae_tpu.distributions'},
-  'hvae_tpu.convert': {'hvae_tpu.commands', 'hvae_tpu.conversion', 'hvae_tpu.importers'},
+  'hvae_tpu.convert': {'hvae_tpu.commands', 'hvae_tpu.conversion', 'hvae_tpu.importers'}
+  | {'hvae_tpu.export'},
+  'hvae_tpu.export': {'hvae_tpu.checkpoints', 'hvae_tpu.importers', 'hvae_tpu.runs'}
+  | {'hvae_tpu.workdir'},
   'hvae_tpu.conversion': {'hvae_tpu.commands', 'hvae_tpu.data', 'hvae_tpu.evals', 'hvae_tpu.state'}
   | {'hvae_tpu.models', 'hvae_tpu.optimizers', 'hvae_tpu.runs', 'hvae_tpu.sharding'}
   | {'hvae_tpu.workdir', 'hvae_tpu.checkpoints', 'hvae_tpu.importers'},

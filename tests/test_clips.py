@@ -150,3 +150,10 @@ def test_shapes_of_a_batch_of_clips(videos):
   spec = data.batch_spec(videos.card, ('video',), 2, seq_len=5)
   assert spec['video'].shape == (2, 5, 2, 2, 1)
   assert data.batch_spec(videos.card, ('video',), 2)['video'].shape == (2, 12, 2, 2, 1)
+
+
+def test_shapes_of_a_batch_where_the_lengths_are_not_known(videos):
+  """As in the card of imported weights, whose data set is not built."""
+  card = {key: value for key, value in videos.card.items() if key != 'details'}
+  assert data.batch_spec(card, ('video',), 2, seq_len=5)['video'].shape == (2, 5, 2, 2, 1)
+  assert data.batch_spec(card, ('video',), 2)['video'].shape == (2, CHUNK, 2, 2, 1)

@@ -1,7 +1,9 @@
 """Files of weights: read without executing anything; damaged and hostile ones are refused."""
 
+import hashlib
 import io
 import json
+from pathlib import Path
 import struct
 import sys
 import zipfile
@@ -13,6 +15,7 @@ from safetensors import numpy as safetensors
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import containers, trees
+from tests import clockwork_files
 from tests import torch_archives as torch_zip
 
 TENSORS = {
@@ -212,6 +215,51 @@ def test_hostile_and_damaged_files_are_refused(case, tmp_path, monkeypatch):
   message = str(caught.value)
   assert message.startswith(str(path)) and expected in message and '\n' not in message
   assert len(message) < 600 and not (tmp_path / 'executed').exists()
+
+
+def tensorflow_checkpoint(folder) -> Path:
+  """Its prefix."""
+  return clockwork_files.save(folder / 'model.ckpt', {**TENSORS, 'scope/a': np.float32(3)})
+
+
+def test_tensorflow_checkpoints(tmp_path):
+  """By their prefix, one of their files, or the folder of a single one."""
+  prefix = tensorflow_checkpoint(tmp_path)
+  first = containers.read(prefix)
+  assert first.kind == 'TensorFlow checkpoint' and first.tree['scope/a'] == 3
+  for name, array in TENSORS.items():
+    np.testing.assert_array_equal(first.tree[name], array, strict=True)
+  parts = [f'{prefix}.index', f'{prefix}.data-00000-of-00001']
+  assert first.sha256 == hashlib.sha256(b''.join(open(p, 'rb').read() for p in parts)).hexdigest()
+  for path in (*parts, tmp_path):
+    assert containers.read(path).sha256 == first.sha256
+  clockwork_files.save(tmp_path / 'model_9.ckpt', TENSORS)
+  with pytest.raises(UserError, match='holds 2 TensorFlow checkpoints .model.ckpt, model_9.ckpt.;'):
+    containers.read(tmp_path)
+
+
+def test_damaged_tensorflow_checkpoints_are_refused(tmp_path, monkeypatch):
+  prefix = tensorflow_checkpoint(tmp_path)
+  index, numbers = (Path(f'{prefix}.{part}') for part in ('index', 'data-00000-of-00001'))
+  sound = {path: path.read_bytes() for path in (index, numbers)}
+  flipped = sound[numbers].replace(TENSORS['a.weight'].tobytes(), b'\1' * 96)
+  for path, damaged, expected in (
+    (numbers, flipped, 'not a sound TensorFlow checkpoint: .* Checksum does not match'),
+    (numbers, sound[numbers][:-9], 'bytes are said to be stored in'),
+    (index, sound[index][:-9], 'model.ckpt is not a sound TensorFlow checkpoint'),
+    (index, b'', 'model.ckpt is not a sound TensorFlow checkpoint'),
+  ):
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=expected) as caught:
+      containers.read(prefix)
+    assert '\n' not in str(caught.value)
+    path.write_bytes(sound[path])
+  monkeypatch.setitem(sys.modules, 'tensorflow', None)  # as where it is not installed
+  with pytest.raises(UserError, match='which only tensorflow can read: install it'):
+    containers.read(prefix)
+  numbers.unlink()
+  with pytest.raises(UserError, match='model.ckpt.index is there, but not .*data-00000-of-00001,'):
+    containers.read(index)
 
 
 def test_a_missing_file_and_a_folder_are_told(tmp_path):

@@ -18,7 +18,16 @@ import pytest
 from safetensors import numpy as safetensors
 
 from configs import cifar10
-from hvae_tpu import conversion, convert, initial_weights, models, optimizers, runs, sharding
+from hvae_tpu import (
+  conversion,
+  convert,
+  export,
+  initial_weights,
+  models,
+  optimizers,
+  runs,
+  sharding,
+)
 from hvae_tpu import state as state_lib
 from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.errors import UserError
@@ -90,7 +99,7 @@ def test_release_weights_with_their_average(imported, weights):
 def test_export_and_back(imported, tmp_path):
   """Everything known of a run travels with its weights."""
   output = tmp_path / 'run.safetensors'
-  conversion.export_run(imported.workdir, 'latest', output)
+  export.export_run(imported.workdir, 'latest', output)
   found = conversion.import_run('hvae_tpu', str(output), tmp_path / 'run', None)
   a, b = opened(imported.workdir), opened(tmp_path / 'run')
   for field in ('params', 'ema_params'):
@@ -101,7 +110,7 @@ def test_export_and_back(imported, tmp_path):
   first, second = map(workdir_lib.stored_config, (imported.workdir, tmp_path / 'run'))
   assert first | {'mesh': None} == second | {'mesh': None}
   with pytest.raises(UserError, match='run.safetensors exists and is not overwritten'):
-    conversion.export_run(imported.workdir, 'latest', output)
+    export.export_run(imported.workdir, 'latest', output)
   for path, expected in (
     (output, 'is not overwritten'),
     (tmp_path / 'no' / 'x', 'cannot be written'),
@@ -192,7 +201,7 @@ def test_bits_per_dim_and_what_modes_show(exported, tmp_path, debug_config, monk
   size = data.open_dataset('demo_mnist').size('test')
   found = conversion.import_run(
     'hvae_tpu', str(exported), tmp_path / 'run', None, verify_examples=size
-  )['bits_per_dim']
+  )['measured']
   assert found['examples'] == size and found['view'] == 'test' and found['published'] is None
   assert 'published: none recorded' in capsys.readouterr().out
   debug_config.eval.names = ('elbo',)
@@ -210,21 +219,18 @@ def test_bits_per_dim_of_some_examples(exported, tmp_path):
   found = conversion.import_run(
     'hvae_tpu', str(exported), tmp_path / 'run', None, verify_examples=11
   )
-  assert found['bits_per_dim']['examples'] == 11  # not a multiple of the batch size
+  assert found['measured']['examples'] == 11  # not a multiple of the batch size
 
 
-def test_published_value_is_shown_beside():
+@pytest.mark.parametrize('key', ['measured', 'bits_per_dim'])
+def test_published_value_is_shown_beside(key):
+  """Also of runs that were imported when it had another name."""
   measured = dict(view='test', examples=10_000, weights='ema', bpd=2.8791, published=2.87)
   lines = verdict.describe(
-    dict(
-      format='openai_vdvae',
-      sources=[],
-      tensors=1,
-      numbers=2,
-      aside={},
-      golden=None,
-      bits_per_dim=measured,
-    )
+    {
+      **dict(format='openai_vdvae', sources=[], tensors=1, numbers=2, aside={}, golden=None),
+      key: measured,
+    }
   )
   assert lines[-1] == (
     '  bits/dim: 2.8791 on 10,000 examples of test (ema weights); published: 2.87'

@@ -9,7 +9,7 @@ import pytest
 from safetensors import numpy as safetensors
 from safetensors import safe_open
 
-from hvae_tpu import conversion
+from hvae_tpu import conversion, runs
 from hvae_tpu.errors import UserError
 from tests import foreign
 
@@ -216,6 +216,19 @@ def test_a_run_is_never_overwritten(exported, tmp_path):
   assert (run / 'config.json').read_text() == '{}'
   with pytest.raises(UserError, match='holds a run already'):
     conversion.import_run('hvae_tpu', str(exported), exported, None)
+
+
+def test_what_cannot_be_read_back_is_removed(exported, tmp_path, monkeypatch):
+  """So that it is not in the way of the next import."""
+
+  def damaged(*args, **options):
+    assert (tmp_path / 'run' / 'config.json').exists()
+    raise UserError('damaged')
+
+  monkeypatch.setattr(runs, 'open_run', damaged)
+  with pytest.raises(UserError, match='damaged'):
+    conversion.import_run('hvae_tpu', str(exported), tmp_path / 'run', None)
+  assert not list((tmp_path / 'run').iterdir())
 
 
 def test_a_work_directory_that_cannot_be_made(exported, tmp_path):

@@ -308,3 +308,8 @@ def test_gates_of_keras_are_put_in_our_order():
     cwvae_tf.convert({**gru, 'x/dense/kernel': np.zeros((1, 1))})
   with pytest.raises(UserError, match='x/batch_norm/gamma is no variable of a Clockwork VAE'):
     cwvae_tf.convert({'x/batch_norm/gamma': np.zeros(1)})
+  with pytest.raises(UserError, match='y/dense_3/bias is the second bias of its layer'):
+    cwvae_tf.convert({**gru, **dense, 'y/dense_3/bias': np.zeros(1)})
+  del dense['x/dense_3/bias']
+  with pytest.raises(UserError, match='dense number 3 has no bias; give the variables of a whole'):
+    cwvae_tf.convert({**gru, **dense})

@@ -155,7 +155,8 @@ def batch_spec(
   """Shapes and dtypes of a batch, without reading one.
 
   `card` is a data card; for the other arguments see `train_batches`. Of whole sequences of a video
-  set, the length of the training split's stands for all.
+  set, the length of the training split's stands for all; a card that does not tell how they are cut
+  into records has one in each.
   """
   rng = np.random.default_rng(0)
   example = {}
@@ -164,8 +165,8 @@ def batch_spec(
     field = card['fields'][name]
     shape = tuple(field['shape'])
     if name == 'video':
-      frames = card['details']['video']['frames']
-      shape = (seq_len or int(np.max(next(iter(frames.values())))), *shape[1:])
+      layout = card.get('details', {}).get('video', {'frames': {'train': shape[0]}})
+      shape = (seq_len or int(np.max(next(iter(layout['frames'].values())))), *shape[1:])
     example[name] = np.zeros(shape, field['dtype'])
   for transform in transforms_lib.parse(transforms):
     example = transform(example, rng)

@@ -6,6 +6,7 @@ PyTorch        zip archives (`torch.save` since 1.6), read without torch: torch_
 .npz           zip archives of .npy files
 safetensors    also with metadata
 flax msgpack   `flax.serialization.to_bytes`, which flax's checkpoints are made of
+TensorFlow     several files of one prefix, read by TensorFlow: tensorflow_files.py
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from numpy.lib import format as npy
 import safetensors
 
 from hvae_tpu.errors import UserError
-from hvae_tpu.importers import torch_files
+from hvae_tpu.importers import tensorflow_files, torch_files
 
 MAX_BYTES = 32 * 2**30  # more than any published weights of these systems
 MAX_EXPANSION = 100  # of a compressed file; float weights barely shrink
@@ -52,7 +53,7 @@ class Container(NamedTuple):
     kind: of file, in words.
     tree: mappings and sequences of arrays, numbers and strings, as they are stored.
     metadata: strings beside the tensors (safetensors only).
-    sha256: of the whole file.
+    sha256: of the whole file; of several the bytes one after another.
   """
 
   kind: str
@@ -64,21 +65,30 @@ class Container(NamedTuple):
 def read(path: str | os.PathLike) -> Container:
   """Reads a file of any of the kinds above.
 
+  Args:
+    path: of the file; of a TensorFlow checkpoint also its prefix, or the folder it is in.
+
   Raises:
     UserError: no such file, of no known kind, or damaged, malicious or too large.
   """
   path = Path(path)
   kind = 'file of weights'
   try:
-    size = path.stat().st_size
+    prefix = tensorflow_files.find(path)
+    files = [path] if prefix is None else tensorflow_files.parts(prefix)
+    size = sum(file.stat().st_size for file in files)
     if size > MAX_BYTES:
       raise UserError(f'{path} has {size:,} bytes; files above {MAX_BYTES:,} are not read')
-    with path.open('rb') as file:
-      digest = hashlib.file_digest(file, 'sha256').hexdigest()
-      file.seek(0)
-      head = file.read(32)
-    kind, reader = _recognise(path, head, size)
-    tree, metadata = reader(path)
+    digest = hashlib.sha256()
+    for part in files:
+      with part.open('rb') as file:
+        hashlib.file_digest(file, lambda: digest)
+    if prefix is None:
+      kind, reader = _recognise(path, size)
+      tree, metadata = reader(path)
+    else:
+      kind = 'TensorFlow checkpoint'
+      tree, metadata = tensorflow_files.read(prefix), {}
   except UNSOUND as error:
     raise UserError(
       f'{path} is not a sound {kind}: {" ".join(str(error).split())[:300] or repr(error)}; '
@@ -88,14 +98,16 @@ def read(path: str | os.PathLike) -> Container:
     raise UserError(
       f'{path} cannot be read ({error.strerror or error}); give the path of a file of weights'
     ) from error
-  return Container(kind, tree, metadata, digest)
+  return Container(kind, tree, metadata, digest.hexdigest())
 
 
 Reader = Callable[[Path], tuple[Any, Mapping[str, str]]]
 
 
-def _recognise(path: Path, head: bytes, size: int) -> tuple[str, Reader]:
+def _recognise(path: Path, size: int) -> tuple[str, Reader]:
   """Kind and reader, from the first bytes and the number of all."""
+  with path.open('rb') as file:
+    head = file.read(32)
   if head.startswith(ZIP):
     return _recognise_zip(path)
   if head.startswith(LEGACY_TORCH):
@@ -106,8 +118,8 @@ def _recognise(path: Path, head: bytes, size: int) -> tuple[str, Reader]:
     return 'flax msgpack file', _read_msgpack
   raise UserError(
     f'{path} ({size:,} bytes, starting with {head[:8].hex(" ") or "nothing"}) is none of the files '
-    f'that can be read: PyTorch zip archive, .npz, safetensors, flax msgpack; correct the path, or '
-    f'save the weights in one of these'
+    f'that can be read: PyTorch zip archive, .npz, safetensors, flax msgpack, TensorFlow '
+    f'checkpoint; correct the path, or save the weights in one of these'
   )
 
 

@@ -24,7 +24,8 @@ LAYERS = {
 def contents(held: Container) -> Contents:
   """The optimizer has the parameters as `target`; Flax calls the members of a pair '0' and '1'."""
   tree, aside = trees.unwrap(held.tree, ('0', 'target', 'optimizer', 'params'))
-  return Contents({'params': trees.flatten(tree, '/')}, aside, {})
+  step = trees.step_of(held.tree, '0', 'state', 'step')
+  return Contents({'params': trees.flatten(tree, '/')}, aside, step)
 
 
 def example(model: CWVAE, found: Contents) -> Batch:

@@ -1,5 +1,7 @@
 """Variables of the official TensorFlow code of the Clockwork VAE, by their names.
 
+They come from its checkpoints, or from an .npz file.
+
 Layers are told by the number that Keras gave them in the order of creation (encoder, levels from
 the top, decoder), whatever their scopes are. A GRU there has two biases for each gate, of which
 only the sums matter, but for the new state; so they come in merged, and its Adam slots are left.
@@ -20,6 +22,8 @@ SETTINGS = {'name': 'cwvae'}
 VARIABLE = re.compile(
   r'(?:.*/)?(conv2d_transpose|conv2d|dense|gru_cell)(?:_(\d+))?/(kernel|recurrent_kernel|bias)'
 )
+LEAVES = dict.fromkeys(('conv2d', 'conv2d_transpose', 'dense'), ('kernel', 'bias'))
+LEAVES |= {'gru_cell': ('kernel', 'recurrent_kernel', 'bias')}
 GATES = ('z', 'r', 'n')  # the order of the blocks of a kernel
 OF_A_CELL = 8  # dense layers: four of the prior, four of the posterior
 
@@ -28,11 +32,20 @@ field_tables = cwvae_jax.field_tables
 
 
 def contents(held: Container) -> Contents:
-  """The weights, in the names and layouts of the port; the optimizer's variables are set aside."""
+  """The weights, in the names and layouts of the port.
+
+  The optimizer's variables are set aside: `Adam` and `Adam_1`, which end the names of its moments,
+  and a few numbers.
+  """
   tensors = trees.flatten(held.tree, '/')
-  weights = {name: array for name, array in tensors.items() if VARIABLE.fullmatch(name)}
-  aside = {name: 1 for name in tensors if name not in weights}
-  return Contents({'params': convert(weights)}, aside, {})
+  weights, aside = {}, {}
+  for name, array in tensors.items():
+    if VARIABLE.fullmatch(name):
+      weights[name] = array
+    else:
+      last = name.rpartition('/')[2]
+      aside[last] = aside.get(last, 0) + 1
+  return Contents({'params': convert(weights)}, aside, trees.step_of(tensors, 'step'))
 
 
 def convert(tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,7 +54,7 @@ def convert(tensors: Mapping[str, Any]) -> dict[str, Any]:
   The arrays may be traced: converting is linear, so that gradients pass through it.
 
   Raises:
-    UserError: variables of no known layer, or not those of a whole model.
+    UserError: variables of no known layer, two of one name, or not those of a whole model.
   """
   layers: dict[tuple[str, int], dict[str, Any]] = {}
   for name, array in tensors.items():
@@ -49,7 +62,10 @@ def convert(tensors: Mapping[str, Any]) -> dict[str, Any]:
     if match is None:
       raise UserError(f'{name} is no variable of a Clockwork VAE; save its weights alone')
     kind, number, leaf = match.groups()
-    layers.setdefault((kind, int(number or 0)), {})[leaf] = array
+    leaves = layers.setdefault((kind, int(number or 0)), {})
+    if leaf in leaves:
+      raise UserError(f'{name} is the second {leaf} of its layer; save the variables of one model')
+    leaves[leaf] = array
   levels = sum(kind == 'gru_cell' for kind, _ in layers)
   between = sum(kind == 'dense' for kind, _ in layers) - OF_A_CELL * levels - 1
   if between < 0:
@@ -57,6 +73,11 @@ def convert(tensors: Mapping[str, Any]) -> dict[str, Any]:
       f'{levels} GRU cells need at least {OF_A_CELL * levels + 1} dense layers, found '
       f'{between + OF_A_CELL * levels + 1}; give the variables of a whole model'
     )
+  for (kind, number), leaves in layers.items():
+    if missing := [leaf for leaf in LEAVES[kind] if leaf not in leaves]:
+      raise UserError(
+        f'{kind} number {number} has no {", ".join(missing)}; give the variables of a whole model'
+      )
   found = {}
   for (kind, number), leaves in layers.items():
     found.update(_layer(kind, number, leaves, levels, between))

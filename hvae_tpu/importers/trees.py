@@ -51,9 +51,11 @@ def unwrap(tree: Any, wrappers: tuple[str, ...]) -> tuple[Any, dict[str, int]]:
   return tree, aside
 
 
-def step_of(tree: Any, key: str) -> dict[str, int]:
-  """{'step': number of updates}, if the file says it under `key`, as one integer."""
-  value = tree.get(key) if isinstance(tree, dict) else None
+def step_of(tree: Any, *keys: str) -> dict[str, int]:
+  """{'step': number of updates}, if the file says it, as one integer, where the keys lead."""
+  value = tree
+  for key in keys:
+    value = value.get(key) if isinstance(value, dict) else None
   is_count = isinstance(value, int | np.integer | np.ndarray) and np.ndim(value) == 0
   return {'step': int(value)} if is_count and value >= 0 else {}
 

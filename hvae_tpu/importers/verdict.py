@@ -6,6 +6,14 @@ from typing import Any
 from hvae_tpu.importers.containers import Container
 from hvae_tpu.importers.golden import Difference
 
+# What is measured on test examples, the first of these that the model reports -> its unit.
+MEASURES = {
+  'bpd': 'bits/dim',
+  'neg_elbo_per_frame': 'nats per frame',
+  'neg_elbo': 'nats per example',
+  'mse': 'mean squared error',
+}
+
 
 def source(role: str, file: str, held: Container) -> dict[str, Any]:
   """Where weights came from; `role` is the field of the train state."""
@@ -35,14 +43,15 @@ def describe(verdict: Mapping[str, Any] | None) -> list[str]:
   for path, count in verdict['aside'].items():
     lines.append(f'  set aside: {path} ({count:,} values), which is not part of the weights')
   lines += _describe_golden(verdict['golden'])
-  found = verdict['bits_per_dim']
+  found = verdict.get('measured', verdict.get('bits_per_dim'))  # its name in older runs
   if found is None:
-    lines.append('  bits/dim: not measured (--verify_examples)')
+    lines.append('  test examples: not measured (--verify_examples)')
   else:
+    metric = next(name for name in MEASURES if name in found)
     published = 'none recorded' if found['published'] is None else f'{found["published"]:.4g}'
     lines.append(
-      f'  bits/dim: {found["bpd"]:.4f} on {found["examples"]:,} examples of {found["view"]} '
-      f'({found["weights"]} weights); published: {published}'
+      f'  {MEASURES[metric]}: {found[metric]:.4f} on {found["examples"]:,} examples of '
+      f'{found["view"]} ({found["weights"]} weights); published: {published}'
     )
   return lines
 
