@@ -47,7 +47,6 @@ def data_folder(scenes_root, monkeypatch):
 def used(scenes_root, tmp_path_factory) -> Used:
   workdir, lines = tmp_path_factory.mktemp('slots') / 'run', []
   config = demo_tetrominoes.get_config('efficient_morl,debug')
-  config.evals.segmentation.max_batches = 1
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv('HVAE_DATA', str(scenes_root))
     trained_runs.save(workdir, config)
@@ -117,6 +116,7 @@ def test_eval_compares_with_colours(used, capsys):
   config = used.config.copy_and_resolve_references()
   config.eval.names = ('segmentation', 'textures', 'colour_clusters')
   config.evals.batch_size = 80
+  config.eval.max_batches = 1
   assert MODES['eval'].run(config, used.workdir, 'latest') == 0
   record = json.loads((used.workdir / 'eval' / 'test-1-ema.json').read_text())
   results = record['results']
