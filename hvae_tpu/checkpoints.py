@@ -131,7 +131,11 @@ class Checkpoints:
     return min(values, key=values.get)
 
   def _metric(self, step: int, metric: str) -> float:
-    """A stored evaluation result; NaN where there is none, or it cannot be read."""
+    """A stored evaluation result; NaN where there is none, or it is damaged.
+
+    Raises:
+      TransientError: it cannot be read now; as NaN, the best checkpoint would be deleted.
+    """
     try:
       return float(self.meta(step)['metrics'].get(metric, math.nan))
     except DamagedCheckpoint:

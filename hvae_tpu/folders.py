@@ -42,5 +42,10 @@ def _move(partial: Path, path: Path) -> None:
   old = path.with_name(f'.{path.name}.old-{os.getpid()}')
   if path.exists():
     path.rename(old)
-  partial.rename(path)
+  try:
+    partial.rename(path)
+  except OSError:
+    if old.exists():
+      old.rename(path)
+    raise
   shutil.rmtree(old, ignore_errors=True)

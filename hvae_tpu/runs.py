@@ -107,16 +107,22 @@ def open_run(
 def check_model(
   source: str | Path, stored: dict[str, Any], config: ml_collections.ConfigDict
 ) -> None:
-  """Raises UserError if the config is of another model than the `stored` one of `source`."""
+  """Raises UserError if the config is of another model than the `stored` one of `source`.
+
+  Fields that may differ, and do, are told: numbers may be of another objective.
+  """
   old = models.with_defaults(stored.get('model', {}))
   new = workdir_lib.to_json(config)['model']
   changeable = models.changeable_fields(config.model.name)
-  keys = sorted(k for k in old | new if old.get(k) != new.get(k) and k not in changeable)
-  if keys:
-    raise UserError(
-      f'{source} holds another model: '
-      + '; '.join(f'config.model.{k} is {old.get(k)} there, {new.get(k)} here' for k in keys)
-    )
+  told = {
+    k: f'config.model.{k} is {old.get(k)!r} there, {new.get(k)!r} here'
+    for k in sorted(old | new)
+    if old.get(k) != new.get(k)
+  }
+  if binding := [text for k, text in told.items() if k not in changeable]:
+    raise UserError(f'{source} holds another model: {"; ".join(binding)}')
+  if told and jax.process_index() == 0:
+    print(f'{source} was trained differently: {"; ".join(told.values())}', flush=True)
 
 
 def restore_weights(

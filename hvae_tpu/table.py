@@ -83,6 +83,9 @@ def count(config: ml_collections.ConfigDict) -> int:
 def _slice_rows(loaded: dict[str, ml_collections.ConfigDict], slices: list[str]) -> Iterator[str]:
   import jax
 
+  from hvae_tpu.plan import chips
+
+  slices = chips.split(','.join(slices), '--slices')
   yield '| config | slice | batch | a device | remat | peak GiB | days, least | days, planned |'
   yield '| --- | --- | --- | --- | --- | --- | --- | --- |'
   for name, config in loaded.items():

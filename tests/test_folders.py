@@ -1,5 +1,7 @@
 """Folders of results: whole, of one command, and kept where the next one fails."""
 
+import pathlib
+
 import pytest
 
 from hvae_tpu import folders
@@ -19,6 +21,23 @@ def test_only_a_block_that_ends_well_replaces(tmp_path):
     (partial / 'c').write_text('third')
   assert [path.name for path in folder.iterdir()] == ['c']
   assert [path.name for path in folder.parent.iterdir()] == ['test-1-ema']
+
+
+def test_what_was_there_comes_back(tmp_path, monkeypatch):
+  folder, rename = tmp_path / 'test-1-ema', pathlib.Path.rename
+  with folders.replacing(folder) as partial:
+    (partial / 'a').write_text('first')
+
+  def fail(path, target):
+    if target == folder and 'old' not in path.name:
+      raise OSError(28, 'No space left on device')
+    return rename(path, target)
+
+  monkeypatch.setattr(pathlib.Path, 'rename', fail)
+  with pytest.raises(UserError, match='No space left'), folders.replacing(folder):
+    pass
+  assert [path.name for path in tmp_path.iterdir()] == ['test-1-ema']
+  assert (folder / 'a').read_text() == 'first'
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

@@ -310,6 +310,9 @@ def test_gates_of_keras_are_put_in_our_order():
     cwvae_tf.convert({'x/batch_norm/gamma': np.zeros(1)})
   with pytest.raises(UserError, match='y/dense_3/bias is the second bias of its layer'):
     cwvae_tf.convert({**gru, **dense, 'y/dense_3/bias': np.zeros(1)})
+  before = {**gru, 'scan/while/cell_0/gru_cell/bias': np.zeros(6)}
+  with pytest.raises(UserError, match=r'bias of a GRU cell has shape \[6\], expected \[2, 6\]'):
+    cwvae_tf.convert({**before, **dense})
   del dense['x/dense_3/bias']
   with pytest.raises(UserError, match='dense number 3 has no bias; give the variables of a whole'):
     cwvae_tf.convert({**gru, **dense})

@@ -16,7 +16,7 @@ from hvae_tpu.evals import film_strips, frame_quality, open_loop, score_curves
 from hvae_tpu.modes import evaluate, train
 from hvae_tpu.modes import open_loop as mode
 from hvae_tpu.writing import encode_gif, side_by_side
-from tests import moving_squares
+from tests import moving_squares, trained_runs
 
 RNG = jax.random.key(0)
 
@@ -188,7 +188,7 @@ def test_what_is_stored_of_frames_that_stand_still(tmp_path, capsys):
   found = open_loop.outcomes(predict, {}, {}, iter_of(batch), RNG, options)
   mode._store(tmp_path, found, {}, grids=False, strict=False)
   printed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-  assert printed['copy_last_psnr'].endswith('  (2 equal frames left out)')
+  assert printed['copy_last_psnr'].endswith('  (2 infinite ones left out)')
   assert 'left out' not in printed['copy_last_ssim']
   rows = list(csv.DictReader(open(tmp_path / 'per_frame.csv')))
   assert [row['copy_last_psnr_left_out'] for row in rows] == list('0020000')
@@ -262,6 +262,8 @@ def test_life_of_a_run(root, tmp_path, capsys):
   seen = np.load(folder / 'sample0' / 'random_sample_1.npz')['arr_0']
   config.model.use_obs = 'FFF'
   assert mode.run(config, tmp_path, 'latest') == 0
+  said = "was trained differently: config.model.use_obs is '' there, 'FFF' here"
+  assert said in capsys.readouterr().out
   assert (np.load(folder / 'sample0' / 'random_sample_1.npz')['arr_0'] != seen).any()
 
   # Limits and options of evaluations during training do not count.
@@ -309,6 +311,20 @@ def test_unfit_sizes_are_told_before_the_first_step(root, tmp_path, options, mes
   with pytest.raises(UserError, match=message):
     train.run(config, tmp_path, 'latest')
   assert not list(tmp_path.glob('checkpoints/*'))
+
+
+def test_evaluations_name_the_options_that_they_take(root, tmp_path, monkeypatch):
+  monkeypatch.setenv('HVAE_DATA', str(root))
+  config = demo_moving_mnist.get_config('cwvae,debug')
+  config.eval.names = ('open_loop',)
+  trained_runs.save(tmp_path, config)
+  for options, message in (
+    (dict(batch_size=4), '^config.open_loop.batch_size=4 .* multiple of the 8 devices'),
+    (dict(batch_size=0, context=7), '^config.open_loop.context=7 must be a multiple of 4'),
+  ):
+    config.open_loop.update(options)
+    with pytest.raises(UserError, match=message):
+      evaluate.run(config, tmp_path, 'latest')
 
 
 def test_the_mode_names_its_own_options(tmp_path):

@@ -368,6 +368,11 @@ def test_smallest_slice_is_the_first_that_fits(monkeypatch):
   assert tried == ['v5e:1x1', 'v5e:2x4'] and '| v5e:2x4 | 8 | 1 |' in row
 
 
+def test_slices_of_the_table_are_checked_first():
+  with pytest.raises(UserError, match="--slices=v5e:2x2,v9:1x1: 'v9:1x1' must be chip:shape"):
+    next(table._slice_rows({}, ['v5e:2x2', 'v9:1x1']))
+
+
 def test_peak_on_more_devices():
   """The state stays, the rest is shared by them."""
   assert analysis(8, 1e6 + 8e9).peak_on(16) == pytest.approx(1e6 + 2e9)

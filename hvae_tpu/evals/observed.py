@@ -5,6 +5,7 @@ A prior is one tick ahead: it has seen all ticks but the one that it is of.
 
 from collections.abc import Callable, Iterator
 import contextlib
+import functools
 from typing import Any
 
 import jax
@@ -32,14 +33,16 @@ def make(
     `films`, uint8 [num, T, 3 H, W, C]: target, from posteriors, from priors.
 
   Raises:
-    UserError: no videos.
+    UserError: `num` is below 1, or sequences are shorter than `seq_len`.
   """
   if num < 1:
     raise UserError(f'config.evals.observed.num={num} must be at least 1')
   decode = jax.jit(model.reconstruct)
+  read = functools.partial(batches, seq_len=seq_len, spread=True)
+  read().close()  # sizes that do not fit are told now, not at the first evaluation
 
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, Any]:
-    with contextlib.closing(batches(seq_len=seq_len, spread=True)) as opened:
+    with contextlib.closing(read()) as opened:
       batch = next(opened)
     found = decode(params, model_state, batch, rng)
     video, mask, *decoded = sharding.to_host((batch['video'], batch['mask'], *found))

@@ -127,8 +127,8 @@ def make(
   Returns:
     `run(params, model_state, step, rng)`: `ssim`, `ssim_range1` and `psnr`, means over examples and
     predicted frames of each example's best sample, and as `copy_last_*` those of the last context
-    frame; `psnr_left_out` and `copy_last_psnr_left_out`, the frames that these leave out, being
-    equal to the true ones; `num_examples`; `films`, uint8 [N, T, 3 H, W, C]: target, best
+    frame; `psnr_left_out` and `copy_last_psnr_left_out`, the frames that these leave out, whose
+    PSNR is infinite; `num_examples`; `films`, uint8 [N, T, 3 H, W, C]: target, best
     prediction, error, of the first examples.
 
   Raises:

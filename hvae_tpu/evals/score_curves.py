@@ -21,9 +21,9 @@ class Moments(NamedTuple):
 def moments(scores: np.ndarray, axis: int | None = None) -> Moments:
   """Mean and deviation of scores [N, T], of all of them or over the examples of every frame.
 
-  The PSNR of two equal frames is infinite: a single one would be all that a mean tells, and leave
-  it without a deviation. So infinite scores are left out, and counted. NaN is not: it says that a
-  prediction is broken.
+  The PSNR of frames that are equal in a channel is infinite: a single one would be all that a mean
+  tells, and leave it without a deviation. So infinite scores are left out, and counted. NaN is not:
+  it says that a prediction is broken.
 
   Args:
     axis: 0 for one result per frame; None for one in all.

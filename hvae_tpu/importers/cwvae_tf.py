@@ -114,6 +114,11 @@ def _dense(number: int, levels: int, between: int) -> str:
 def _gru(name: str, leaves: dict[str, Any]) -> Iterator[tuple[str, Any]]:
   size = leaves['recurrent_kernel'].shape[0]
   bias = leaves['bias']  # of the input, of the state
+  if bias.shape != (2, len(GATES) * size):
+    raise UserError(
+      f'the bias of a GRU cell has shape {list(bias.shape)}, expected {[2, len(GATES) * size]}; '
+      f'only cells with reset_after, as the official code has them, can be imported'
+    )
   for i, gate in enumerate(GATES):
     block = np.s_[..., i * size : (i + 1) * size]
     yield f'{name}/i{gate}/kernel', leaves['kernel'][block]

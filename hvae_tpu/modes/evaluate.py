@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import data, evals, inference, runs, writing
+from hvae_tpu import data, evals, inference, runs, sharding, writing
 from hvae_tpu.importers import verdict
 
 
@@ -53,6 +53,8 @@ def _evaluate(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """Numbers and pictures of all evaluations, by `<evaluation>/<name>`."""
   split = config.eval.split
+  if config.open_loop.batch_size and 'open_loop' in config.eval.names:
+    sharding.check_batch_size(config.open_loop.batch_size, opened.mesh, 'open_loop.batch_size')
   batches = runs.eval_batches(dataset, config, opened.mesh, split, check)
 
   def shown(
@@ -74,17 +76,13 @@ def _evaluate(
 
 
 def _options(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """`config.evals` without its limits, which are those of evaluations during training.
-
-  Options that a mode of the same name has, too, are those of the mode.
-  """
+  """`config.evals` without what is for evaluations during training: limits, and the predictions
+  of videos, which are those of `--mode=open_loop`."""
   found = ml_collections.ConfigDict(config.evals.to_dict())
-  for name, section in found.items():
-    if not isinstance(section, ml_collections.ConfigDict):
-      continue
-    if 'max_batches' in section:
+  for section in found.values():
+    if isinstance(section, ml_collections.ConfigDict) and 'max_batches' in section:
       section.max_batches = config.eval.max_batches
-    section.update({k: v for k, v in config.get(name, {}).items() if k in section})
+  found.open_loop.update({k: v for k, v in config.open_loop.items() if k in found.open_loop})
   found.open_loop.section = 'config.open_loop'  # which its messages name
   return found
 

@@ -10,8 +10,8 @@ films.gif         target, best prediction and error of the first examples
 per_frame.csv     all of these numbers, and those of the last context frame shown on and on
 summary.json      the options, the means over everything, and those of every example
 
-An earlier folder of this name is replaced as a whole. A PSNR is infinite where two frames are
-equal: no mean and no deviation counts it, and `*_left_out` says how often (`score_curves`).
+An earlier folder of this name is replaced as a whole. A PSNR is infinite where a channel of two
+frames is equal: no mean and no deviation counts it; `*_left_out` says how often (`score_curves`).
 """
 
 from collections.abc import Callable, Iterator
@@ -102,7 +102,7 @@ def _store(
     },
   )
   for name, found in results.items():
-    left_out = f'  ({found.left_out} equal frames left out)' if found.left_out else ''
+    left_out = f'  ({found.left_out} infinite ones left out)' if found.left_out else ''
     print(f'  {name:22} {found.mean:9.4f}{left_out}')
 
 

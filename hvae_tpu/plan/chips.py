@@ -46,7 +46,7 @@ CHIPS = {
 PASSES = {'default': 1, 'high': 3, 'highest': 6}
 
 
-def split(text: str) -> list[str]:
+def split(text: str, flag: str = '--topology') -> list[str]:
   """'v5e:4x4,v4:2x2x2' -> names of topologies.
 
   Raises:
@@ -57,11 +57,11 @@ def split(text: str) -> list[str]:
     generation, _, shape = name.partition(':')
     if generation not in CHIPS or not shape:
       raise UserError(
-        f'--topology={text}: {name!r} must be chip:shape, such as v5e:4x4 or v4:2x2x2; chips are '
+        f'{flag}={text}: {name!r} must be chip:shape, such as v5e:4x4 or v4:2x2x2; chips are '
         f'{", ".join(CHIPS)}'
       )
   if not names:
-    raise UserError('--topology is empty; give chip:shape, such as --topology=v5e:4x4')
+    raise UserError(f'{flag} is empty; give chip:shape, such as {flag}=v5e:4x4')
   return names
 
 
