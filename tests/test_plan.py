@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -178,6 +179,24 @@ def test_other_failures_of_the_compiler_are_told():
   )
   with pytest.raises(UserError, match='the compiler for v5e:2x2 failed: .* memory space vmem'):
     analysis_lib._too_large(error, 'v5e:2x2')
+
+
+def test_what_is_planned_is_not_in_the_cache_of_jax(tmp_path):
+  usual = jax.config.jax_compilation_cache_dir
+  lowered = lambda power: jax.jit(lambda x: x**power).lower(1.0)
+  try:
+    jax.config.update('jax_compilation_cache_dir', str(tmp_path))
+    compilation_cache.reset_cache()
+    lowered(31).compile()
+    before = set(tmp_path.iterdir())
+    with analysis_lib._without_cache_of_jax():
+      lowered(37).compile()
+    assert before and set(tmp_path.iterdir()) == before
+    lowered(41).compile()
+    assert set(tmp_path.iterdir()) > before
+  finally:
+    jax.config.update('jax_compilation_cache_dir', usual)
+    compilation_cache.reset_cache()
 
 
 def test_cycles_and_precisions():

@@ -1,5 +1,7 @@
 """What a program needs on a chip: compiled, or from the record of an earlier compilation."""
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -13,6 +15,7 @@ import time
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.plan import hlo, work
@@ -128,7 +131,8 @@ def _compile(traced: Traced, topology: str, effort: str, cache: Path) -> Compile
   options = {'xla_optimization_level': effort} if effort else {}
   began = time.perf_counter()
   try:
-    compiled = lowered.compile(compiler_options=options)
+    with _without_cache_of_jax():
+      compiled = lowered.compile(compiler_options=options)
   except jax.errors.JaxRuntimeError as error:
     found = _too_large(error, topology)
   else:
@@ -143,6 +147,19 @@ def _compile(traced: Traced, topology: str, effort: str, cache: Path) -> Compile
   partial.write_text(json.dumps(dataclasses.asdict(found)))
   os.replace(partial, record)
   return found
+
+
+@contextlib.contextmanager
+def _without_cache_of_jax() -> Iterator[None]:
+  """That cache would keep what is compiled for devices that are not there, but cannot load it."""
+  before = jax.config.jax_enable_compilation_cache
+  jax.config.update('jax_enable_compilation_cache', False)
+  compilation_cache.reset_cache()  # it asks once whether it is enabled
+  try:
+    yield
+  finally:
+    jax.config.update('jax_enable_compilation_cache', before)
+    compilation_cache.reset_cache()
 
 
 def _too_large(error: Exception, topology: str) -> Compiled:
