@@ -80,10 +80,20 @@ def take(file: str, matches) -> dict | None:
       elif found is None:
         entry['times'] = entry.get('times', 1) - 1
         found = entry
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(entries))
-    partial.replace(path)  # at once: this process may be killed at any moment
+    write(path, json.dumps(entries))
   return found
+
+
+def write(path: pathlib.Path, text: str) -> None:
+  """At once: this process may be killed at any moment, and others read and write the file."""
+  partial = path.with_suffix(f'.partial-{os.getpid()}')
+  partial.write_text(text)
+  partial.replace(path)
+
+
+def become(kind: str, state: str) -> None:
+  """State of the machines ('tpu-vm') or of the request for them ('queued-resources')."""
+  write(cloud() / kind, state)
 
 
 def gcloud(arguments: list[str]) -> int:
@@ -102,7 +112,7 @@ def gcloud(arguments: list[str]) -> int:
     return storage(arguments[1:])
   kind, verb, *rest = arguments[2:]  # behind `compute tpus`
   if rule.get('do') == 'wait':
-    (cloud() / kind).write_text('WAITING_FOR_RESOURCES')
+    become(kind, 'WAITING_FOR_RESOURCES')
     return 0
   return {'create': create, 'describe': describe, 'delete': delete, 'ssh': ssh, 'scp': scp}[verb](
     kind, rest
@@ -122,8 +132,8 @@ def create(kind: str, rest: list[str]) -> int:
     _executable(home / 'hvae_tpu' / '.venv' / 'bin' / 'python', PYTHON.format(command=_command()))
     _executable(home / 'bin' / 'hostname', f'#!/bin/sh\necho w-{number}\n')
   if kind == 'queued-resources':
-    (cloud() / kind).write_text('ACTIVE')
-  (cloud() / 'tpu-vm').write_text('READY')
+    become(kind, 'ACTIVE')
+  become('tpu-vm', 'READY')
   return 0
 
 
@@ -165,9 +175,9 @@ def preempt(notice: float) -> None:
     if os.fork():
       return
     time.sleep(notice)
-  (cloud() / 'tpu-vm').write_text('PREEMPTED')
+  become('tpu-vm', 'PREEMPTED')
   if (cloud() / 'queued-resources').exists():
-    (cloud() / 'queued-resources').write_text('SUSPENDED')
+    become('queued-resources', 'SUSPENDED')
   end_machines()
   if notice:
     os._exit(0)
