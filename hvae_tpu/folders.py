@@ -16,26 +16,18 @@ def replacing(path: Path) -> Iterator[Path]:
   What was in `path` is deleted then. Not for buckets, whose folders cannot be renamed.
 
   Raises:
-    UserError: the place cannot be written.
+    UserError: the place, or something in the new folder, cannot be written.
   """
   partial = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
-    with _told(path):
-      shutil.rmtree(partial, ignore_errors=True)
-      partial.mkdir(parents=True)
-    yield partial
-    with _told(path):
-      _move(partial, path)
-  finally:
     shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-  try:
-    yield
+    partial.mkdir(parents=True)
+    yield partial
+    _move(partial, path)
   except OSError as error:
     raise UserError(f'{path} cannot be written ({error}); give another --workdir') from error
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _move(partial: Path, path: Path) -> None:

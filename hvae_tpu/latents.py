@@ -11,15 +11,16 @@ latents-00000.array_record    a record per example: the bytes, little-endian, of
 """
 
 from collections.abc import Sequence
+import contextlib
 import json
 import os
 from pathlib import Path
-import shutil
 from typing import Any, NamedTuple
 
 from array_record.python import array_record_module
 import numpy as np
 
+from hvae_tpu import folders
 from hvae_tpu.distributions import Group, Latents
 from hvae_tpu.errors import UserError
 
@@ -84,27 +85,20 @@ class Writer:
       formats,
       shard_bytes,
     )
-    self._partial = directory.with_name(f'.{directory.name}.{os.getpid()}')
+    self._folder = folders.replacing(directory)
     self._pending, self._shards, self._sides = [], [], []
 
   def __enter__(self) -> 'Writer':
-    try:
-      shutil.rmtree(self._partial, ignore_errors=True)
-      self._partial.mkdir(parents=True)
-    except OSError as error:
-      raise UserError(f'{self._directory} cannot be written ({error})') from error
+    self._partial = self._folder.__enter__()
     return self
 
   def __exit__(self, kind, error, trace) -> None:
-    try:
-      if kind is None:
-        self._finish()
-      elif isinstance(error, OSError):
-        raise error
-    except OSError as error:
-      raise UserError(f'{self._directory} cannot be written ({error})') from error
-    finally:
-      shutil.rmtree(self._partial, ignore_errors=True)
+    if kind is not None:
+      self._folder.__exit__(kind, error, trace)
+      return
+    with contextlib.ExitStack() as stack:
+      stack.push(self._folder)
+      self._finish()
 
   def add(self, index: np.ndarray, latents: Latents) -> None:
     """Appends examples: their record numbers [n], and latents with leading [n]."""
@@ -149,11 +143,6 @@ class Writer:
       'variates': [np.flatnonzero(kept).tolist() for kept in self._variates],
     }
     (self._partial / CARD).write_text(json.dumps({**self._about, **layout}, indent=1) + '\n')
-    old = self._directory.with_name(f'.{self._directory.name}.old-{os.getpid()}')
-    if self._directory.exists():
-      self._directory.rename(old)
-    self._partial.rename(self._directory)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_records(path: Path, source: str, arrays: dict[str, np.ndarray]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image
 
-from hvae_tpu import buckets
+from hvae_tpu import buckets, quiet_tensorflow
 from hvae_tpu.errors import UserError
 
 FPS = 10  # of films
@@ -319,15 +319,9 @@ def _open_lines(directory: str, taken: set[str]) -> TextIO:
 
 def _open_events(directory: str) -> Any:
   """Imports CLU's writers and opens an event file in `directory`."""
-  # Both keep TensorFlow's greetings out of the terminal (2: errors only); jax, which has read the
-  # first one when it was imported, does not know the second.
-  os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
-  os.environ['TF_ENABLE_ONEDNN_OPTS'] = '0'
+  quiet_tensorflow.load()  # before CLU imports it
   from clu import metric_writers
-  import tensorflow as tf
 
-  # A TensorFlow built for GPUs would otherwise take the memory that the model needs.
-  tf.config.set_visible_devices([], 'GPU')
   return metric_writers.SummaryWriter(directory)
 
 

@@ -31,7 +31,7 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu.report': {'hvae_tpu.report', 'hvae_tpu.sharding', 'hvae_tpu.writing'},
   'hvae_tpu.quality': {'hvae_tpu.quality', 'hvae_tpu.importers'},
   'hvae_tpu.div_stats': {'hvae_tpu.evals', 'hvae_tpu.inference', 'hvae_tpu.writing'},
-  'hvae_tpu.latents': {'hvae_tpu.distributions'},
+  'hvae_tpu.latents': {'hvae_tpu.distributions', 'hvae_tpu.folders'},
   'hvae_tpu.temperatures': set(),
   'hvae_tpu.plots': {'hvae_tpu.evals', 'hvae_tpu.writing'},
   'hvae_tpu.latent_activity': {'hvae_tpu.inference', 'hvae_tpu.writing'},
@@ -48,6 +48,7 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu.progress': set(),
   'hvae_tpu.epochs': set(),
   'hvae_tpu.folders': set(),
+  'hvae_tpu.quiet_tensorflow': set(),
   'hvae_tpu.profiling': set(),
   'hvae_tpu.workdir': set(),
   'hvae_tpu.optimizers': set(),
@@ -57,7 +58,7 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu.data': {'hvae_tpu.data', 'hvae_tpu.buckets'},
   'hvae_tpu.bench.scaling': {'hvae_tpu'},
   'hvae_tpu.buckets': set(),
-  'hvae_tpu.writing': {'hvae_tpu.buckets'},
+  'hvae_tpu.writing': {'hvae_tpu.buckets', 'hvae_tpu.quiet_tensorflow'},
   'hvae_tpu.distributions': set(),
   'hvae_tpu.layers': {'hvae_tpu.distributions'},
   'hvae_tpu.models': {'hvae_tpu.models', 'hvae_tpu.layers', 'hvae_tpu.distributions'},
@@ -69,7 +70,12 @@ BELOW = {  # module prefix -> what of ours it may import, as prefixes; the longe
   'hvae_tpu.nonfinite': {'hvae_tpu.checkpoints'},
   'hvae_tpu.bundles': {'hvae_tpu.data', 'hvae_tpu.nonfinite', 'hvae_tpu.runs', 'hvae_tpu.workdir'}
   | {'hvae_tpu.checkpoints', 'hvae_tpu.state', 'hvae_tpu.train'},
-  'hvae_tpu.importers': {'hvae_tpu.importers', 'hvae_tpu.models', 'hvae_tpu.layers'}
+  'hvae_tpu.importers': {
+    'hvae_tpu.importers',
+    'hvae_tpu.models',
+    'hvae_tpu.layers',
+    'hvae_tpu.quiet_tensorflow',
+  }
   | {'hvae_tpu.distributions'},
   'hvae_tpu.convert': {'hvae_tpu.commands', 'hvae_tpu.conversion', 'hvae_tpu.importers'}
   | {'hvae_tpu.export'},

@@ -4,12 +4,12 @@ A checkpoint is read by TensorFlow itself, which is imported only for that.
 """
 
 import glob
-import os
 from pathlib import Path
 import re
 
 import numpy as np
 
+from hvae_tpu import quiet_tensorflow
 from hvae_tpu.errors import UserError
 
 PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
@@ -64,11 +64,8 @@ def read(prefix: Path) -> dict[str, np.ndarray]:
     UserError: TensorFlow is not installed.
     ValueError: the checkpoint is damaged.
   """
-  # Both keep TensorFlow's greetings out of the terminal (2: errors only).
-  os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
-  os.environ['TF_ENABLE_ONEDNN_OPTS'] = '0'
   try:
-    import tensorflow as tf
+    tf = quiet_tensorflow.load()
   except ImportError as error:
     raise UserError(
       f'{prefix}.index is of a TensorFlow checkpoint, which only tensorflow can read: install it '
