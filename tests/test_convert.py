@@ -158,7 +158,8 @@ def test_stored_results_of_the_port_are_reproduced(tmp_path, capsys):
   )
   _check_reproduced(found, golden)
   assert found['aside'] == {'1': 1, '0/state': 1 + len(golden.under('param')), f'{ema.name}: 1': 1}
-  assert 'set aside: 0/state' in capsys.readouterr().out
+  out = capsys.readouterr().out
+  assert 'set aside: 0/state' in out and f'{tmp_path / "run"}, step 5,' in out
 
 
 def _check_reproduced(found: dict[str, Any], golden: golden_files.Golden) -> None:

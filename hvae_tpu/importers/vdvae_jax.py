@@ -51,7 +51,8 @@ def contents(held: Container) -> Contents:
   Flax calls the members of a pair '0' and '1'.
   """
   tree, aside = trees.unwrap(held.tree, ('0', 'target', 'optimizer', 'params'))
-  return Contents({'params': trees.flatten(tree, '/')}, aside, {})
+  step = trees.step_of(held.tree, '0', 'state', 'step')
+  return Contents({'params': trees.flatten(tree, '/')}, aside, step)
 
 
 def example(model: VDVAE, found: Contents) -> Batch:
