@@ -62,6 +62,22 @@ def test_the_loop_equals_single_ticks(observed, unroll):
   np.testing.assert_allclose(end.sample, state.sample, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_products_and_their_gradients_are_of_the_dtype(dtype):
+  draw = lambda *shape: np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+  x, kernel, weight = draw(3, 2, 5), draw(5, 4), draw(3, 2, 4)
+  ours = lambda x, kernel: (recurrence.product(jnp.dtype(dtype), x, kernel) * weight).sum()
+  plain = lambda x, kernel: (jnp.matmul(x, kernel) * weight).sum()
+  gradient = jax.grad(ours, argnums=(0, 1))
+  for found, expected in zip(gradient(x, kernel), jax.grad(plain, (0, 1))(x, kernel), strict=True):
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, atol=5e-2 if dtype == 'bfloat16' else 1e-6)
+  program = jax.jit(gradient).lower(x, kernel).as_text()
+  lines = [line.partition(' : ')[2] for line in program.splitlines() if 'dot_general' in line]
+  operands = [line.partition('->')[0].count(f'x{dtype[0]}') for line in lines]
+  assert operands and set(operands) == {2}  # both factors
+
+
 @pytest.mark.parametrize(('n', 'k', 'channels'), [(1, 5, 6), (5, 5, 4), (13, 6, 3)])
 def test_transposed_convolutions_by_products(n, k, channels):
   both_forms(lambda by: frames.TransposedConv(2, k, cells.lecun_normal, 'float32', by), n, channels)

@@ -23,17 +23,18 @@ def tick(
   params: Any, c: Options, context: Array, features: Array | None, state: State, noise: Array
 ) -> tuple[State, Sides, Sides]:
   """One tick of a level: the next state, the prior and the posterior; arrays are [B, n]."""
-  dense = lambda name, x: x @ params[name]['kernel'] + params[name]['bias']
+  dense = lambda name, x: c.product(x, params[name]['kernel']) + params[name]['bias']
 
   def head(name, x):
     mean, std = (params[f'{name}_head'][part] for part in ('mean', 'std'))
-    raw = (x + SHIFT) @ std['kernel'] + std['bias']
-    return x @ mean['kernel'] + mean['bias'], nn.softplus(raw) + c.min_std
+    raw = c.product(x + SHIFT, std['kernel']) + std['bias']
+    return c.product(x, mean['kernel']) + mean['bias'], nn.softplus(raw) + c.min_std
 
   gru = params['gru']
   x = nn.relu(dense('prior_input', jnp.concatenate([state.sample, context], -1)))
-  xr, xz, xn = (x @ k + b for k, b in zip(gru['input_kernel'], gru['input_bias'], strict=True))
-  hr, hz, hn = (state.det @ k for k in gru['recurrent_kernel'])
+  gates = zip(gru['input_kernel'], gru['input_bias'], strict=True)
+  xr, xz, xn = (c.product(x, k) + b for k, b in gates)
+  hr, hz, hn = (c.product(state.det, k) for k in gru['recurrent_kernel'])
   r, z = nn.sigmoid(xr + hr), nn.sigmoid(xz + hz)
   det = (1 - z) * jnp.tanh(xn + r * (hn + gru['new_bias'])) + z * state.det
   prior = posterior = head('prior', nn.relu(dense('prior_hidden', det)))

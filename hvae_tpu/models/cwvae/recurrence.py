@@ -44,9 +44,36 @@ class Options(NamedTuple):
   unroll: str
 
   def product(self, x: Array, kernel: Array) -> Array:
-    """x [..., n] @ kernel [n, m], float32."""
-    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
+    """x [..., n] @ kernel [n, m], float32; gradients, too, are products of `dtype`."""
+    return product(self.dtype, x, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def product(dtype: Any, x: Array, kernel: Array) -> Array:
+  """`Options.product`.
+
+  Left to itself, the gradient would multiply float32 with `dtype`, which no unit for matrices does.
+  """
+  return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
+
+
+def _product_forward(dtype: Any, x: Array, kernel: Array):
+  x, kernel = x.astype(dtype), kernel.astype(dtype)
+  return product(dtype, x, kernel), (x, kernel)
+
+
+def _product_backward(dtype: Any, kept: tuple[Array, Array], cotangent: Array):
+  x, kernel = kept
+  return product(dtype, cotangent, kernel.T), of_kernel(dtype, x, cotangent)
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+def of_kernel(dtype: Any, x: Array, sums: Array) -> Array:
+  """A kernel's gradient [n, m] of what it multiplied [..., n] and of its sums' [..., m]."""
+  x, sums = x.astype(dtype), sums.astype(dtype)
+  return jnp.einsum('...n,...m->nm', x, sums, preferred_element_type=jnp.float32)
 
 
 class Weights(NamedTuple):
@@ -105,14 +132,8 @@ def _run_backward(options: Options, kept: tuple, cotangents: tuple):
   state, inputs, sums = pull(cotangents)
   found = {}
   for name, (_, bias) in present(weights).items():
-    x, y = factors[name], sums[name]
-    kernel = jnp.einsum(
-      'tbn,tbm->nm',
-      x.astype(options.dtype),
-      y.astype(options.dtype),
-      preferred_element_type=jnp.float32,
-    )
-    found[name] = (kernel, None if bias is None else y.sum((0, 1)))
+    kernel = of_kernel(options.dtype, factors[name], sums[name])
+    found[name] = (kernel, None if bias is None else sums[name].sum((0, 1)))
   return weights._replace(**found), state, inputs
 
 
