@@ -51,10 +51,21 @@ def _swish_backward(x, cotangent):
 swish.defvjp(lambda x: (swish(x), x), _swish_backward)
 
 
+def of_pixels(x: Array, kernel: Array) -> Array:
+  """x [B, H, W, n] @ kernel [n, m].
+
+  On a CPU the gradient of a product of one long axis needs no transposed copies. But rows that are
+  one axis with the examples could not stay split over devices (`split_rows`).
+  """
+  if row_parts() > 1:
+    return x @ kernel
+  return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+
+
 class Pointwise(nn.Module):
   """A 1x1 convolution as a matrix product over pixels.
 
-  The same numbers and parameters as `nn.Conv`; on a CPU its gradient needs no transposed copies.
+  The same numbers and parameters as `nn.Conv`.
   """
 
   features: int
@@ -66,8 +77,7 @@ class Pointwise(nn.Module):
     kernel = self.param('kernel', self.kernel_init, (1, 1, x.shape[-1], self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     x, kernel, bias = (v.astype(self.dtype) for v in (x, kernel, bias))
-    pixels = x.reshape(-1, x.shape[-1])
-    return (pixels @ kernel[0, 0] + bias).reshape(*x.shape[:-1], self.features)
+    return of_pixels(x, kernel[0, 0]) + bias
 
 
 class Patches(nn.Module):
@@ -88,8 +98,8 @@ class Patches(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     x, kernel, bias = (v.astype(self.dtype) for v in (x, kernel, bias))
     x = x.reshape(num, height // r, r, width // r, r, channels).swapaxes(2, 3)
-    out = x.reshape(-1, r * r * channels) @ kernel.reshape(-1, self.features) + bias
-    return out.reshape(num, height // r, width // r, self.features)
+    x = x.reshape(num, height // r, width // r, r * r * channels)
+    return of_pixels(x, kernel.reshape(-1, self.features)) + bias
 
 
 def conv(features: int, kernel: int, kernel_init, dtype, name: str) -> nn.Module:
@@ -98,6 +108,11 @@ def conv(features: int, kernel: int, kernel_init, dtype, name: str) -> nn.Module
     return Pointwise(features, kernel_init, dtype, name=name)
   size = (kernel, kernel)
   return nn.Conv(features, size, padding='SAME', kernel_init=kernel_init, dtype=dtype, name=name)
+
+
+def row_parts() -> int:
+  """Devices that share the rows of an example, in the mesh that the program is traced for."""
+  return dict(jax.sharding.get_abstract_mesh().shape).get('spatial', 1)
 
 
 MIN_ROWS = 8  # of a part: below, what neighbours exchange for a 3x3 convolution is most of a map
@@ -111,8 +126,7 @@ def split_rows(x: Array, axis: int = 1) -> Array:
   Args:
     axis: the rows, or rows and columns and channels in one axis.
   """
-  mesh = jax.sharding.get_abstract_mesh()
-  parts = dict(mesh.shape).get('spatial', 1)
+  parts = row_parts()
   if parts == 1:
     return x
   rows = x.shape[axis] % parts == 0 and x.shape[axis] >= MIN_ROWS * parts

@@ -1,13 +1,15 @@
 """The mesh, and where batches and states lie on it."""
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 import numpy as np
 import pytest
 
-from hvae_tpu import sharding
+from hvae_tpu import layers, sharding
 from hvae_tpu.errors import UserError
+from hvae_tpu.models.nvae import convs as nvae_convs
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,35 @@ def test_groups_share_an_example():
     'odd': (1, 7, 3, 1),
   }
   np.testing.assert_array_equal(placed['image'], batch['image'])
+
+
+@pytest.mark.parametrize(
+  'module',
+  [
+    layers.conv(6, 1, nn.initializers.ones, jnp.float32, 'conv'),
+    layers.Patches(6, 2, nn.initializers.ones, jnp.float32),
+    nvae_convs.Conv(6, 1, 'log', jnp.float32),
+  ],
+  ids=['pointwise', 'patches', 'nvae'],
+)
+def test_products_leave_rows_where_they_are(module):
+  mesh = sharding.make_mesh(2, 1, spatial=4)
+  x = np.random.default_rng(0).standard_normal((4, 32, 6, 5)).astype(np.float32)
+  params = module.init(jax.random.key(0), x)
+  place = sharding.batch_sharding(mesh, x.shape)
+
+  def program():
+    objective = lambda params, x: jnp.square(module.apply(params, layers.split_rows(x))).sum()
+    return jax.jit(jax.grad(objective, argnums=(0, 1)))
+
+  expected = program()(params, x)
+  with jax.set_mesh(mesh):
+    compiled = program().lower(params, jax.device_put(x, place)).compile()
+  found = compiled(params, jax.device_put(x, place))
+  for ours, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+    np.testing.assert_allclose(ours, other, atol=1e-5 * np.abs(other).max())
+  assert found[1].sharding.is_equivalent_to(place, x.ndim)
+  assert 'all-reduce' in compiled.as_text() and 'all-gather' not in compiled.as_text()
 
 
 def test_batches_lie_over_both_axes():

@@ -124,9 +124,7 @@ class Conv(nn.Module):
   def _apply(self, x: Array, kernel: Array) -> Array:
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     if self.kernel == 1:
-      x = x[:, :: self.stride, :: self.stride]
-      pixels = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
-      return pixels.reshape(*x.shape[:-1], self.features)
+      return layers.of_pixels(x[:, :: self.stride, :: self.stride], kernel[0, 0])
     if not self.groups and self.stride == 1 and self.depthwise == 'shifts':
       return depthwise.convolve(x, kernel)
     pad = (self.kernel - 1) // 2 * self.dilation
