@@ -59,7 +59,25 @@ def of_pixels(x: Array, kernel: Array) -> Array:
   """
   if row_parts() > 1:
     return x @ kernel
-  return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+  return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+@jax.custom_vjp
+def add_bias(x: Array, bias: Array) -> Array:
+  """x [..., m] + bias [m], float32, in the type of `x`.
+
+  The bias's gradient is summed in float32: rounded at every addition, a sum over all pixels in
+  bfloat16 loses most of its digits.
+  """
+  return x + bias.astype(x.dtype)
+
+
+def _add_bias_backward(_, cotangent):
+  axes = tuple(range(cotangent.ndim - 1))
+  return cotangent, cotangent.sum(axes, dtype=jnp.float32)
+
+
+add_bias.defvjp(lambda x, bias: (add_bias.fun(x, bias), None), _add_bias_backward)
 
 
 class Pointwise(nn.Module):
@@ -76,8 +94,8 @@ class Pointwise(nn.Module):
   def __call__(self, x: Array) -> Array:
     kernel = self.param('kernel', self.kernel_init, (1, 1, x.shape[-1], self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
-    x, kernel, bias = (v.astype(self.dtype) for v in (x, kernel, bias))
-    return of_pixels(x, kernel[0, 0]) + bias
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    return add_bias(of_pixels(x, kernel[0, 0]), bias)
 
 
 class Patches(nn.Module):
@@ -96,18 +114,37 @@ class Patches(nn.Module):
     r, (num, height, width, channels) = self.rate, x.shape
     kernel = self.param('kernel', self.kernel_init, (r, r, channels, self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
-    x, kernel, bias = (v.astype(self.dtype) for v in (x, kernel, bias))
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     x = x.reshape(num, height // r, r, width // r, r, channels).swapaxes(2, 3)
     x = x.reshape(num, height // r, width // r, r * r * channels)
-    return of_pixels(x, kernel.reshape(-1, self.features)) + bias
+    return add_bias(of_pixels(x, kernel.reshape(-1, self.features)), bias)
+
+
+class SameConv(nn.Module):
+  """A kernel x kernel convolution of stride 1 with zeros around; as `nn.Conv` but for its bias."""
+
+  features: int
+  kernel: int
+  kernel_init: Callable[..., Array]
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+    kernel = self.param('kernel', self.kernel_init, shape).astype(self.dtype)
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    layout = ('NHWC', 'HWIO', 'NHWC')
+    maps = jax.lax.conv_general_dilated(
+      x.astype(self.dtype), kernel, (1, 1), 'SAME', dimension_numbers=layout
+    )
+    return add_bias(maps, bias)
 
 
 def conv(features: int, kernel: int, kernel_init, dtype, name: str) -> nn.Module:
   """A kernel x kernel convolution that keeps the size (zero padding); biases start at zero."""
   if kernel == 1:
     return Pointwise(features, kernel_init, dtype, name=name)
-  size = (kernel, kernel)
-  return nn.Conv(features, size, padding='SAME', kernel_init=kernel_init, dtype=dtype, name=name)
+  return SameConv(features, kernel, kernel_init, dtype, name=name)
 
 
 def row_parts() -> int:
@@ -191,8 +228,8 @@ class Conv(nn.Module):
     shape = (self.kernel, self.kernel, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape)
     bias = self.param('bias', self.bias_init, (self.features,))
-    x, kernel, bias = (v.astype(self.dtype) for v in (x, kernel, bias))
-    return convolve(x, kernel, self.padding) + bias
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    return add_bias(convolve(x, kernel, self.padding), bias)
 
 
 def upsample_nearest(x: Array, factor: int) -> Array:

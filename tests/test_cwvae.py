@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hvae_tpu import distributions
+from hvae_tpu import distributions, layers
 from hvae_tpu.bench import cwvae_ticks
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import create
 from hvae_tpu.models.cwvae import CWVAE, cells, frames, network, objective, recurrence
+from hvae_tpu.plan import work
 from tests import tiny
 
 MODEL = tiny.SYSTEMS['cwvae'].model
@@ -76,6 +77,19 @@ def test_products_and_their_gradients_are_of_the_dtype(dtype):
   lines = [line.partition(' : ')[2] for line in program.splitlines() if 'dot_general' in line]
   operands = [line.partition('->')[0].count(f'x{dtype[0]}') for line in lines]
   assert operands and set(operands) == {2}  # both factors
+
+
+def test_rematerialisation_chooses_what_is_computed_again(trained):
+  params, batch = trained
+
+  def flops(model: CWVAE, differentiate=jax.grad) -> float:
+    loss = lambda p: model.loss(p, {}, batch, rng=RNG, step=jnp.int32(0), train=True)[0]
+    return work.count(jax.make_jaxpr(differentiate(loss))(params).jaxpr).flops
+
+  remat = {name: flops(dataclasses.replace(MODEL, remat=name)) for name in layers.REMAT}
+  assert remat['none'] == remat['convs'] < remat['blocks']
+  # Two products for the gradient of each: none is taken both in the loop and behind it.
+  assert remat['none'] <= 3 * flops(MODEL, lambda loss: loss)
 
 
 @pytest.mark.parametrize(('n', 'k', 'channels'), [(1, 5, 6), (5, 5, 4), (13, 6, 3)])

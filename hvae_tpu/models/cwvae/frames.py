@@ -7,6 +7,8 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
+from hvae_tpu import layers
+
 SIZE = 64  # of a frame: what the strides below lead to
 SLOPE = 0.2  # of the leaky ReLU
 WIDTH = 1024  # channels of the one pixel that a frame grows from, times `channels_mult`
@@ -76,12 +78,13 @@ class Conv(nn.Module):
   def __call__(self, x: Array) -> Array:
     kernel = self.param('kernel', self.kernel_init, (4, 4, x.shape[-1], self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
-    x, kernel, bias = (v.astype(self.dtype) for v in (x, kernel, bias))
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     if self.by_products:
-      return gather(x, kernel) + bias
+      return layers.add_bias(gather(x, kernel), bias)
     layout = ('NHWC', 'HWIO', 'NHWC')
     conv = jax.lax.conv_general_dilated
-    return conv(x, kernel, (2, 2), 'VALID', dimension_numbers=layout) + bias
+    maps = conv(x, kernel, (2, 2), 'VALID', dimension_numbers=layout)
+    return layers.add_bias(maps, bias)
 
 
 def gather(x: Array, kernel: Array) -> Array:
@@ -116,11 +119,12 @@ class TransposedConv(nn.Module):
     shape = (self.kernel, self.kernel, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape)
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
-    x, kernel, bias = (v.astype(self.dtype) for v in (x, kernel, bias))
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     if self.by_products:
-      return spread(x, kernel) + bias
+      return layers.add_bias(spread(x, kernel), bias)
     layout = ('NHWC', 'HWIO', 'NHWC')
-    return jax.lax.conv_transpose(x, kernel, (2, 2), 'VALID', dimension_numbers=layout) + bias
+    maps = jax.lax.conv_transpose(x, kernel, (2, 2), 'VALID', dimension_numbers=layout)
+    return layers.add_bias(maps, bias)
 
 
 def spread(x: Array, kernel: Array) -> Array:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from flax import linen as nn
 import jax
 from jax import Array
+from jax.custom_derivatives import CustomVJPPrimal
 import jax.numpy as jnp
 
 from hvae_tpu.layers import save_convolutions
@@ -50,30 +51,37 @@ class Options(NamedTuple):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def product(dtype: Any, x: Array, kernel: Array) -> Array:
-  """`Options.product`.
+  """`Options.product` of float32 arrays.
 
   Left to itself, the gradient would multiply float32 with `dtype`, which no unit for matrices does.
   """
   return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
 
 
-def _product_forward(dtype: Any, x: Array, kernel: Array):
-  x, kernel = x.astype(dtype), kernel.astype(dtype)
-  return product(dtype, x, kernel), (x, kernel)
+def _product_forward(dtype: Any, x: CustomVJPPrimal, kernel: CustomVJPPrimal):
+  # Inside the loop kernels are constants: nothing is kept for a gradient that nobody asks for.
+  kept = x.value.astype(dtype) if kernel.perturbed else None
+  return product.fun(dtype, x.value, kernel.value), (kept, kernel.value)
 
 
-def _product_backward(dtype: Any, kept: tuple[Array, Array], cotangent: Array):
+def _product_backward(dtype: Any, kept: tuple[Array | None, Array], cotangent: Array):
   x, kernel = kept
-  return product(dtype, cotangent, kernel.T), of_kernel(dtype, x, cotangent)
+  of_x = product.fun(dtype, cotangent, kernel.T)
+  return of_x, None if x is None else of_kernel(dtype, x, cotangent)
 
 
-product.defvjp(_product_forward, _product_backward)
+product.defvjp(_product_forward, _product_backward, symbolic_zeros=True)
 
 
-def of_kernel(dtype: Any, x: Array, sums: Array) -> Array:
-  """A kernel's gradient [n, m] of what it multiplied [..., n] and of its sums' [..., m]."""
-  x, sums = x.astype(dtype), sums.astype(dtype)
-  return jnp.einsum('...n,...m->nm', x, sums, preferred_element_type=jnp.float32)
+def of_kernel(dtype: Any, x: Array, cotangent: Array) -> Array:
+  """The gradient [n, m] of a kernel, float32.
+
+  Args:
+    x: [..., n], what it multiplied.
+    cotangent: [..., m], the gradient of these products.
+  """
+  x, cotangent = x.astype(dtype), cotangent.astype(dtype)
+  return jnp.einsum('...n,...m->nm', x, cotangent, preferred_element_type=jnp.float32)
 
 
 class Weights(NamedTuple):

@@ -119,7 +119,7 @@ class Conv(nn.Module):
     y = self._apply(x, effective(leaves, self.mask))
     if not self.bias:
       return y
-    return y + self.param('bias', lambda rng: self._bias(rng, shape, start)).astype(y.dtype)
+    return layers.add_bias(y, self.param('bias', lambda rng: self._bias(rng, shape, start)))
 
   def _apply(self, x: Array, kernel: Array) -> Array:
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
