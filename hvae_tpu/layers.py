@@ -64,10 +64,10 @@ def of_pixels(x: Array, kernel: Array) -> Array:
 
 @jax.custom_vjp
 def add_bias(x: Array, bias: Array) -> Array:
-  """x [..., m] + bias [m], float32, in the type of `x`.
+  """x [..., m] + bias [m], which is float32 -> [..., m] in the type of `x`.
 
-  The bias's gradient is summed in float32: rounded at every addition, a sum over all pixels in
-  bfloat16 loses most of its digits.
+  The bias's gradient is summed in float32: a sum over all pixels that a CPU rounds to bfloat16 at
+  every addition loses most of its digits.
   """
   return x + bias.astype(x.dtype)
 
