@@ -14,7 +14,11 @@ DATA = dict(
   data=dict(name='demo_moving_mnist', eval_seq_len=1000),
   model=dict(image_channels=1),
 )
-DIFFERENCES = {'cwvae': {'cwvae': small(dec_stddev=0.5, num_steps=6000)}}
+SMALL = small(dec_stddev=0.7, num_steps=1500)  # with Adam: 6000
+SMALL['model'] |= dict(filters=4)
+SMALL['optimizer'] |= dict(name='muon', muon_rms=1.5, muon_iterations=3)
+SMALL['train'] |= dict(batch_size=16)
+DIFFERENCES = {'cwvae': {'cwvae': SMALL}}
 
 
 def get_config(argument='cwvae'):

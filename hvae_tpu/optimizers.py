@@ -11,6 +11,7 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from hvae_tpu.errors import UserError
 
@@ -68,6 +69,37 @@ def _radam(c: Any) -> optax.GradientTransformation:
   return optax.chain(optax.scale_by_radam(c.b1, c.b2, c.eps, threshold=5.0), _decay(c))
 
 
+def _muon(c: Any) -> optax.GradientTransformation:
+  """Muon (Jordan et al., 2024): updates of kernels are made orthogonal; all else gets Nadam's.
+
+  The root mean square of a kernel's update is about `muon_rms` learning rates; that of Adam's is
+  about 0.2. `muon_iterations` (Newton-Schulz) bring its singular values near each other. The kernel
+  of a convolution is a matrix from patches to pixels; in a module that `muon_transposed` names,
+  from pixels to patches. There is no weight decay.
+  """
+  transposed = set(c.get('muon_transposed', ()))
+
+  def matrix(path: Any, x: Array) -> optax.contrib.MuonDimensionNumbers | None:
+    """Inputs and outputs of kernels [.., n, m] and [.., h, w, n, m]; what is before is stacked."""
+    names = [str(getattr(key, 'key', '')) for key in path]
+    if x.ndim < 2 or not names[-1].endswith('kernel'):  # biases of stacked blocks are [count, n]
+      return None
+    *taps, inputs, outputs = range(x.ndim - (4 if x.ndim > 3 else 2), x.ndim)
+    if transposed.isdisjoint(names):
+      return optax.contrib.MuonDimensionNumbers((*taps, inputs), outputs)
+    return optax.contrib.MuonDimensionNumbers(inputs, (*taps, outputs))
+
+  return optax.contrib.muon(
+    learning_rate=-1.0,  # it turns the sign, as the train step does
+    ns_steps=c.get('muon_iterations', 5),
+    consistent_rms=c.get('muon_rms', 0.2),
+    eps=c.eps,
+    adam_b1=c.b1,
+    adam_b2=c.b2,
+    muon_weight_dimension_numbers=lambda params: jax.tree_util.tree_map_with_path(matrix, params),
+  )
+
+
 OPTIMIZERS = {
   'adam': _adam,
   'adamw': _adamw,
@@ -75,6 +107,7 @@ OPTIMIZERS = {
   'adamax_l2': _adamax_l2,
   'radam': _radam,
   'adam_keras': _adam_keras,
+  'muon': _muon,
 }
 
 # A schedule is (section, num_steps) -> factor of the learning rate at a step.
@@ -193,7 +226,7 @@ SCHEDULES: dict[str, Schedule] = {
 NOT_NEGATIVE = ('learning_rate', 'warmup_steps', 'clip_norm')
 # Fields that only some optimizers and schedules have.
 NOT_NEGATIVE_OF_SOME = ('weight_decay', 'decay_start', 'decay_steps', 'min_learning_rate')
-NOT_NEGATIVE_OF_SOME += ('cosine_start', 'cosine_epochs')
+NOT_NEGATIVE_OF_SOME += ('muon_rms', 'muon_iterations', 'cosine_start', 'cosine_epochs')
 
 
 def create(

@@ -92,7 +92,9 @@ def test_rematerialisation_chooses_what_is_computed_again(trained):
   assert remat['none'] <= 3 * flops(MODEL, lambda loss: loss)
 
 
-@pytest.mark.parametrize(('n', 'k', 'channels'), [(1, 5, 6), (5, 5, 4), (13, 6, 3)])
+@pytest.mark.parametrize(
+  ('n', 'k', 'channels'), [(1, 5, 6), (5, 5, 16), (5, 5, 4), (13, 6, 3), (10, 6, 2)]
+)
 def test_transposed_convolutions_by_products(n, k, channels):
   both_forms(lambda by: frames.TransposedConv(2, k, cells.lecun_normal, 'float32', by), n, channels)
 

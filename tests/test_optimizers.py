@@ -13,6 +13,8 @@ SECTION = dict(name='adamax', schedule='cosine', learning_rate=0.1, warmup_steps
 SECTION |= dict(b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, weight_decay_exclude=())
 SECTION |= dict(decay_start=10, decay_steps=20, min_learning_rate=0.02, decay_rate=0.5)
 
+DEFAULTS = dict(muon_rms=0.2, muon_iterations=5, muon_transposed=())
+
 
 def create(num_steps=100, **fields):
   return optimizers.create(ml_collections.ConfigDict(SECTION | fields), num_steps)
@@ -90,6 +92,7 @@ def test_decay_spares_what_is_excluded_by_name(name):
     ),
     ({'schedule': 'step'}, "config.optimizer.schedule='step' must be one of constant, cosine"),
     ({'weight_decay': -1.0}, 'config.optimizer.weight_decay=-1.0 must not be negative'),
+    ({'name': 'muon', 'muon_rms': -1.0}, 'config.optimizer.muon_rms=-1.0 must not be negative'),
     ({'decay_steps': -1}, 'config.optimizer.decay_steps=-1 must not be negative'),
     ({'warmup_steps': 11}, 'config.optimizer.warmup_steps=11 must not exceed config.optimizer.dec'),
   ],
@@ -99,3 +102,39 @@ def test_values_are_checked(fields, message):
   with pytest.raises(UserError) as caught:
     create(**fields)
   assert message in str(caught.value)
+
+
+@pytest.mark.parametrize('name', ['conv', 'deconv'])
+@pytest.mark.parametrize('shape', [(6, 4), (3, 4, 6), (2, 2, 3, 5), (2, 2, 2, 3, 5)], ids=str)
+def test_muon_moves_matrices_by_orthogonal_updates(shape, name):
+  """All singular values of an update are near each other, of each of the stacked matrices alone."""
+  tx, _ = create(name='muon', muon_rms=1.5, muon_iterations=10, muon_transposed=('deconv',))
+  is_stacked = len(shape) % 2 == 1
+
+  def matrices(x):
+    x = x if is_stacked else x[None]
+    if name == 'deconv':
+      return jnp.moveaxis(x, -2, 1).reshape(len(x), x.shape[-2], -1)
+    return x.reshape(len(x), -1, x.shape[-1])
+
+  # Of very different sizes, within a matrix and among those that are stacked.
+  kernel = jax.random.normal(jax.random.key(0), shape) * 10.0 ** -jnp.arange(shape[-1])
+  if is_stacked:
+    kernel *= 10.0 ** -jnp.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+  params = {name: {'kernel': kernel, 'bias': jnp.array([[4.0, -0.5]] * 3)}}
+  updates = tx.update(params, tx.init(params), params)[0][name]
+  nadam = 1 + 0.9 * (1 - 0.9) / (1 - 0.9**2)  # the first update of Adam, looking ahead
+  np.testing.assert_allclose(updates['bias'], [[nadam, -nadam]] * 3, rtol=1e-5)
+  found = matrices(updates['kernel'])
+  values = np.linalg.svd(found, compute_uv=False)
+  expected = 1.5 * max(found.shape[1:]) ** 0.5
+  assert np.all(values > 0.6 * expected) and np.all(values < 1.3 * expected)
+  assert np.all(np.sum(found * matrices(kernel), axis=(1, 2)) > 0)
+
+
+def test_muon_has_defaults():
+  """Configs of other systems have none of its fields."""
+  params = {'kernel': jnp.eye(4)}
+  found, given = (create(name='muon', **fields)[0] for fields in ({}, DEFAULTS))
+  updates = [tx.update(params, tx.init(params), params)[0]['kernel'] for tx in (found, given)]
+  np.testing.assert_array_equal(*updates)

@@ -48,7 +48,7 @@ def base() -> ml_collections.ConfigDict:
     unroll='auto',  # full or a number of ticks; auto: 4 on TPU and GPU, 1 on CPU
   )
   config.optimizer = dict(
-    name='adam',  # adam_keras: epsilon as the TensorFlow code has it
+    name='adam',  # adam_keras: epsilon as the TensorFlow code has it; or muon
     schedule='constant',
     learning_rate=3e-4,
     warmup_steps=0,
@@ -58,6 +58,10 @@ def base() -> ml_collections.ConfigDict:
     b1=0.9,
     b2=0.999,
     eps=1e-4,
+    muon_rms=0.2,  # root mean square of a kernel's update, in learning rates
+    muon_iterations=5,  # of Newton-Schulz
+    # Modules whose kernels go from pixels to patches.
+    muon_transposed=('deconv_0', 'deconv_1', 'deconv_2', 'deconv_3'),
     clip_norm=10_000.0,
   )
   config.train.batch_size = 50

@@ -6,12 +6,15 @@ from flax import linen as nn
 import jax
 from jax import Array
 import jax.numpy as jnp
+import numpy as np
 
 from hvae_tpu import layers
 
 SIZE = 64  # of a frame: what the strides below lead to
 SLOPE = 0.2  # of the leaky ReLU
 WIDTH = 1024  # channels of the one pixel that a frame grows from, times `channels_mult`
+PIECE = 5  # pixels of a row that are taken at once; divides the 30 of the last layer
+SHIFTS = [(i, j) for i in range(3) for j in range(3)]  # of a patch of 3 x 3 pixels
 
 
 class Encoder(nn.Module):
@@ -104,7 +107,7 @@ class TransposedConv(nn.Module):
   """k x k, stride 2, no padding: [N, n, n, C] -> [N, 2 (n - 1) + k, .., features].
 
   The kernel [k, k, C, features] is correlated with the spread-out input, not flipped.
-  `by_products` takes one matrix product, of pixels or of patches: on a CPU its gradient is many
+  `by_products` takes one matrix product (see `spread`): on a CPU its gradient is many
   times faster.
   """
 
@@ -130,31 +133,63 @@ class TransposedConv(nn.Module):
 def spread(x: Array, kernel: Array) -> Array:
   """The transposed convolution of `TransposedConv` without bias, as a matrix product.
 
-  Either of all pixels with the whole kernel, and what overlaps is added up; or of all patches of
-  3 x 3 pixels with the kernel. The time goes by the memory of what overlaps, or of the patches;
-  the product of patches is the larger one, since there are more of them than pixels.
+  Of pieces of rows where channels are few; else of pixels or of patches, whichever writes less: the
+  product of patches is the larger one, since there are more of them. Both limits were measured.
   """
   num, n, _, channels = x.shape
   k, features = kernel.shape[0], kernel.shape[-1]
   if n == 1:
     kernel = kernel[::-1, ::-1].transpose(2, 0, 1, 3)
     return (x.reshape(num, channels) @ kernel.reshape(channels, -1)).reshape(num, k, k, features)
-  # Output pixel 2 q + s sees input pixel q - i through tap 5 - 2 i - s: three taps of each parity.
   kernel = jnp.pad(kernel, ((6 - k, 0), (6 - k, 0), (0, 0), (0, 0)))[::-1, ::-1]
+  side = 2 * (n - 1) + k
+  if channels * features <= 16 and n % PIECE == 0:
+    return spread_pieces(x, kernel)[:, :side, :side]
+  # Output pixel 2 q + s sees input pixel q - i through tap 2 i + s: three taps of each parity.
   kernel = kernel.reshape(3, 2, 3, 2, channels, features).transpose(0, 2, 4, 1, 3, 5)
   kernel = kernel.reshape(9, channels, 4 * features)
-  shifts = [(i, j) for i in range(3) for j in range(3)]
-  wide = n + 2
-  if wide**2 * channels < 0.8 * n**2 * 4 * features:
-    x = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    patches = [x[:, 2 - i : 2 - i + wide, 2 - j : 2 - j + wide] for i, j in shifts]
-    patches = jnp.concatenate(patches, axis=-1).reshape(-1, 9 * channels)
-    out = patches @ kernel.reshape(9 * channels, -1)
-  else:
-    parts = x.reshape(-1, channels) @ kernel.swapaxes(0, 1).reshape(channels, -1)
-    parts = jnp.split(parts.reshape(num, n, n, -1), 9, axis=-1)
-    pads = [((0, 0), (i, 2 - i), (j, 2 - j), (0, 0)) for i, j in shifts]
-    out = sum(jnp.pad(part, pad) for part, pad in zip(parts, pads, strict=True))
-  out = out.reshape(num, wide, wide, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)
-  side = 2 * (n - 1) + k
-  return out.reshape(num, 2 * wide, 2 * wide, features)[:, :side, :side]
+  patches = (n + 2) ** 2 * channels < 0.8 * n**2 * 4 * features
+  out = (spread_patches if patches else spread_pixels)(x, kernel)
+  out = out.reshape(num, n + 2, n + 2, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)
+  return out.reshape(num, 2 * n + 4, 2 * n + 4, features)[:, :side, :side]
+
+
+def spread_patches(x: Array, kernel: Array) -> Array:
+  """All patches of 3 x 3 pixels [N, n, n, C] with the kernel [9, C, F]: [N, n + 2, n + 2, F]."""
+  num, n, _, channels = x.shape
+  x = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+  patches = [x[:, 2 - i : n + 4 - i, 2 - j : n + 4 - j] for i, j in SHIFTS]
+  patches = jnp.concatenate(patches, axis=-1).reshape(-1, 9 * channels)
+  return (patches @ kernel.reshape(9 * channels, -1)).reshape(num, n + 2, n + 2, -1)
+
+
+def spread_pixels(x: Array, kernel: Array) -> Array:
+  """As `spread_patches`: every pixel with the whole kernel, and what overlaps is added up."""
+  num, n, _, channels = x.shape
+  parts = x.reshape(-1, channels) @ kernel.swapaxes(0, 1).reshape(channels, -1)
+  parts = jnp.split(parts.reshape(num, n, n, -1), 9, axis=-1)
+  pads = [((0, 0), (i, 2 - i), (j, 2 - j), (0, 0)) for i, j in SHIFTS]
+  return sum(jnp.pad(part, pad) for part, pad in zip(parts, pads, strict=True))
+
+
+def spread_pieces(x: Array, kernel: Array) -> Array:
+  """[N, n, n, C] with the kernel [6, 6, C, F], flipped, to [N, 2 n + 4, 2 n + 4, F].
+
+  A piece of a row, PIECE * C numbers, makes six rows of 2 PIECE + 4 pixels: most of the matrix that
+  does it is zero, which is still faster than moving single pixels of a few channels for every tap.
+  """
+  num, n, _, channels = x.shape
+  features = kernel.shape[-1]
+  tap = np.arange(2 * PIECE + 4) - 2 * np.arange(PIECE)[:, None]
+  band = jnp.asarray(tap[..., None] == np.arange(6), x.dtype)  # [PIECE, 2 PIECE + 4, 6]
+  band = jnp.einsum('pqv,uvcf->pcuqf', band, kernel).reshape(PIECE * channels, -1)
+  parts = (x.reshape(-1, PIECE * channels) @ band).reshape(num, n, n // PIECE, 3, -1)
+  pads = [((0, 0), (i, 2 - i), (0, 0), (0, 0)) for i in range(3)]
+  rows = sum(jnp.pad(parts[:, :, :, i], pad) for i, pad in enumerate(pads))
+  # [N, n + 2, n / PIECE, 2, ..] to whole rows; the last four pixels lie on the next piece's first.
+  rows = rows.reshape(num, n + 2, n // PIECE, 2, -1, features).swapaxes(2, 3)
+  whole = lambda pieces: pieces.reshape(num, 2 * n + 4, 2 * n, features)
+  columns = lambda x, before, after: jnp.pad(x, ((0, 0), (0, 0), (before, after), (0, 0)))
+  first, last = jnp.split(rows, [2 * PIECE], axis=4)
+  last = jnp.pad(last, ((0, 0),) * 4 + ((0, 2 * PIECE - 4), (0, 0)))
+  return columns(whole(first), 0, 4) + columns(whole(last), 2 * PIECE, 0)[:, :, : 2 * n + 4]
