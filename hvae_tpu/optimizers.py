@@ -72,7 +72,7 @@ def _radam(c: Any) -> optax.GradientTransformation:
 def _muon(c: Any) -> optax.GradientTransformation:
   """Muon (Jordan et al., 2024): updates of kernels are made orthogonal; all else gets Nadam's.
 
-  The root mean square of a kernel's update is about `muon_rms` learning rates; that of Adam's is
+  The root mean square of a kernel's update is about `muon_rms` learning rates; Adam's is
   about 0.2. `muon_iterations` (Newton-Schulz) bring its singular values near each other. The kernel
   of a convolution is a matrix from patches to pixels; in a module that `muon_transposed` names,
   from pixels to patches. There is no weight decay.

@@ -107,8 +107,8 @@ class TransposedConv(nn.Module):
   """k x k, stride 2, no padding: [N, n, n, C] -> [N, 2 (n - 1) + k, .., features].
 
   The kernel [k, k, C, features] is correlated with the spread-out input, not flipped.
-  `by_products` takes one matrix product (see `spread`): on a CPU its gradient is many
-  times faster.
+  `by_products` takes one matrix product (see `spread`): on a CPU its gradient is many times
+  faster.
   """
 
   features: int
@@ -177,6 +177,7 @@ def spread_pieces(x: Array, kernel: Array) -> Array:
 
   A piece of a row, PIECE * C numbers, makes six rows of 2 PIECE + 4 pixels: most of the matrix that
   does it is zero, which is still faster than moving single pixels of a few channels for every tap.
+  PIECE divides n.
   """
   num, n, _, channels = x.shape
   features = kernel.shape[-1]
