@@ -71,7 +71,7 @@ setup(
   # An explicit root makes an editable install put this folder on the path, so that packages added
   # later are found without installing again.
   package_dir={'': '.'},
-  package_data={'hvae_tpu.report': ['*.html']},
+  package_data={'hvae_tpu.figures.report': ['*.html']},
   install_requires=TRAINING,
   extras_require={
     'tpu': ['jax[tpu]', *BUCKETS],  # brings the libtpu that fits this jax

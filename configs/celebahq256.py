@@ -42,7 +42,7 @@ DIFFERENCES = {
     '5bit': dict(
       model=faces.BASELINE_5BIT,
       optimizer=dict(clip_norm=15.0, decay_steps=400_000),  # 50k steps before the end
-      train=dict(batch_size=16, num_steps=500_000, drop_above=1000.0),
+      train=dict(batch_size=16, num_steps=500_000, skip_threshold=1000.0),
       evals=dict(batch_size=64),
       eval=dict(published_bpd=0.51),
     ),

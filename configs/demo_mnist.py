@@ -21,7 +21,7 @@ _RUN = dict(
     num_steps=1400,
     precision='default',
     ema_decay=0.995,
-    progress=('neg_elbo', 'kl', 'grad_norm'),
+    progress_metrics=('neg_elbo', 'kl', 'grad_norm'),
     log_every=50,
     save_every=700,
   ),

@@ -48,7 +48,7 @@ DIFFERENCES = {
         batch_size=32,  # the release: 1 per GPU on 32
         num_steps=1_700_000,
         ema_decay=0.999,
-        drop_above=500.0,
+        skip_threshold=500.0,
       ),
       evals=dict(
         pictures=dict(every=25_000, num=1, temperatures=(1.0, 0.9, 0.8, 0.7), num_partial=0)

@@ -53,7 +53,7 @@ DIFFERENCES = {
         batch_size=32,  # the release: 1 per GPU on 32
         num_steps=1_700_000,
         ema_decay=0.999,
-        drop_above=180.0,
+        skip_threshold=180.0,
       ),
       evals=dict(pictures=dict(num=2, temperatures=(1.0,), num_partial=3)),
       sample=dict(num=2),
@@ -69,7 +69,7 @@ DIFFERENCES = {
         train_transforms=('flip',),
       ),
       model=faces.BASELINE_8BIT,
-      train=dict(batch_size=8, num_steps=900_000, drop_above=500.0),
+      train=dict(batch_size=8, num_steps=900_000, skip_threshold=500.0),
       evals=dict(batch_size=32, **faces.PICTURES_256),
       eval=dict(published_bpd=2.17),
       sample=dict(num=2),
@@ -78,7 +78,7 @@ DIFFERENCES = {
     '5bit': dict(
       model=faces.BASELINE_5BIT,
       optimizer=dict(clip_norm=20.0, decay_steps=750_000),  # 100k steps before the end
-      train=dict(batch_size=16, drop_above=1000.0),
+      train=dict(batch_size=16, skip_threshold=1000.0),
       evals=dict(batch_size=64),
       eval=dict(published_bpd=0.53),
     ),

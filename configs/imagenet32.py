@@ -42,7 +42,7 @@ DIFFERENCES = {
         batch_size=256,  # the release: 8 per GPU on 32
         num_steps=1_700_000,
         ema_decay=0.999,
-        drop_above=300.0,
+        skip_threshold=300.0,
       ),
     )
   },

@@ -38,7 +38,7 @@ DIFFERENCES = {
         batch_size=128,  # the release: 4 per GPU on 32
         num_steps=1_600_000,
         ema_decay=0.999,
-        drop_above=380.0,
+        skip_threshold=380.0,
       ),
     )
   }

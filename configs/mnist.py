@@ -42,7 +42,7 @@ DIFFERENCES = {
       train=dict(
         batch_size=32,
         num_steps=200_000,
-        progress=('neg_elbo', 'kl', 'grad_norm'),
+        progress_metrics=('neg_elbo', 'kl', 'grad_norm'),
       ),
       evals=dict(batch_size=128),
       eval=dict(published_bpd=0.14554),  # 79.09 nats over 784 pixels
@@ -68,7 +68,7 @@ DIFFERENCES = {
           num_cells_enc=2,
           num_cells_dec=2,
         ),
-        train=dict(progress=('neg_elbo', 'kl', 'grad_norm')),
+        train=dict(progress_metrics=('neg_elbo', 'kl', 'grad_norm')),
         evals=dict(batch_size=200),
         eval=dict(**nvae.IWAE, published_bpd=0.14355),  # 78.01 nats over 784 pixels
       ),

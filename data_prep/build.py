@@ -9,11 +9,11 @@ import sys
 import textwrap
 from types import ModuleType
 
-from data_prep import card as data_card
-from data_prep import records
-from data_prep.builders import ALIASES, BUILDERS
+from data_prep.core import records
+from data_prep.core.card import check_list
+from data_prep.core.request import SOURCES, About, Request
+from data_prep.datasets import ALIASES, BUILDERS
 from data_prep.errors import DataPrepError
-from data_prep.request import SOURCES, About, Request
 
 _MOST_JOBS = 8  # by default: each process may hold an index of a million files
 _EXTRA = "pip install -e '.[data]'"
@@ -71,7 +71,7 @@ def build(
   contents = _module(name).load(request)
   folder = root / called
   card, written = records.write_dataset(folder, called, contents, limit=limit, jobs=jobs)
-  for line in (*contents.checks, *data_card.check_list(card)):
+  for line in (*contents.checks, *check_list(card)):
     print(line)
   print(f'{called}: ' + (f'written to {folder}' if written else f'{folder} is complete already'))
   return folder

@@ -16,7 +16,8 @@ from typing import Any
 from array_record.python import array_record_module
 import numpy as np
 
-from data_prep import build, card, sources
+from data_prep import build
+from data_prep.core import card, sources
 from data_prep.errors import DataPrepError
 
 

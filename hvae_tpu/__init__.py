@@ -19,10 +19,11 @@ def load(workdir: str, checkpoint: str = 'latest', weights: str = 'ema') -> tupl
     UserError: there is no such run or checkpoint.
   """
   # Imported late, so that importing a submodule does not start everything.
-  from hvae_tpu import evals, runs
-  from hvae_tpu.state import eval_params
+  from hvae_tpu import evals
+  from hvae_tpu.runs import restore
+  from hvae_tpu.training.state import eval_params
 
   evals.check_weights(weights, 'weights')
-  run = runs.open_run(workdir, str(checkpoint), weights=evals.WEIGHTS[weights])
+  run = restore.open_run(workdir, str(checkpoint), weights=evals.WEIGHTS[weights])
   params: Any = eval_params(run.state, weights)
   return run.model, params, run.state.model_state, run.config

@@ -61,8 +61,7 @@ def _check() -> None:
 
 def _convert() -> int:
   # Imported late: --help and mistakes in flags should not wait for JAX.
-  from hvae_tpu import conversion, export
-  from hvae_tpu.importers import efficient_vdvae_cfg
+  from hvae_tpu.importers import conversion, efficient_vdvae_cfg, export
 
   if HPARAMS.value:
     efficient_vdvae_cfg.write(HPARAMS.value, OUTPUT.value)

@@ -51,8 +51,9 @@ def _run_mode() -> int:
   # Imported late: --help and mistakes in flags should not wait for JAX.
   import jax
 
-  from hvae_tpu import buckets, distributed
+  from hvae_tpu.devices import distributed
   from hvae_tpu.modes import MODES
+  from hvae_tpu.storage import buckets
 
   config = commands.CONFIG.value
   workdir = buckets.as_path(commands.WORKDIR.value or f'runs/{config.name}')

@@ -49,7 +49,7 @@ def debug_config(data_root):
 @pytest.fixture
 def cloud(tmp_path):
   """A cloud of its own for launch/tpu_pod.sh; the trainings in it end with the test."""
-  from tests.tpu_pod import Cloud
+  from tests.support.tpu_pod import Cloud
 
   found = Cloud(tmp_path / 'cloud')
   yield found

@@ -26,8 +26,8 @@ import time
 
 import numpy as np
 
-from tests.processes import Job
-from tests.recorded import read_order
+from tests.support.processes import Job
+from tests.support.recorded import read_order
 
 DEVICES = 4
 FLAGS = (
@@ -70,7 +70,7 @@ class Drill:
     folder = self.folder / name
     folder.mkdir(exist_ok=True)
     flags = (*FLAGS, f'--config.train.num_steps={num_steps}', f'--workdir={folder / "run"}')
-    command = ('-m', 'tests.recorded', str(folder), *flags)
+    command = ('-m', 'tests.support.recorded', str(folder), *flags)
     logs = self.folder / f'logs-{self.starts}'
     return Job(logs, self.data_root, num, DEVICES, *command)
 
@@ -185,8 +185,8 @@ def read_losses(workdir: pathlib.Path) -> dict[int, float]:
 
 def final_state(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
   """The arrays of a checkpoint, by name."""
-  from hvae_tpu import sharding
-  from hvae_tpu.checkpoints import Checkpoints
+  from hvae_tpu.devices import sharding
+  from hvae_tpu.runs.checkpoints import Checkpoints
 
   store = Checkpoints(workdir, read_only=True)
   mesh = sharding.make_mesh(-1, 1)

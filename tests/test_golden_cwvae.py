@@ -6,8 +6,8 @@ size and option from its `config`, so files with other settings are checked just
 
 import pytest
 
-from tests import golden_files
-from tests.cwvae_checks import forward, official, pieces, trajectory
+from tests.golden_checks.cwvae import forward, official, pieces, trajectory
+from tests.support import golden_files
 
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
 KINDS = {

@@ -2,14 +2,7 @@
 
 import ml_collections
 
-from configs.systems import (
-  cwvae,
-  efficient_morl,
-  efficient_vdvae,
-  nvae,
-  slot_attention,
-  vdvae,
-)
+from configs.systems import cwvae, efficient_morl, efficient_vdvae, nvae, slot_attention, vdvae
 
 SYSTEMS = {
   'vdvae': vdvae,

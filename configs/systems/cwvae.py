@@ -66,7 +66,7 @@ def base() -> ml_collections.ConfigDict:
   )
   config.train.batch_size = 50
   config.train.precision = 'default'
-  config.train.progress = ('neg_elbo_per_frame', 'kl_per_frame', 'grad_norm')
+  config.train.progress_metrics = ('neg_elbo_per_frame', 'kl_per_frame', 'grad_norm')
   config.train.save_every = 1000
   config.train.keep_every = 5000
   config.train.best_metric = 'elbo/neg_elbo_per_frame'

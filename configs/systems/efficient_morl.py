@@ -61,7 +61,7 @@ def base() -> ml_collections.ConfigDict:
   config.train.log_every = 100
   config.train.save_every = 25_000
   config.train.best_metric = 'segmentation/mse'
-  config.train.progress = ('nll', 'kl', 'mse', 'geco_beta', 'grad_norm')
+  config.train.progress_metrics = ('nll', 'kl', 'mse', 'geco_beta', 'grad_norm')
   config.evals.batch_size = 32
   config.evals.pictures.every = 0
   config.evals.segmentation.every = 5000

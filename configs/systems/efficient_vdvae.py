@@ -98,9 +98,9 @@ def base() -> ml_collections.ConfigDict:
   config.train.num_steps = 800_000
   config.train.clock = 'applied'
   config.train.ema_decay = 0.9999
-  config.train.drop_above = 800.0
+  config.train.skip_threshold = 800.0
   config.train.precision = 'default'  # the reference computes in TF32
-  config.train.progress = ('bpd', 'kl_bpd', 'grad_norm')
+  config.train.progress_metrics = ('bpd', 'kl_bpd', 'grad_norm')
   config.evals.histograms.every = 10_000
   config.evals.weights = 'both'  # the reference validates the raw ones, and publishes the average
   return config

@@ -49,7 +49,7 @@ LARGE = dict(
     ),
   ),
   optimizer=dict(clip_norm=300.0),
-  train=dict(batch_size=8, num_steps=900_000, drop_above=1200.0),
+  train=dict(batch_size=8, num_steps=900_000, skip_threshold=1200.0),
   evals=dict(batch_size=8, pictures=dict(num=1, temperatures=(1.0,), num_partial=0)),
   sample=dict(num=1),
 )

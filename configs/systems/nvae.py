@@ -111,7 +111,7 @@ def base() -> ml_collections.ConfigDict:
   for mode in (config.sample, config.explore, config.pick, config.quality, config.report):
     mode.refresh_iterations = 20  # as mgp123/nvae; the reference has 0 or 500
   config.train.precision = 'default'  # the reference computes in float16
-  config.train.progress = ('bpd', 'kl_bpd', 'grad_norm')
+  config.train.progress_metrics = ('bpd', 'kl_bpd', 'grad_norm')
   return config
 
 

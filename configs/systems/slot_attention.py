@@ -25,7 +25,7 @@ def base() -> ml_collections.ConfigDict:
   config.optimizer.clip_norm = 0.0
   config.train.batch_size = 64
   config.train.num_steps = 500_001
-  config.train.progress = ('mse', 'grad_norm')
+  config.train.progress_metrics = ('mse', 'grad_norm')
   return config
 
 

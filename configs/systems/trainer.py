@@ -32,13 +32,13 @@ def base() -> ml_collections.ConfigDict:
     num_steps=1_000_000,
     num_epochs=config_dict.placeholder(int),  # not None: decides num_steps, once the data is known
     precision='highest',  # of convolutions and matrix products: default, high, highest
-    clock='tried',  # what schedules count: updates tried or applied
+    clock='attempted',  # what schedules count: updates attempted or applied
     ema_decay=config_dict.placeholder(float),  # None: no average of the parameters
-    drop_above=float('inf'),  # updates with a larger gradient norm are dropped
-    max_dropped_in_row=500,  # then the run stops; 0: never
-    skip_advances_step=False,  # dropped updates count for Adam's bias correction (vdvae-jax)
+    skip_threshold=float('inf'),  # updates with a larger gradient norm are skipped
+    max_skipped_in_row=500,  # then the run stops; 0: never
+    skip_advances_step=False,  # skipped updates count for Adam's bias correction (vdvae-jax)
     log_every=1000,
-    progress=('loss', 'grad_norm'),  # metrics on the progress line
+    progress_metrics=('loss', 'grad_norm'),  # metrics on the progress line
     save_every=10_000,
     save_epochs=config_dict.placeholder(int),  # not None: decides save_every, as num_epochs does
     keep_latest=2,
@@ -81,12 +81,12 @@ def base() -> ml_collections.ConfigDict:
       ssim_data_range=2.0,  # of the reference, whose pixels lie in [0, 1]; SSIM is higher for it
       psnr_data_range=1.0,
     ),
-    observed=dict(every=0, num=4, seq_len=36),  # videos whose frames are all seen; frames
+    teacher_forced=dict(every=0, num=4, seq_len=36),  # videos whose frames are all seen; frames
     iwae=dict(every=0, num_samples=10, chunk=1),  # importance samples; at a time, on a device
     # Scenes taken apart, compared with `segmentation` of the records.
     segmentation=dict(every=0, num=4, max_batches=0),  # scenes shown; 0: the whole view
     textures=dict(every=0),  # the scores of papers on CLEVRTEX
-    colour_clusters=dict(every=0),  # what colours alone reach
+    colour_kmeans_baseline=dict(every=0),  # what colours alone reach
   )
   config.eval = dict(
     names=('elbo',),  # keys of `evals` to run with --mode=eval

@@ -51,7 +51,7 @@ def base() -> ml_collections.ConfigDict:
     clip_norm=200.0,
   )
   config.train.ema_decay = 0.9999
-  config.train.progress = ('bpd', 'kl_bpd', 'grad_norm')
+  config.train.progress_metrics = ('bpd', 'kl_bpd', 'grad_norm')
   config.evals.histograms.every = 10_000
   return config
 

@@ -12,10 +12,10 @@ import grain
 import jax
 import numpy as np
 
-from hvae_tpu.data import transforms as transforms_lib
 from hvae_tpu.data.datasets import Dataset
 from hvae_tpu.data.items import Clips, Stills, items_of
 from hvae_tpu.data.records import Batch, Records, check_fields
+from hvae_tpu.data.transforms import Transform, parse
 from hvae_tpu.errors import UserError
 
 _ENDLESS = 2**40  # batches, in place of infinity, which Grain does not know
@@ -73,7 +73,7 @@ def train_batches(
       f'train.batch_size={batch_size}; lower train.batch_size or choose a larger view'
     )
   _check(seed, batch_size, process_count, 'train.batch_size=')
-  parsed = transforms_lib.parse(transforms)
+  parsed = parse(transforms)
   split = dataset.view(view)['split']
   records = Records(dataset, split, fields, 0 if num_workers else cache_bytes)
   share = (process_index, process_count)
@@ -135,7 +135,7 @@ def eval_batches(
   items = items.spread() if spread else items
   records = Records(dataset, dataset.view(view)['split'], fields)
   share = (process_index, process_count)
-  parsed = transforms_lib.parse(transforms)
+  parsed = parse(transforms)
   return _stream(_EvalBatches(records, items, batch_size, seed, parsed, share), 0, ahead=True)
 
 
@@ -168,7 +168,7 @@ def batch_spec(
       layout = card.get('details', {}).get('video', {'frames': {'train': shape[0]}})
       shape = (seq_len or int(np.max(next(iter(layout['frames'].values())))), *shape[1:])
     example[name] = np.zeros(shape, field['dtype'])
-  for transform in transforms_lib.parse(transforms):
+  for transform in parse(transforms):
     example = transform(example, rng)
   return {
     name: jax.ShapeDtypeStruct((batch_size, *array.shape), array.dtype)
@@ -188,7 +188,7 @@ class _Batches:
     items: Stills | Clips,
     batch_size: int,
     seed: int,
-    transforms: tuple[transforms_lib.Transform, ...],
+    transforms: tuple[Transform, ...],
     share: tuple[int, int],
     start: int = 0,
   ):
@@ -259,7 +259,7 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def _transformed(
-  batch: Batch, transforms: tuple[transforms_lib.Transform, ...], seed: int, keys: Sequence[int]
+  batch: Batch, transforms: tuple[Transform, ...], seed: int, keys: Sequence[int]
 ) -> Batch:
   """Applies transforms with a generator for each example, keyed by the seed and its number."""
   if not transforms:

@@ -7,8 +7,8 @@ import pathlib
 import shutil
 from typing import Any
 
-from hvae_tpu import buckets
 from hvae_tpu.errors import UserError
+from hvae_tpu.storage import buckets
 
 CACHE = '~/.cache/hvae_tpu/data'
 _CARD = 'dataset.json'

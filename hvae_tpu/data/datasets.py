@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from hvae_tpu import buckets
 from hvae_tpu.data.copies import local_copy
 from hvae_tpu.errors import UserError
+from hvae_tpu.storage import buckets
 
 _FORMAT = 1  # of the data cards that this file reads
 

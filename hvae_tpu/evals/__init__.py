@@ -14,22 +14,22 @@ from typing import Any
 
 import jax
 
-from hvae_tpu import state as state_lib
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import (
   bernoulli_baseline,
-  colour_clusters,
+  colour_kmeans_baseline,
   elbo,
   histograms,
   iwae,
-  observed,
   open_loop,
   pictures,
   pruned,
   segmentation,
   ssim,
+  teacher_forced,
   textures,
 )
+from hvae_tpu.training.state import TrainState, eval_params
 
 EVALS = {
   'elbo': elbo,
@@ -40,10 +40,10 @@ EVALS = {
   'histograms': histograms,
   'bernoulli_baseline': bernoulli_baseline,
   'open_loop': open_loop,
-  'observed': observed,
+  'teacher_forced': teacher_forced,
   'segmentation': segmentation,
   'textures': textures,
-  'colour_clusters': colour_clusters,
+  'colour_kmeans_baseline': colour_kmeans_baseline,
 }
 WEIGHTS = {'ema': ('ema',), 'raw': ('raw',), 'both': ('ema', 'raw')}
 
@@ -56,7 +56,7 @@ def check_weights(weights: str, key: str = 'config.evals.weights') -> None:
 
 def create(
   name: str, section: Any, model: Any, batches: Callable[..., Iterator], seed: int
-) -> Callable[[state_lib.TrainState], dict[str, Any]]:
+) -> Callable[[TrainState], dict[str, Any]]:
   """The named evaluation as a function of the train state.
 
   Args:
@@ -84,11 +84,11 @@ def create(
   evaluate = EVALS[name].make(model, batches, **options)
   rng = jax.random.fold_in(jax.random.key(seed), 2)
 
-  def run(state: state_lib.TrainState) -> dict[str, Any]:
+  def run(state: TrainState) -> dict[str, Any]:
     results = {}
     for weights in WEIGHTS[section.weights]:
       suffix = '_raw' if weights == 'raw' and section.weights == 'both' else ''
-      params = state_lib.eval_params(state, weights)
+      params = eval_params(state, weights)
       found = evaluate(params, state.model_state, state.step, rng)
       results |= {key + suffix: value for key, value in found.items()}
     return results

@@ -6,7 +6,7 @@ from typing import Any
 from jax import Array
 import numpy as np
 
-from hvae_tpu import sharding
+from hvae_tpu.devices import sharding
 
 NEEDS = ()
 

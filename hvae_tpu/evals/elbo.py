@@ -9,7 +9,7 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu import sharding
+from hvae_tpu.devices import sharding
 
 NEEDS = ('loss',)
 

@@ -7,7 +7,7 @@ import jax
 from jax import Array
 import numpy as np
 
-from hvae_tpu import sharding
+from hvae_tpu.devices import sharding
 
 NEEDS = ('histograms',)
 MAX_VALUES = 2**16  # of one quantity; more do not change the picture

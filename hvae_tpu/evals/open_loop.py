@@ -12,9 +12,10 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu import sharding
+from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
-from hvae_tpu.evals import film_strips, frame_quality, score_curves
+from hvae_tpu.figures import film_strips
+from hvae_tpu.metrics import frame_quality, score_curves
 
 NEEDS = ('predict', 'cycle')
 CHUNK = 100  # frames predicted at once, about

@@ -8,9 +8,10 @@ import jax
 from jax import Array
 import numpy as np
 
-from hvae_tpu import sharding, writing
-from hvae_tpu import temperatures as temperatures_lib
+from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
+from hvae_tpu.figures import images as images_lib
+from hvae_tpu.nn.temperatures import Setting, per_level
 
 NEEDS = ('sample', 'encode', 'decode', 'level_names')
 
@@ -30,7 +31,7 @@ def make(
   model: Any,
   batches: Callable[..., Iterator],
   num: int = 8,
-  temperatures: tuple[temperatures_lib.Setting, ...] = (1.0, 0.9, 0.8, 0.7),
+  temperatures: tuple[Setting, ...] = (1.0, 0.9, 0.8, 0.7),
   temperature_per_level: tuple[float, ...] = (),
   num_partial: int = 6,
   partial_temperature: float = 0.1,
@@ -67,7 +68,7 @@ def make(
   named = [(t, f'temperatures[{i}]') for i, t in enumerate(temperatures)]
   if temperature_per_level:
     named.append((tuple(temperature_per_level), 'temperature_per_level'))
-  levels_at = [temperatures_lib.per_level(model, setting, key) for setting, key in named]
+  levels_at = [per_level(model, setting, key) for setting, key in named]
   points = np.floor(np.linspace(0, 1, num_partial + 2) * levels).astype(int)[1:-1]
   kept = [np.arange(levels) < i for i in (*points, levels)]
 
@@ -105,7 +106,7 @@ def make(
     rows = [row(draw()) for draw in watch(iter(draws), len(draws))]
     samples, partial = rows[: len(levels_at)], rows[len(levels_at) :]
     originals = row(originals)
-    grid = lambda rows: writing.grid(np.stack(rows))
+    grid = lambda rows: images_lib.grid(np.stack(rows))
     return {
       'samples': grid(samples),
       'reconstructions': grid([originals, partial[-1]]),

@@ -13,8 +13,9 @@ from jax import Array
 from jax.sharding import Mesh
 import numpy as np
 
-from hvae_tpu import distributions, sharding
+from hvae_tpu.devices import sharding
 from hvae_tpu.evals import elbo, ssim
+from hvae_tpu.nn import distributions
 
 NEEDS = ('loss', 'encode', 'decode', 'level_names')
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hvae_tpu.evals import slot_pictures
+from hvae_tpu.figures import slot_pictures
 
 RECORD = dict[str, np.ndarray]
 

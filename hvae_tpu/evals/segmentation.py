@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from hvae_tpu import sharding, writing
+from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
-from hvae_tpu.evals import slot_pictures
-from hvae_tpu.evals.rand_index import adjusted_rand_index
+from hvae_tpu.figures import images, slot_pictures
+from hvae_tpu.metrics.rand_index import adjusted_rand_index
 
 NEEDS = ('segment',)
 
@@ -42,7 +42,7 @@ def make(
       numbers, panels = scores(params, model_state, batch, key, 0 if shown else num)
       found.append(numbers)
       shown += [panels] if panels is not None else []
-    return {**summary(found), 'scenes': writing.grid(shown[0])}
+    return {**summary(found), 'scenes': images.grid(shown[0])}
 
   return run
 

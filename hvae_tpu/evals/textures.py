@@ -8,8 +8,9 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu import sharding
-from hvae_tpu.evals import matching, segmentation
+from hvae_tpu.devices import sharding
+from hvae_tpu.evals import segmentation
+from hvae_tpu.metrics import matching
 
 NEEDS = ('segment',)
 

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from hvae_tpu.importers import tables, trees
-from hvae_tpu.importers.containers import Container
 from hvae_tpu.importers.tables import Entry, Path, Row
 from hvae_tpu.importers.trees import Contents
 from hvae_tpu.models.cwvae import CWVAE
 from hvae_tpu.models.protocol import Batch
+from hvae_tpu.storage.tensor_files import Container
 
 SETTINGS = {'name': 'cwvae'}
 GATES = ('r', 'z', 'n')  # reset, update, new: how ours are stacked

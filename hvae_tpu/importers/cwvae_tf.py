@@ -15,8 +15,8 @@ import numpy as np
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import cwvae_jax, trees
-from hvae_tpu.importers.containers import Container
 from hvae_tpu.importers.trees import Contents
+from hvae_tpu.storage.tensor_files import Container
 
 SETTINGS = {'name': 'cwvae'}
 VARIABLE = re.compile(

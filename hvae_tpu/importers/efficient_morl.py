@@ -12,12 +12,12 @@ import numpy as np
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import tables, trees
-from hvae_tpu.importers.containers import Container
 from hvae_tpu.importers.tables import Entry, Layout, Path, Row
 from hvae_tpu.importers.trees import Contents
 from hvae_tpu.models.efficient_morl import EfficientMORL
 from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention
 from hvae_tpu.models.protocol import Batch
+from hvae_tpu.storage.tensor_files import Container
 
 SETTINGS = {}  # two models, which the names of the arrays tell apart
 STATE = ('geco_C_ema', 'geco_beta')

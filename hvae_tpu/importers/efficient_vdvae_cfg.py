@@ -153,7 +153,7 @@ def _train(get: Callable[[str, str], Any]) -> dict[str, Any]:
     'batch_size': get('train', 'batch_size'),
     'num_steps': int(get('train', 'total_train_steps')),
     'ema_decay': float(get('train', 'ema_decay')),
-    'drop_above': float(get('optimizer', 'gradient_skip_threshold') if skip else 'inf'),
+    'skip_threshold': float(get('optimizer', 'gradient_skip_threshold') if skip else 'inf'),
   }
 
 
@@ -192,9 +192,9 @@ def write(cfg: str | Path, output: str | Path) -> None:
     found['data'] = {'name': str(place[0])}
   source = TEMPLATE.format(
     cfg=re.sub(r'[^\w.-]', '_', Path(cfg).name),  # a file name must not end the docstring
-    # Infinity has no literal; it stands for "no update is dropped".
+    # Infinity has no literal; it stands for "no update is skipped".
     fields=pprint.pformat(found, width=96, compact=True, sort_dicts=False).replace(
-      "'drop_above': inf", "'drop_above': float('inf')"
+      "'skip_threshold': inf", "'skip_threshold': float('inf')"
     ),
     name=output.stem,
     **text,

@@ -9,13 +9,13 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu import distributions, layers
-from hvae_tpu.distributions import Normal
 from hvae_tpu.importers import efficient_vdvae_table, golden
 from hvae_tpu.importers.golden import Forward, Tolerance, constant, noise
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.models.efficient_vdvae.network import Net
 from hvae_tpu.models.protocol import Metrics
+from hvae_tpu.nn import distributions, layers
+from hvae_tpu.nn.distributions import Normal
 
 # Float32 against float32 of another program.
 FEATURES = Tolerance(0, 2e-5)  # logits, latents, samples

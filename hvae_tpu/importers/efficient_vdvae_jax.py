@@ -8,11 +8,11 @@ import functools
 
 from hvae_tpu.importers import efficient_vdvae_golden, tables, trees
 from hvae_tpu.importers import efficient_vdvae_table as table
-from hvae_tpu.importers.containers import Container
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.importers.trees import Contents
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.models.protocol import Batch
+from hvae_tpu.storage.tensor_files import Container
 
 SETTINGS = {'name': 'efficient_vdvae'}
 NAMES = table.Names(

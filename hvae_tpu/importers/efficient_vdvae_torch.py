@@ -8,11 +8,11 @@ efficient_vdvae_cfg.py.
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import efficient_vdvae_table as table
 from hvae_tpu.importers import tables, trees
-from hvae_tpu.importers.containers import Container
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.importers.trees import Contents
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.models.protocol import Batch
+from hvae_tpu.storage.tensor_files import Container
 
 SETTINGS = {'name': 'efficient_vdvae'}
 STATE, AVERAGE = 'model_state_dict', 'ema_model_state_dict'

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu import distributions
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import tables
+from hvae_tpu.nn import distributions
 
 # The networks of golden files are tiny and run a few times, so on a CPU nearly all the time goes
 # into compiling.

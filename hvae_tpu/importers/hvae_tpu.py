@@ -18,10 +18,10 @@ from safetensors import numpy as safetensors
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import tables, trees
-from hvae_tpu.importers.containers import Container
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.importers.trees import Contents
 from hvae_tpu.models.protocol import Batch, Model
+from hvae_tpu.storage.tensor_files import Container
 
 SETTINGS = {}  # the config in the file has them all
 VERSION = '1'

@@ -13,11 +13,11 @@ import jax
 from jax import Array
 import numpy as np
 
-from hvae_tpu import distributions, layers
 from hvae_tpu.importers import golden, nvae_table
 from hvae_tpu.importers.golden import Forward, Tolerance, constant, noise
 from hvae_tpu.models.nvae import NVAE
 from hvae_tpu.models.nvae.network import Net
+from hvae_tpu.nn import distributions, layers
 
 # Float32 against float32 on another framework, as two independent implementations need it.
 ACTIVATION = Tolerance(1e-4, 1e-4)

@@ -8,12 +8,12 @@ import functools
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import nvae_golden, trees
 from hvae_tpu.importers import nvae_table as table
-from hvae_tpu.importers.containers import Container
 from hvae_tpu.importers.nvae_table import Names, Place, norm, squeeze_excite
 from hvae_tpu.importers.tables import Entry, Row
 from hvae_tpu.importers.trees import Contents
 from hvae_tpu.models.nvae import NVAE, cells
 from hvae_tpu.models.protocol import Batch
+from hvae_tpu.storage.tensor_files import Container
 
 SETTINGS = {'name': 'nvae', 'weight_norm': 'log', 'input_centering': True}
 BATCH_NORMS = {'bn_swish': '.bn_act', 'bn_elu': '.bn.bn'}

@@ -10,11 +10,11 @@ import numpy as np
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import tables, trees, vdvae_golden, vdvae_table
-from hvae_tpu.importers.containers import Container
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.importers.trees import Contents
 from hvae_tpu.models.protocol import Batch
 from hvae_tpu.models.vdvae import VDVAE
+from hvae_tpu.storage.tensor_files import Container
 
 SETTINGS = {'name': 'vdvae', 'likelihood': 'dmol_torch', 'gelu_approximate': False}
 NAMES = vdvae_table.Names(

@@ -12,12 +12,12 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu import layers
 from hvae_tpu.importers import golden
 from hvae_tpu.importers.golden import Forward, Tolerance, constant, noise
 from hvae_tpu.models.protocol import Metrics
 from hvae_tpu.models.vdvae import VDVAE
 from hvae_tpu.models.vdvae.network import Encoder, Net
+from hvae_tpu.nn import layers
 
 # Float32 against float32 on another framework. Tight on purpose: the weights are small, and the
 # tanh GELU in place of the erf form moves activations by only 2e-6 to 1e-5.

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from hvae_tpu import settings
 from hvae_tpu.errors import UserError
 from hvae_tpu.models.cwvae import CWVAE
 from hvae_tpu.models.efficient_morl import EfficientMORL
@@ -73,4 +74,4 @@ def with_defaults(section: dict[str, Any]) -> dict[str, Any]:
 
 def changeable_fields(name: str) -> set[str]:
   """Fields of `config.model` that may differ when a run is resumed."""
-  return {f.name for f in dataclasses.fields(MODELS[name]) if f.metadata.get('changeable')}
+  return settings.changeable(MODELS[name])

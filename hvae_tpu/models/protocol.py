@@ -4,13 +4,12 @@ A model is a frozen dataclass: its fields are the hyper-parameters (the `model` 
 config), its methods the interface. All methods are pure functions of arrays.
 """
 
-import dataclasses
 from typing import Any, NamedTuple, Protocol
 
 from jax import Array
 
-from hvae_tpu.distributions import Latents
 from hvae_tpu.errors import UserError
+from hvae_tpu.nn.distributions import Latents
 
 Batch = dict[str, Array]  # `image` [B, H, W, C] or `video` [B, T, H, W, C], uint8, and more
 Metrics = dict[str, Array]
@@ -178,19 +177,6 @@ class OptionalMethods(Protocol):
     """Quantities whose distribution is worth watching, float32 of any shape."""
 
 
-def setting(default: Any, choices: tuple = (), changeable: bool = False) -> Any:
-  """A field of a model.
-
-  Args:
-    default: its value where a config says nothing.
-    choices: the values it may take; empty: any of the type.
-    changeable: whether a run may be resumed with another value (loss weights, and how a program is
-      executed), since it changes neither the parameters nor what they mean.
-  """
-  metadata = {'choices': choices, 'changeable': changeable}
-  return dataclasses.field(default=default, metadata=metadata)
-
-
 def check_images(model: Any, batch: Batch) -> None:
   """Raises UserError if a batch has pictures of another shape than the model's."""
   expected = (model.image_size, model.image_size, model.image_channels)
@@ -221,13 +207,3 @@ def unroll_problems(model: Any) -> list[str]:
   if model.unroll == 'full' or (model.unroll.isdigit() and int(model.unroll) > 0):
     return []
   return [f"model.unroll={model.unroll!r} must be 'auto', 'full' or a number of blocks"]
-
-
-def check_choices(model: Any) -> None:
-  """Raises UserError if a field of the dataclass has a value that is not among its choices."""
-  for field in dataclasses.fields(model):
-    choices = field.metadata.get('choices', ())
-    value = getattr(model, field.name)
-    if choices and value not in choices:
-      expected = ', '.join(map(repr, choices))
-      raise UserError(f'config.model.{field.name}={value!r} must be one of {expected}')

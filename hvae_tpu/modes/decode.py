@@ -7,9 +7,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import inference, latents, sharding, temperatures, writing
+from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import reconstruction
+from hvae_tpu.figures import images
+from hvae_tpu.modes import loaded_run
+from hvae_tpu.nn import temperatures
+from hvae_tpu.runs import latents
+from hvae_tpu.storage import files
 
 NEEDS = ('decode', 'level_names')
 
@@ -24,10 +29,10 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     UserError: no such checkpoint or latents, latents of other weights, or a setting out of range.
   """
   options = config.decode
-  trained = inference.open_trained(config, workdir, checkpoint, '--mode=decode', NEEDS)
+  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=decode', NEEDS)
   model, folder = trained.run.model, _folder(trained.run.workdir, options.latents)
   stored = latents.open_latents(folder)
-  inference.check_origin(
+  loaded_run.check_origin(
     stored.card['origin'],
     trained.origin(),
     f'config.decode.latents={folder}',
@@ -40,7 +45,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'config.decode.keep={options.keep} must lie between 0 and {levels}, the number of groups; '
       f'-1 keeps all'
     )
-  inference.check_least('decode', options, num=0, columns=1)
+  loaded_run.check_least('decode', options, num=0, columns=1)
   temperature = temperatures.of_tuple(model, options.temperature, 'config.decode.temperature')
   count = min(options.num or len(stored), len(stored))
   seed = stored.card['seed'] if options.seed is None else options.seed
@@ -56,14 +61,14 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     index, pictures = _decode(trained, stored, keep, temperature, count, seed, check)
     if jax.process_index() == 0:
       path = trained.run.workdir / 'decode' / f'{folder.name}-keep{keep}.npz'
-      with writing.replacing(path) as partial, open(partial, 'wb') as file:
+      with files.replacing(path) as partial, open(partial, 'wb') as file:
         np.savez(file, pictures=pictures, index=index, source=stored.card['source'])
       columns = min(options.columns, count)
-      writing.save_png(path.with_suffix('.png'), writing.banded([pictures], columns))
+      images.save_png(path.with_suffix('.png'), images.banded([pictures], columns))
       print(f'{count:,} pictures from the first {keep} of {levels} groups; stored in {path}')
     return 0
 
-  return inference.interruptible(work)
+  return loaded_run.interruptible(work)
 
 
 def _folder(workdir: Path, given: str) -> Path:
@@ -80,7 +85,7 @@ def _folder(workdir: Path, given: str) -> Path:
 
 
 def _decode(
-  trained: inference.Trained,
+  trained: loaded_run.Trained,
   stored: latents.Stored,
   keep: int,
   temperature: np.ndarray,
@@ -96,7 +101,7 @@ def _decode(
   rng, share = jax.random.key(seed), size // jax.process_count()
   total = -(-count // size)
   indices, pictures = [], []
-  for number in inference.shown(iter(range(total)), total):
+  for number in loaded_run.shown(iter(range(total)), total):
     check()
     places = np.arange(number * size, (number + 1) * size)
     mine = places[jax.process_index() * share :][:share]

@@ -9,9 +9,13 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import inference, latent_activity, runs, scenes, writing
 from hvae_tpu.errors import UserError
-from hvae_tpu.evals import dci, matching, segmentation, traversals
+from hvae_tpu.evals import segmentation, traversals
+from hvae_tpu.metrics import dci, matching
+from hvae_tpu.modes import loaded_run, scenes
+from hvae_tpu.runs import slot_statistics
+from hvae_tpu.storage import files
+from hvae_tpu.training import setup
 
 NOT_COMPARED = ('visibility', 'pixel_coords')
 SPLIT_SEED = 5  # of the halves that DCI trains and tests on; the reference's
@@ -43,8 +47,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       option that the records do not allow.
   """
   options = config.disentangle
-  trained = inference.open_trained(config, workdir, checkpoint, '--mode=disentangle', scenes.NEEDS)
-  dataset = runs.open_data(config)
+  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=disentangle', scenes.NEEDS)
+  dataset = setup.open_data(config)
   columns = _columns(dataset.card, options.factors)
   for key in ('num_range', 'num_active'):
     if options[key] < 1:
@@ -69,17 +73,17 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       about = {
         'origin': trained.origin(),
         'data': config.data.name,
-        'view': runs.view_of(config, options.split),
+        'view': setup.view_of(config, options.split),
         'scenes': len(slots),
         'factors': [column.name for column in columns],
         'scores': {mode: dict(found[1]._asdict()) for mode, found in scores.items()},
       }
-      path = latent_activity.store(trained, arrays, about)
+      path = slot_statistics.store(trained, arrays, about)
       importance = {mode: found[0] for mode, found in scores.items()}
       _store_table(path.with_suffix('.csv'), arrays, importance, columns)
     return 0
 
-  return inference.interruptible(work)
+  return loaded_run.interruptible(work)
 
 
 def _columns(card: dict[str, Any], wanted: tuple[str, ...]) -> list[Column]:
@@ -114,7 +118,7 @@ def _matched(scene: scenes.Scene, columns: list[Column]) -> tuple[np.ndarray, np
 
 
 def _activity(
-  trained: inference.Trained, slots: np.ndarray, options: Any, check: Callable[[], None]
+  trained: loaded_run.Trained, slots: np.ndarray, options: Any, check: Callable[[], None]
 ) -> dict[str, np.ndarray]:
   """Ranges, and activeness in one slot of each scene, chosen by the seed."""
   between = traversals.latent_range(slots[: options.num_range])
@@ -123,7 +127,7 @@ def _activity(
   slots = slots[: options.num_active]
   chosen = np.random.default_rng(options.seed).integers(slots.shape[1], size=len(slots))
   active = []
-  for one, slot in inference.shown(zip(slots, chosen, strict=True), len(slots)):
+  for one, slot in loaded_run.shown(zip(slots, chosen, strict=True), len(slots)):
     check()
     active.append(measure(trained.params, one[None], slot[None], values)[0])
   return {'range': between, 'activeness': np.stack(active), 'slots': chosen}
@@ -134,9 +138,9 @@ def _scores(
 ) -> dict[str, tuple[np.ndarray, dci.Scores]]:
   """Importance [D, F] and scores by mode; none where too few objects were found."""
   if len(codes) < 2 * len(columns):
-    inference.say(f'only {len(codes)} objects have a slot of their own: no DCI scores')
+    loaded_run.say(f'only {len(codes)} objects have a slot of their own: no DCI scores')
     return {}
-  inference.say(f'{len(codes)} objects have a slot; fitting {len(columns)} factors ...')
+  loaded_run.say(f'{len(codes)} objects have a slot; fitting {len(columns)} factors ...')
   order = np.random.RandomState(SPLIT_SEED).permutation(len(codes))
   held_out = np.zeros(len(codes), bool)
   held_out[order[: -(-len(codes) // 2)]] = True
@@ -145,7 +149,7 @@ def _scores(
   for mode in modes:
     found[mode] = dci.evaluate(codes, factors, discrete, held_out, mode)
     shown = '  '.join(f'{name} {value:.3f}' for name, value in found[mode][1]._asdict().items())
-    inference.say(f'DCI ({mode}): {shown}')
+    loaded_run.say(f'DCI ({mode}): {shown}')
   return found
 
 
@@ -162,7 +166,7 @@ def _store_table(
     for mode, matrix in importance.items():
       row |= {f'{mode}/{c.name}': v for c, v in zip(columns, matrix[i], strict=True)}
     rows.append(row)
-  with writing.replacing(path) as partial, open(partial, 'w') as file:
+  with files.replacing(path) as partial, open(partial, 'w') as file:
     table = csv.DictWriter(file, rows[0])
     table.writeheader()
     table.writerows(rows)

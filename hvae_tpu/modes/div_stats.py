@@ -6,10 +6,12 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from hvae_tpu import div_stats as div_stats_lib
-from hvae_tpu import inference, runs, sharding
+from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import pruned
+from hvae_tpu.modes import loaded_run
+from hvae_tpu.runs import channel_kl
+from hvae_tpu.training import setup
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
@@ -20,9 +22,9 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   """
   share, seed = config.div_stats.share, config.div_stats.seed
   needs = ('kl_per_variate', 'level_sizes')
-  trained = inference.open_trained(config, workdir, checkpoint, '--mode=div_stats', needs)
-  dataset = runs.open_data(config)
-  view, batch_size = runs.view_of(config, config.div_stats.split), config.evals.batch_size
+  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=div_stats', needs)
+  dataset = setup.open_data(config)
+  view, batch_size = setup.view_of(config, config.div_stats.split), config.evals.batch_size
   sharding.check_batch_size(batch_size, trained.run.mesh, 'evals.batch_size')
   size = dataset.size(view)
   total = int(share * size) // batch_size if 0 < share <= 1 else 0
@@ -34,9 +36,9 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
 
   def measure(check: Callable[[], None]) -> int:
     mesh, state = trained.run.mesh, trained.run.state
-    batches = runs.chosen_batches(dataset, config, mesh, view, seed, total, check)
+    batches = setup.chosen_batches(dataset, config, mesh, view, seed, total, check)
     kl = pruned.mean_kl(trained.run.model)(
-      trained.params, state.model_state, inference.shown(batches, total), jax.random.key(seed)
+      trained.params, state.model_state, loaded_run.shown(batches, total), jax.random.key(seed)
     )
     about = {
       'origin': trained.origin(),
@@ -47,9 +49,9 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       'level_names': trained.run.model.level_names,
     }
     if jax.process_index() == 0:
-      path = div_stats_lib.store(trained, kl, about)
+      path = channel_kl.store(trained, kl, about)
       print(f'{kl.shape[0]} groups of {kl.shape[1]} variates, {kl.sum():.4g} nats in all')
       print(f'mean over {total * batch_size:,} examples of {view}; stored in {path}')
     return 0
 
-  return inference.interruptible(measure)
+  return loaded_run.interruptible(measure)

@@ -8,9 +8,13 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import data, div_stats, inference, latents, runs, sharding
+from hvae_tpu import data
+from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import reconstruction
+from hvae_tpu.modes import loaded_run
+from hvae_tpu.runs import channel_kl, latents
+from hvae_tpu.training import setup
 
 NEEDS = ('encode', 'level_names')
 
@@ -23,10 +27,10 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   """
   options = config.encode
   latents.check_formats(tuple(options.formats))
-  trained = inference.open_trained(config, workdir, checkpoint, '--mode=encode', NEEDS)
-  quantile, view = options.quantile, runs.view_of(config, options.split)
-  mask = div_stats.variates(trained, config, quantile, 'config.encode.quantile')
-  dataset = runs.open_data(config)
+  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=encode', NEEDS)
+  quantile, view = options.quantile, setup.view_of(config, options.split)
+  mask = channel_kl.variates(trained, config, quantile, 'config.encode.quantile')
+  dataset = setup.open_data(config)
   if options.num < 0:
     raise UserError(f'config.encode.num={options.num} must not be negative; 0 takes all examples')
   count = min(options.num or dataset.size(view), dataset.size(view))
@@ -46,15 +50,15 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   def work(check: Callable[[], None]) -> int:
     folder = trained.run.workdir / 'encode' / name
     _write(config, trained, dataset, mask, count, folder, source, about, check)
-    inference.say(f'latents of {count:,} examples of {view} in {folder}')
+    loaded_run.say(f'latents of {count:,} examples of {view} in {folder}')
     return 0
 
-  return inference.interruptible(work)
+  return loaded_run.interruptible(work)
 
 
 def _write(
   config: ml_collections.ConfigDict,
-  trained: inference.Trained,
+  trained: loaded_run.Trained,
   dataset: data.Dataset,
   mask: np.ndarray | None,
   count: int,
@@ -69,14 +73,14 @@ def _write(
   encode = reconstruction.coders(run.model, run.mesh).encode
   rng, indices = jax.random.key(options.seed), dataset.indices(about['view'])
   total = -(-count // size)
-  batches = runs.eval_batches(dataset, config, run.mesh, options.split, check)()
+  batches = setup.eval_batches(dataset, config, run.mesh, options.split, check)()
   parts = latents.PARTS if options.moments else ('z',)
   writer = contextlib.nullcontext()
   if jax.process_index() == 0:
     shard_bytes = options.shard_mb * 2**20
     writer = latents.Writer(folder, source, about, mask, parts, tuple(options.formats), shard_bytes)
   with writer, contextlib.closing(batches):
-    for number, batch in zip(range(total), inference.shown(batches, total), strict=False):
+    for number, batch in zip(range(total), loaded_run.shown(batches, total), strict=False):
       key = reconstruction.key_of(rng, number)
       found = sharding.to_host(encode(trained.params, run.state.model_state, batch, key, mask))
       if jax.process_index() == 0:

@@ -9,8 +9,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import data, evals, inference, runs, sharding, writing
-from hvae_tpu.importers import verdict
+from hvae_tpu import data, evals
+from hvae_tpu.devices import sharding
+from hvae_tpu.figures import films, images
+from hvae_tpu.importers import import_report
+from hvae_tpu.modes import loaded_run
+from hvae_tpu.runs import restore
+from hvae_tpu.storage import files
+from hvae_tpu.training import setup
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
@@ -21,14 +27,14 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   """
   weights = config.evals.weights
   evals.check_weights(weights)
-  opened = runs.open_run(workdir, checkpoint, config, evals.WEIGHTS[weights])
-  dataset = runs.open_data(config)
-  view = runs.view_of(config, config.eval.split)
+  opened = restore.open_run(workdir, checkpoint, config, evals.WEIGHTS[weights])
+  dataset = setup.open_data(config)
+  view = setup.view_of(config, config.eval.split)
   step = opened.state.step
-  size = runs.num_examples(dataset, config, view)
-  inference.say(
+  size = setup.num_examples(dataset, config, view)
+  loaded_run.say(
     f'{view} of {config.data.name}, {size:,} examples, step {step:,}, {weights} weights',
-    *verdict.describe(opened.meta.get('import')),
+    *import_report.describe(opened.meta.get('import')),
   )
 
   def work(check: Callable[[], None]) -> int:
@@ -42,12 +48,12 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       print(f'stored in {opened.workdir / "eval"}')
     return 0
 
-  return inference.interruptible(work)
+  return loaded_run.interruptible(work)
 
 
 def _evaluate(
   config: ml_collections.ConfigDict,
-  opened: runs.Run,
+  opened: restore.Run,
   dataset: data.Dataset,
   check: Callable[[], None],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -55,14 +61,14 @@ def _evaluate(
   split = config.eval.split
   if config.open_loop.batch_size and 'open_loop' in config.eval.names:
     sharding.check_batch_size(config.open_loop.batch_size, opened.mesh, 'open_loop.batch_size')
-  batches = runs.eval_batches(dataset, config, opened.mesh, split, check)
+  batches = setup.eval_batches(dataset, config, opened.mesh, split, check)
 
   def shown(
     role: str | None = None, seq_len: int = 0, batch_size: int = 0, spread: bool = False
   ) -> Iterator[dict[str, jax.Array]]:
-    size = runs.num_examples(dataset, config, runs.view_of(config, role or split), seq_len)
+    size = setup.num_examples(dataset, config, setup.view_of(config, role or split), seq_len)
     total = -(-size // (batch_size or config.evals.batch_size))
-    return inference.shown(batches(role, seq_len, batch_size, spread), total)
+    return loaded_run.shown(batches(role, seq_len, batch_size, spread), total)
 
   options, numbers, pictures = _options(config), {}, {}
   for name in config.eval.names:
@@ -88,13 +94,13 @@ def _options(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def _store(directory: Path, stem: str, record: dict, pictures: dict) -> None:
-  writing.save_json(directory / f'{stem}.json', record)
+  files.save_json(directory / f'{stem}.json', record)
   for name, picture in pictures.items():
     path = f'{directory}/{stem}-{name.replace("/", "-")}'
     if picture.ndim == 5:
-      writing.save_gif(f'{path}.gif', writing.side_by_side(picture))
+      films.save_gif(f'{path}.gif', films.side_by_side(picture))
     else:
-      writing.save_png(f'{path}.png', picture)
+      images.save_png(f'{path}.png', picture)
 
 
 def _summary(numbers: dict, published_bpd: float | None) -> str:

@@ -9,9 +9,12 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import explore, inference, temperatures, writing
+from hvae_tpu import generation
 from hvae_tpu.errors import UserError
-from hvae_tpu.explore import programs, sheets, variation
+from hvae_tpu.figures import films, images, sheets
+from hvae_tpu.generation import programs, variation
+from hvae_tpu.modes import loaded_run
+from hvae_tpu.nn import temperatures
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
@@ -29,22 +32,22 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     if options[key] < least:
       raise UserError(f'config.explore.{key}={options[key]} must be at least {least}')
   position = _position(options.position)
-  trained = inference.open_trained(config, workdir, checkpoint, '--mode=explore', explore.NEEDS)
+  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=explore', generation.NEEDS)
   model = trained.run.model
   for group in options.groups:
     programs.check_group(model, group, 'config.explore.groups')
   groups = tuple(options.groups) or tuple(range(len(model.level_names)))
   temperature = temperatures.of_tuple(model, options.temperature, 'config.explore.temperature')
-  model, state = inference.prepared(trained, options, temperature)
+  model, state = loaded_run.prepared(trained, options, temperature)
   draw = dict(noise_std=options.noise_std, temperature=temperature, seed=options.seed)
   if position != 'each':
     draw |= dict(rows=options.rows, num=options.num, position=position)
 
   def work(check: Callable[[], None]) -> int:
     found = {}
-    for group in inference.shown(iter(groups), len(groups), 'group'):
+    for group in loaded_run.shown(iter(groups), len(groups), 'group'):
       check()
-      one = explore.sweep if position == 'each' else explore.vary
+      one = generation.sweep if position == 'each' else generation.vary
       found[group] = one(model, trained.params, state, group, **draw)
     if jax.process_index() == 0:
       folder = trained.run.workdir / 'explore' / trained.stem
@@ -52,7 +55,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       print(f'{len(groups)} of {len(model.level_names)} groups; stored in {folder}')
     return 0
 
-  return inference.interruptible(work)
+  return loaded_run.interruptible(work)
 
 
 def _position(text: str) -> Any:
@@ -81,13 +84,13 @@ def _store(
     if options.differences and kind == 'group':
       shown = variation.differences(pictures)
     words = () if kind == 'sweep' else heads
-    writing.save_png(stem.with_suffix('.png'), sheets.sheet(list(shown), heads=words))
+    images.save_png(stem.with_suffix('.png'), sheets.sheet(list(shown), heads=words))
     # Frames of all rows side by side; of a sweep, one position after the other.
     one_by_one = pictures.reshape(-1, 1, *pictures.shape[2:])
     frames = pictures.swapaxes(0, 1) if kind == 'group' else one_by_one
-    frames = np.stack([writing.grid(sheets.enlarged(frame)) for frame in frames])
-    writing.save_gif(stem.with_suffix('.gif'), frames, options.fps)
+    frames = np.stack([images.grid(sheets.enlarged(frame)) for frame in frames])
+    films.save_gif(stem.with_suffix('.gif'), frames, options.fps)
   if kind == 'group':
     rows = [found[group][0] for group in found]
     labels = [names[group] for group in found]
-    writing.save_png(folder / 'contact.png', sheets.sheet(rows, labels, heads=heads))
+    images.save_png(folder / 'contact.png', sheets.sheet(rows, labels, heads=heads))

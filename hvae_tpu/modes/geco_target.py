@@ -11,13 +11,18 @@ from typing import Any
 import jax
 import ml_collections
 
-from hvae_tpu import evals, inference, models, runs, sharding, writing
-from hvae_tpu import train as train_lib
+from hvae_tpu import evals, models
+from hvae_tpu.devices import sharding
+from hvae_tpu.devices.interruption import Interruption
 from hvae_tpu.errors import UserError
-from hvae_tpu.interruption import Interruption
-from hvae_tpu.progress import Progress
-from hvae_tpu.state import create_state
-from hvae_tpu.writing import Writer
+from hvae_tpu.modes import loaded_run
+from hvae_tpu.runs.metric_writer import Writer
+from hvae_tpu.storage import files
+from hvae_tpu.training import setup
+from hvae_tpu.training.loop import loop
+from hvae_tpu.training.progress import Progress
+from hvae_tpu.training.state import create_state
+from hvae_tpu.training.step import Step, trace_step
 
 FOUND = 0.5  # foreground ARI from which on objects count as found
 
@@ -43,18 +48,18 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     )
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
   sharding.check_batch_size(config.train.batch_size, mesh)
-  model, tx, step = runs.train_step(config, mesh)
-  dataset = runs.open_data(config)
+  model, tx, step = setup.train_step(config, mesh)
+  dataset = setup.open_data(config)
   for text in model.warnings(dataset.card):
-    inference.say(f'warning: {text}')
+    loaded_run.say(f'warning: {text}')
   folder = workdir / 'geco_target'
   state, interruption = _train(config, (model, tx, step), dataset, mesh, steps, folder)
   if interruption.requested:
-    inference.say('stopped; nothing was proposed')
+    loaded_run.say('stopped; nothing was proposed')
     return interruption.exit_code
   proposal = _proposal(config, model, dataset, mesh, state)
   if jax.process_index() == 0:
-    with writing.replacing(folder / 'proposal.json') as partial:
+    with files.replacing(folder / 'proposal.json') as partial:
       partial.write_text(json.dumps(proposal, indent=2) + '\n')
     print(_described(proposal))
   return 0
@@ -62,7 +67,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
 
 def _train(
   config: ml_collections.ConfigDict,
-  training: tuple[Any, Any, train_lib.Step],
+  training: tuple[Any, Any, Step],
   dataset: Any,
   mesh: Any,
   steps: int,
@@ -73,15 +78,15 @@ def _train(
   options = ml_collections.ConfigDict(config.train)
   options.num_steps = steps
   first, interruption = jax.process_index() == 0, Interruption()
-  batches = runs.train_batches(dataset, config, mesh, 0)
+  batches = setup.train_batches(dataset, config, mesh, 0)
   writer = Writer(folder, active=first, level_names=model.level_names)
   with interruption:
     try:
       batch = next(batches)
       state = create_state(model, tx, batch, mesh, config.train.ema_decay is not None, config.seed)
-      inference.say('compiling the train step ...')
-      compiled = train_lib.trace_step(step, state, batch).lower().compile()
-      state = train_lib.loop(
+      loaded_run.say('compiling the train step ...')
+      compiled = trace_step(step, state, batch).lower().compile()
+      state = loop(
         state,
         compiled,
         batches,
@@ -89,7 +94,7 @@ def _train(
         start=0,
         evaluations=[],
         save=lambda *_: None,
-        diagnose=lambda step, *_: inference.say(f'the loss of step {step:,} is not finite'),
+        diagnose=lambda step, *_: loaded_run.say(f'the loss of step {step:,} is not finite'),
         writer=writer,
         progress=Progress(0, steps, config.train.batch_size, first),
         interruption=interruption,
@@ -104,8 +109,8 @@ def _proposal(
   config: ml_collections.ConfigDict, model: Any, dataset: Any, mesh: Any, state: Any
 ) -> dict[str, Any]:
   """What was reached on the validation view, per dimension, and what follows from it."""
-  inferring = models.create(config.model.to_dict(), runs.platform(mesh), differentiated=False)
-  batches = runs.eval_batches(dataset, config, mesh, 'valid')
+  inferring = models.create(config.model.to_dict(), setup.platform(mesh), differentiated=False)
+  batches = setup.eval_batches(dataset, config, mesh, 'valid')
   found = evals.create('segmentation', config.evals, inferring, batches, config.seed)(state)
   geco = {name: float(value) for name, value in state.model_state['geco'].items()}
   reached = float(found['nll']) / model.num_dims

@@ -7,9 +7,12 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import explore, inference, writing
+from hvae_tpu import generation
 from hvae_tpu.errors import UserError
-from hvae_tpu.explore import files, paths, sheets
+from hvae_tpu.figures import films, sheets
+from hvae_tpu.figures.images import save_png
+from hvae_tpu.generation import paths, picture_files
+from hvae_tpu.modes import loaded_run
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
@@ -29,19 +32,21 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     raise UserError(
       f'config.interpolate.paths has {unknown[0]!r}; expected some of {", ".join(paths.PATHS)}'
     )
-  trained = inference.open_trained(config, workdir, checkpoint, '--mode=interpolate', explore.NEEDS)
-  model, state = inference.prepared(trained, options, 1.0)
+  trained = loaded_run.open_trained(
+    config, workdir, checkpoint, '--mode=interpolate', generation.NEEDS
+  )
+  model, state = loaded_run.prepared(trained, options, 1.0)
   size, channels = model.image_size, model.image_channels
-  images = np.stack([files.read(name, size, channels, options.resize) for name in names])
+  images = np.stack([picture_files.read(name, size, channels, options.resize) for name in names])
 
   def work(check: Callable[[], None]) -> int:
     args = model, trained.params, state, images
     found = {}
     for path in options.paths:
       check()
-      found[path] = explore.interpolate(*args, num=options.num, path=path, seed=options.seed)
+      found[path] = generation.interpolate(*args, num=options.num, path=path, seed=options.seed)
     check()
-    mixed = explore.combine(*args, seed=options.seed) if options.combine else None
+    mixed = generation.combine(*args, seed=options.seed) if options.combine else None
     if jax.process_index() == 0:
       first, second = (Path(name).stem for name in names)
       folder = trained.run.workdir / 'interpolate' / f'{first}-{second}-{trained.stem}'
@@ -51,7 +56,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       print(f'stored in {folder}')
     return 0
 
-  return inference.interruptible(work)
+  return loaded_run.interruptible(work)
 
 
 def _names(text: str) -> list[str]:
@@ -72,10 +77,10 @@ def _store(folder: Path, images: np.ndarray, found: dict[str, np.ndarray], fps: 
   inner = len(rows[0]) - 4
   shares = [f'{i / (inner + 1):.2f}' for i in range(inner + 2)]
   heads = ['first', *shares, 'second']
-  writing.save_png(folder / 'strip.png', sheets.sheet(rows, list(found), heads=heads))
+  save_png(folder / 'strip.png', sheets.sheet(rows, list(found), heads=heads))
   for path, pictures in found.items():
     frames = sheets.there_and_back(sheets.enlarged(pictures))
-    writing.save_gif(folder / f'{path}.gif', frames, fps)
+    films.save_gif(folder / f'{path}.gif', frames, fps)
 
 
 def _store_mixed(folder: Path, mixed: np.ndarray, columns: int) -> None:
@@ -88,4 +93,4 @@ def _store_mixed(folder: Path, mixed: np.ndarray, columns: int) -> None:
       rows.append(row[part.start : part.stop])
       names.append(name)
       captions.append([f'{k} of {cuts - 1}' for k in part])
-  writing.save_png(folder / 'combine.png', sheets.sheet(rows, names, captions))
+  save_png(folder / 'combine.png', sheets.sheet(rows, names, captions))

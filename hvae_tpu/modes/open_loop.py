@@ -23,10 +23,16 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import folders, inference, plots, runs, sharding, writing
-from hvae_tpu.evals import film_strips, open_loop
+from hvae_tpu.devices import sharding
+from hvae_tpu.evals import open_loop
 from hvae_tpu.evals.open_loop import Outcome
-from hvae_tpu.evals.score_curves import Moments, moments
+from hvae_tpu.figures import film_strips, images, plots
+from hvae_tpu.figures.films import save_gif, side_by_side
+from hvae_tpu.metrics.score_curves import Moments, moments
+from hvae_tpu.modes import loaded_run
+from hvae_tpu.storage import folders
+from hvae_tpu.storage.files import replacing, save_json
+from hvae_tpu.training import setup
 
 BEST = {'ssim': 'SSIM', 'psnr': 'PSNR (dB)'}  # what the best of several samples is chosen by
 Curves = dict[str, np.ndarray]  # by score: [T] of an example, [examples, T] of all
@@ -43,19 +49,21 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     section.pop(k) for k in ('seed', 'split', 'grids', 'grid_strict_reference')
   )
   options = open_loop.Options('config.open_loop', **section)
-  trained = inference.open_trained(config, workdir, checkpoint, '--mode=open_loop', open_loop.NEEDS)
+  trained = loaded_run.open_trained(
+    config, workdir, checkpoint, '--mode=open_loop', open_loop.NEEDS
+  )
   mesh, state = trained.run.mesh, trained.run.state
-  dataset = runs.open_data(config)
+  dataset = setup.open_data(config)
   if options.batch_size:
     sharding.check_batch_size(options.batch_size, mesh, 'open_loop.batch_size')
   predict = open_loop.predictor(trained.run.model, options)
-  view = runs.view_of(config, split)
+  view = setup.view_of(config, split)
   directory = trained.run.workdir / 'open_loop' / f'{view.replace("/", "-")}-{trained.stem}'
   about = {'origin': trained.origin(), 'data': config.data.name, 'view': view}
   about['options'] = {'seed': seed, **section}
 
   def work(check: Callable[[], None]) -> int:
-    batches = runs.eval_batches(dataset, config, mesh, split, check)(
+    batches = setup.eval_batches(dataset, config, mesh, split, check)(
       seq_len=options.seq_len, batch_size=options.batch_size, spread=True
     )
     found = open_loop.outcomes(
@@ -71,7 +79,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     print(f'stored in {directory}{earlier}')
     return 0
 
-  return inference.interruptible(work)
+  return loaded_run.interruptible(work)
 
 
 def _store(
@@ -85,11 +93,11 @@ def _store(
     print(f'example {i}: {_describe(curves[-1])}', flush=True)
     if len(films) < open_loop.FILMED:
       films.append(outcome.film())
-  writing.save_gif(folder / 'films.gif', writing.side_by_side(np.stack(films)))
+  save_gif(folder / 'films.gif', side_by_side(np.stack(films)))
   together = open_loop.gathered(curves)
   _store_curves(folder, together)
   results = {name: moments(values) for name, values in together.items()}
-  writing.save_json(
+  save_json(
     folder / 'summary.json',
     {
       **about,
@@ -130,10 +138,10 @@ def _store_example(folder: Path, number: int, outcome: Outcome, grids: bool, str
   for name, index in samples.items():
     files[f'sample{number}/{name}'] = film_strips.to_uint8(outcome.samples[index])
   for name, frames in files.items():
-    with writing.replacing(folder / f'{name}.npz') as partial, open(partial, 'wb') as file:
+    with replacing(folder / f'{name}.npz') as partial, open(partial, 'wb') as file:
       np.savez_compressed(file, frames)
     if grids:
-      writing.save_png(folder / f'{name}.png', film_strips.strips(frames, strict))
+      images.save_png(folder / f'{name}.png', film_strips.strips(frames, strict))
 
 
 def _store_curves(folder: Path, curves: Curves) -> None:
@@ -146,11 +154,11 @@ def _store_curves(folder: Path, curves: Curves) -> None:
       columns[f'{name}_left_out'] = of_frames.left_out
   for name, label in BEST.items():
     for part in ('mean', 'stddev'):
-      with writing.replacing(folder / f'{name}_{part}.npz') as path, open(path, 'wb') as file:
+      with replacing(folder / f'{name}_{part}.npz') as path, open(path, 'wb') as file:
         np.savez(file, columns[f'{name}_{part}'])
     bands = {'best sample': found[name][:2], 'last frame': found[f'copy_last_{name}'][:2]}
     plots.save_bands(folder / f'{name}_range.png', bands, 'predicted frame', label)
-  with writing.replacing(folder / 'per_frame.csv') as path, open(path, 'w', newline='') as file:
+  with replacing(folder / 'per_frame.csv') as path, open(path, 'w', newline='') as file:
     writer = csv.writer(file)
     writer.writerow(['frame', *columns])
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)

@@ -10,10 +10,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import explore, inference, latents, temperatures, writing
+from hvae_tpu import generation
 from hvae_tpu.errors import UserError
-from hvae_tpu.explore import sheets
-from hvae_tpu.explore.candidates import checked, read_choice
+from hvae_tpu.figures import images, sheets
+from hvae_tpu.generation.candidates import checked, read_choice
+from hvae_tpu.modes import loaded_run
+from hvae_tpu.nn import temperatures
+from hvae_tpu.runs import latents
+from hvae_tpu.storage import files
 
 PER_SHEET = 9
 COLUMNS = 3
@@ -35,13 +39,13 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       raise UserError(f'config.pick.{key}={options[key]} must be at least 1')
   count = options.sheets * PER_SHEET
   chosen = checked(tuple(options.choose), count, 'config.pick.choose')
-  trained = inference.open_trained(config, workdir, checkpoint, '--mode=pick', explore.NEEDS)
+  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=pick', generation.NEEDS)
   temperature = temperatures.of_tuple(
     trained.run.model, options.temperature, 'config.pick.temperature'
   )
-  model, state = inference.prepared(trained, options, temperature)
+  model, state = loaded_run.prepared(trained, options, temperature)
   settings = dict(temperature=temperature, seed=options.seed)
-  draw = lambda numbers: explore.candidates(model, trained.params, state, numbers, **settings)
+  draw = lambda numbers: generation.candidates(model, trained.params, state, numbers, **settings)
   folder = trained.run.workdir / 'pick' / f'{trained.stem}-seed{options.seed}'
 
   def work(check: Callable[[], None]) -> int:
@@ -50,7 +54,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       asks = sys.stdin.isatty() and jax.process_count() == 1
       numbers = _offer(draw, folder, options.sheets, asks, check)
     if not numbers:
-      inference.say(
+      loaded_run.say(
         f"{count} candidates in {folder}; choose with --config.pick.choose='(3,7)' and the same "
         f'seed'
       )
@@ -61,7 +65,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       print(f'{len(numbers)} chosen; stored in {folder}')
     return 0
 
-  return inference.interruptible(work)
+  return loaded_run.interruptible(work)
 
 
 def _offer(
@@ -75,7 +79,7 @@ def _offer(
     _, pictures = draw(numbers)
     path = folder / f'sheet-{number:02d}.png'
     if jax.process_index() == 0:
-      writing.save_png(path, sheets.numbered(pictures, numbers, COLUMNS))
+      images.save_png(path, sheets.numbered(pictures, numbers, COLUMNS))
     if asks:
       print(f'{path}: candidates {numbers[0]} to {numbers[-1]}')
       more, done = _asked(chosen, numbers[-1])
@@ -102,16 +106,16 @@ def _asked(chosen: tuple[int, ...], count: int) -> tuple[tuple[int, ...], bool]:
 
 def _store(
   folder: Path,
-  trained: inference.Trained,
+  trained: loaded_run.Trained,
   numbers: tuple[int, ...],
   found: latents.Latents,
   pictures: np.ndarray,
   options: ml_collections.ConfigDict,
 ) -> None:
   columns = min(options.columns, len(numbers))
-  writing.save_png(folder / 'chosen.png', writing.banded([pictures], columns))
+  images.save_png(folder / 'chosen.png', images.banded([pictures], columns))
   for number, picture in zip(numbers, pictures, strict=True):
-    writing.save_png(folder / f'chosen-{number:03d}.png', picture)
+    images.save_png(folder / f'chosen-{number:03d}.png', picture)
   about = {
     'origin': trained.origin(),
     'seed': options.seed,
@@ -120,7 +124,7 @@ def _store(
     'statistic': options.statistic,
     'refresh_iterations': options.refresh_iterations,
   }
-  with writing.replacing(folder / 'chosen.json') as partial:
+  with files.replacing(folder / 'chosen.json') as partial:
     partial.write_text(json.dumps(about, indent=2) + '\n')
   card = {**about, 'batch_size': len(numbers) * trained.run.mesh.size, 'view': 'prior'}
   source, size = f'prior/seed{options.seed}', 256 * 2**20

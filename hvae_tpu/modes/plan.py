@@ -8,12 +8,12 @@ from typing import Any
 
 import ml_collections
 
-from hvae_tpu import writing
 from hvae_tpu.errors import UserError
-from hvae_tpu.plan import chips, planning, search
-from hvae_tpu.plan.analysis import Analysis
-from hvae_tpu.plan.programs import PROGRAMS
-from hvae_tpu.plan.report import GIB, Plan
+from hvae_tpu.planning import chips, planning, search
+from hvae_tpu.planning.analysis import Analysis
+from hvae_tpu.planning.plan_report import GIB, Plan
+from hvae_tpu.planning.programs import PROGRAMS
+from hvae_tpu.storage import files
 
 DOES_NOT_FIT = 3  # exit code
 Answer = tuple[str, dict[str, Any] | None]  # a line, and its fields where it is one of a search
@@ -92,7 +92,7 @@ def _at_batch(config: ml_collections.ConfigDict, topology: str) -> Callable[[int
 
 
 def _store(folder: Path, stem: str, found: dict[str, Any], lines: list[str]) -> None:
-  with writing.replacing(folder / f'{stem}.json') as partial:
+  with files.replacing(folder / f'{stem}.json') as partial:
     partial.write_text(json.dumps(found, indent=1))
-  with writing.replacing(folder / f'{stem}.txt') as partial:
+  with files.replacing(folder / f'{stem}.txt') as partial:
     partial.write_text('\n'.join(lines) + '\n')

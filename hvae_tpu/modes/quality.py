@@ -8,9 +8,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import data, inference, quality, runs, sharding, temperatures, writing
+from hvae_tpu import data, metrics
+from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
-from hvae_tpu.quality import inception
+from hvae_tpu.metrics import inception
+from hvae_tpu.modes import loaded_run
+from hvae_tpu.nn import temperatures
+from hvae_tpu.storage import files
+from hvae_tpu.training import setup
 
 NEEDS = ('sample', 'level_names')
 LEAST = 8  # pictures of a set, for neighbours and covariances
@@ -29,11 +34,11 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   if options.num < LEAST:
     raise UserError(f'config.quality.num={options.num} must be at least {LEAST}')
   network = inception.open_weights(options.inception) if options.inception else None
-  trained = inference.open_trained(config, workdir, checkpoint, '--mode=quality', NEEDS)
+  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=quality', NEEDS)
   temperature = temperatures.of_tuple(
     trained.run.model, options.temperature, 'config.quality.temperature'
   )
-  dataset = runs.open_data(config)
+  dataset = setup.open_data(config)
 
   def work(check: Callable[[], None]) -> int:
     sets, labels = {}, None
@@ -43,7 +48,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       labels = found if split == 'train' else labels
     samples = _draw(config, trained, temperature, check)
     if jax.process_index() == 0:
-      measures = quality.measures(sets['train'], labels)
+      measures = metrics.measures(sets['train'], labels)
       pairs = {
         'samples to train': (sets['train'], samples),
         'samples to test': (sets['test'], samples),
@@ -52,22 +57,22 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       if network is not None:
         measures += inception.measures(network)
       results = {name: {} for name in pairs}
-      for measure in inference.shown(iter(measures), len(measures), 'measure'):
+      for measure in loaded_run.shown(iter(measures), len(measures), 'measure'):
         check()
         for name, pair in pairs.items():
-          results[name] |= quality.compare(measure, *pair)
+          results[name] |= metrics.compare(measure, *pair)
       counts = {name: len(pictures) for name, pictures in {**sets, 'samples': samples}.items()}
       _store(trained, config, counts, results)
     return 0
 
-  return inference.interruptible(work)
+  return loaded_run.interruptible(work)
 
 
 def _read(
   config: ml_collections.ConfigDict, dataset: data.Dataset, split: str, most: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """The first pictures of a split, as evaluations see them, and their labels if there are any."""
-  view = runs.view_of(config, split)
+  view = setup.view_of(config, split)
   count = min(most or dataset.size(view), dataset.size(view))
   if count < LEAST:
     raise UserError(f'view {view!r} has {count} pictures; --mode=quality needs {LEAST}')
@@ -89,16 +94,16 @@ def _read(
 
 def _draw(
   config: ml_collections.ConfigDict,
-  trained: inference.Trained,
+  trained: loaded_run.Trained,
   temperature: np.ndarray,
   check: Callable[[], None],
 ) -> np.ndarray:
   """Samples, uint8 [num, H, W, C]; binarised where the data is."""
   options, size = config.quality, config.evals.batch_size
-  model, state = inference.prepared(trained, options, temperature)
+  model, state = loaded_run.prepared(trained, options, temperature)
   draw, found = jax.jit(model.sample, static_argnums=3), []
   total = -(-options.num // size)
-  for number in inference.shown(iter(range(total)), total):
+  for number in loaded_run.shown(iter(range(total)), total):
     check()
     key = jax.random.fold_in(jax.random.key(options.seed), 2 + number)
     found.append(sharding.to_host(draw(trained.params, state, key, size, temperature)))
@@ -110,7 +115,7 @@ def _draw(
 
 
 def _store(
-  trained: inference.Trained,
+  trained: loaded_run.Trained,
   config: ml_collections.ConfigDict,
   counts: dict[str, int],
   results: dict[str, dict[str, float]],
@@ -124,7 +129,7 @@ def _store(
     'seed': config.quality.seed,
     'results': results,
   }
-  with writing.replacing(path) as partial:
+  with files.replacing(path) as partial:
     partial.write_text(json.dumps(about, indent=2) + '\n')
   print('pictures: ' + ', '.join(f'{count:,} {name}' for name, count in counts.items()))
   names = list(results['samples to train'])

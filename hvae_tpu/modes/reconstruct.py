@@ -9,9 +9,13 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import div_stats, inference, plots, runs, writing
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import reconstruction
+from hvae_tpu.figures import images, plots
+from hvae_tpu.modes import loaded_run
+from hvae_tpu.runs import channel_kl
+from hvae_tpu.storage import files
+from hvae_tpu.training import setup
 
 # Columns of the table, where the model reports them.
 COLUMNS = ('kl', 'nll', 'neg_elbo', 'kl_bpd', 'nll_bpd', 'bpd', 'ssim')
@@ -29,25 +33,25 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   options = config.reconstruct
   quantiles = tuple(options.quantiles)
   _check(options, quantiles)
-  trained = inference.open_trained(
+  trained = loaded_run.open_trained(
     config, workdir, checkpoint, '--mode=reconstruct', reconstruction.NEEDS
   )
   masks = [
-    div_stats.variates(trained, config, q, 'config.reconstruct.quantiles') for q in quantiles
+    channel_kl.variates(trained, config, q, 'config.reconstruct.quantiles') for q in quantiles
   ]
-  dataset = runs.open_data(config)
+  dataset = setup.open_data(config)
   mesh, state = trained.run.mesh, trained.run.state
-  view = runs.view_of(config, options.split)
+  view = setup.view_of(config, options.split)
   reconstruct = reconstruction.make(trained.run.model, mesh, masks, options.num_pictures)
 
   def work(check: Callable[[], None]) -> int:
-    batches = runs.eval_batches(dataset, config, mesh, options.split, check)()
+    batches = setup.eval_batches(dataset, config, mesh, options.split, check)()
     total = -(-dataset.size(view) // config.evals.batch_size)
     results, originals = reconstruct(
       trained.params,
       state.model_state,
       state.step,
-      inference.shown(batches, total),
+      loaded_run.shown(batches, total),
       jax.random.key(options.seed),
     )
     if jax.process_index() == 0:
@@ -59,7 +63,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       _store(trained.run.workdir / 'reconstruct', stem, rows, results, originals, options)
     return 0
 
-  return inference.interruptible(work)
+  return loaded_run.interruptible(work)
 
 
 def _check(options: Any, quantiles: tuple[float, ...]) -> None:
@@ -67,7 +71,7 @@ def _check(options: Any, quantiles: tuple[float, ...]) -> None:
   if not quantiles:
     raise UserError('config.reconstruct.quantiles=() must not be empty; (1.0,) keeps everything')
   for quantile in quantiles:
-    div_stats.check_quantile(quantile, 'config.reconstruct.quantiles')
+    channel_kl.check_quantile(quantile, 'config.reconstruct.quantiles')
   # As results are named.
   names = [f'{quantile:g}' for quantile in quantiles]
   if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -75,7 +79,7 @@ def _check(options: Any, quantiles: tuple[float, ...]) -> None:
       f'config.reconstruct.quantiles has {", ".join(twice)} more than once (to six digits); give '
       f'each quantile once'
     )
-  inference.check_least('reconstruct', options, num_pictures=0, columns=1)
+  loaded_run.check_least('reconstruct', options, num_pictures=0, columns=1)
 
 
 def _row(
@@ -101,7 +105,7 @@ def _store(
   originals: np.ndarray,
   options: Any,
 ) -> None:
-  with writing.replacing(folder / f'{stem}.csv') as partial, open(partial, 'w') as file:
+  with files.replacing(folder / f'{stem}.csv') as partial, open(partial, 'w') as file:
     table = csv.DictWriter(file, rows[0])
     table.writeheader()
     table.writerows(rows)
@@ -111,10 +115,10 @@ def _store(
   columns = min(options.columns, len(originals))
   if columns:
     pictures = {f'q{row["quantile"]:g}': r.pictures for row, r in zip(rows, results, strict=True)}
-    with writing.replacing(folder / f'{stem}.npz') as partial, open(partial, 'wb') as file:
+    with files.replacing(folder / f'{stem}.npz') as partial, open(partial, 'wb') as file:
       np.savez(file, originals=originals, **pictures)
     bands = [originals, *pictures.values()]
-    writing.save_png(folder / f'{stem}.png', writing.banded(bands, columns))
+    images.save_png(folder / f'{stem}.png', images.banded(bands, columns))
     if options.save_targets:
-      writing.save_png(folder / f'{stem}-targets.png', writing.banded([originals], columns))
+      images.save_png(folder / f'{stem}-targets.png', images.banded([originals], columns))
   print(f'stored in {folder}')

@@ -5,8 +5,11 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from hvae_tpu import bundles, models, nonfinite, runs, sharding
-from hvae_tpu.checkpoints import Checkpoints
+from hvae_tpu import models
+from hvae_tpu.devices import sharding
+from hvae_tpu.runs import restore
+from hvae_tpu.runs.checkpoints import Checkpoints
+from hvae_tpu.training import nonfinite, nonfinite_dump, setup
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
@@ -18,7 +21,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   Raises:
     UserError: there is no bundle.
   """
-  directory, bundle = bundles.find(workdir, config.replay.bundle)
+  directory, bundle = nonfinite_dump.find(workdir, config.replay.bundle)
   print(
     f'step {bundle["step"]:,}, key {bundle["key"]}, records {bundle["batch_indices"]}; first '
     f'non-finite parameter {bundle["first_nonfinite_parameter"]}, gradient '
@@ -26,14 +29,14 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   )
   mesh = sharding.make_mesh(1, 1, jax.local_devices(backend='cpu')[:1])
   model = models.create(config.model.to_dict(), 'cpu')
-  dataset = runs.open_data(config)
+  dataset = setup.open_data(config)
   store = Checkpoints(directory, read_only=True)
-  state = runs.restore_weights(store, bundle['state_step'], model, config.data, mesh, ('raw',))
+  state = restore.restore_weights(store, bundle['state_step'], model, config.data, mesh, ('raw',))
   store.close()
   with jax.default_device(mesh.devices.flat[0]):
-    batch = bundles.batch_of(config, dataset, mesh, bundle['step'])
+    batch = nonfinite_dump.batch_of(config, dataset, mesh, bundle['step'])
     place = nonfinite.first_intermediate(
-      bundles.gradient(model, bundle['seed']),
+      nonfinite_dump.gradient(model, bundle['seed']),
       state.params,
       state.model_state,
       batch,

@@ -8,10 +8,15 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import commands, inference, report, runs, temperatures, writing
-from hvae_tpu import workdir as workdir_lib
+from hvae_tpu import commands
 from hvae_tpu.errors import UserError
-from hvae_tpu.report import drawn, facts
+from hvae_tpu.figures import report
+from hvae_tpu.figures.report import drawn, facts
+from hvae_tpu.modes import loaded_run
+from hvae_tpu.nn import temperatures
+from hvae_tpu.runs.workdir import flatten, stored_config, to_json
+from hvae_tpu.storage import files
+from hvae_tpu.training import setup
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
@@ -30,19 +35,19 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'config.report.num={options.num} must lie between 1 and config.evals.batch_size='
       f'{config.evals.batch_size}'
     )
-  trained = inference.open_trained(config, workdir, checkpoint, '--mode=report', ('level_names',))
+  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=report', ('level_names',))
   model = trained.run.model
   named = [(t, f'config.report.temperatures[{i}]') for i, t in enumerate(options.temperatures)]
   levels_at = [temperatures.per_level(model, setting, key) for setting, key in named]
-  dataset = runs.open_data(config)
+  dataset = setup.open_data(config)
 
   def state_at(temperature: np.ndarray | None) -> Any:
     if temperature is None or not options.refresh_iterations:
       return trained.run.state.model_state
-    return inference.prepared(trained, options, temperature)[1]
+    return loaded_run.prepared(trained, options, temperature)[1]
 
   def work(check: Callable[[], None]) -> int:
-    batches = runs.eval_batches(dataset, config, trained.run.mesh, options.split, check)()
+    batches = setup.eval_batches(dataset, config, trained.run.mesh, options.split, check)()
     shown = drawn.draw(
       model,
       trained.params,
@@ -57,21 +62,21 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       told = _facts(config, trained, dataset.card)
       names = [str(setting) for setting, _ in named]
       path = trained.run.workdir / 'report' / f'{trained.stem}.html'
-      with writing.replacing(path) as partial:
+      with files.replacing(path) as partial:
         partial.write_text(report.build(told, trained.run.workdir, shown, names))
       print(f'stored in {path}')
     return 0
 
-  return inference.interruptible(work)
+  return loaded_run.interruptible(work)
 
 
 def _facts(
-  config: ml_collections.ConfigDict, trained: inference.Trained, card: dict[str, Any]
+  config: ml_collections.ConfigDict, trained: loaded_run.Trained, card: dict[str, Any]
 ) -> facts.Facts:
   folder = trained.run.workdir
-  mine = workdir_lib.flatten(workdir_lib.stored_config(folder))
+  mine = flatten(stored_config(folder))
   source = commands.config_source(config)
-  published = workdir_lib.flatten(workdir_lib.to_json(commands.load_config(source)))
+  published = flatten(to_json(commands.load_config(source)))
   count = sum(leaf.size for leaf in jax.tree.leaves(trained.params))
   changed = facts.differences(published, mine)
   modes = [path.name for path in sorted(folder.iterdir()) if path.is_dir()]

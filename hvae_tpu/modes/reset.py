@@ -5,8 +5,8 @@ import shutil
 
 import ml_collections
 
-from hvae_tpu import workdir as workdir_lib
 from hvae_tpu.errors import UserError
+from hvae_tpu.runs.workdir import CONFIG, stored_config
 
 # What the program writes into a work directory, as patterns; see workdir.py. The config goes last:
 # after an interruption the rest can still be reset.
@@ -24,12 +24,12 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   Raises:
     UserError: the directory is not one of ours.
   """
-  if workdir_lib.stored_config(workdir) is None:
+  if stored_config(workdir) is None:
     raise UserError(
-      f'{workdir} has no {workdir_lib.CONFIG}, so it is not a work directory of this program; '
+      f'{workdir} has no {CONFIG}, so it is not a work directory of this program; '
       f'nothing is deleted; correct --workdir'
     )
-  patterns = (*OURS, workdir_lib.CONFIG)
+  patterns = (*OURS, CONFIG)
   present = [path for pattern in patterns for path in sorted(workdir.glob(pattern))]
   for path in present:
     print(f'{"deleting" if config.reset.yes else "would delete"} {path} ({_size(path)})')

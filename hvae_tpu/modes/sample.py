@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import ml_collections
 
-from hvae_tpu import inference, runs, writing
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import pictures
+from hvae_tpu.figures import images
+from hvae_tpu.modes import loaded_run
+from hvae_tpu.training import setup
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
@@ -22,30 +24,30 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   options = config.sample.to_dict()
   seed, split = options.pop('seed'), options.pop('split')
   output_temperature = options.pop('output_temperature')
-  trained = inference.open_trained(config, workdir, checkpoint, '--mode=sample', pictures.NEEDS)
+  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=sample', pictures.NEEDS)
   opened, model = trained.run, trained.run.model
   if output_temperature is not None:
     model = _tempered(model, output_temperature)
-  dataset = runs.open_data(config)
+  dataset = setup.open_data(config)
   pictures.check(options, config.evals.batch_size)
 
   def work(check: Callable[[], None]) -> int:
     def watch(rows: Iterator, total: int) -> Iterator:
-      for row in inference.shown(rows, total, 'row'):
+      for row in loaded_run.shown(rows, total, 'row'):
         check()
         yield row
 
-    batches = runs.eval_batches(dataset, config, opened.mesh, split, check)
+    batches = setup.eval_batches(dataset, config, opened.mesh, split, check)
     draw = pictures.make(model, batches, watch=watch, **options)
     found = draw(trained.params, opened.state.model_state, opened.state.step, jax.random.key(seed))
     if jax.process_index() == 0:
       for name, picture in found.items():
         path = opened.workdir / 'sample' / f'{name}-{trained.stem}.png'
-        writing.save_png(path, picture)
+        images.save_png(path, picture)
         print(f'wrote {path}')
     return 0
 
-  return inference.interruptible(work)
+  return loaded_run.interruptible(work)
 
 
 def _tempered(model: Any, output_temperature: float) -> Any:

@@ -8,9 +8,13 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import inference, plots, runs, scenes, writing
-from hvae_tpu.evals import matching, scene_records, segmentation
-from hvae_tpu.evals.rand_index import adjusted_rand_index
+from hvae_tpu.evals import scene_records, segmentation
+from hvae_tpu.figures import plots
+from hvae_tpu.metrics import matching
+from hvae_tpu.metrics.rand_index import adjusted_rand_index
+from hvae_tpu.modes import loaded_run, scenes
+from hvae_tpu.storage import files
+from hvae_tpu.training import setup
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
@@ -23,10 +27,10 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     UserError: no such checkpoint or view, a model without slots, or records without objects.
   """
   options = config.segment
-  trained = inference.open_trained(config, workdir, checkpoint, '--mode=segment', scenes.NEEDS)
-  dataset = runs.open_data(config)
+  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=segment', scenes.NEEDS)
+  dataset = setup.open_data(config)
   entities = scenes.entities(dataset.card)
-  view = runs.view_of(config, options.split)
+  view = setup.view_of(config, options.split)
   stem = trained.run.workdir / 'segment' / f'{view.replace("/", "-")}-{trained.stem}'
 
   def work(check: Callable[[], None]) -> int:
@@ -41,7 +45,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       _store_table(Path(f'{stem}.csv'), rows)
     return 0
 
-  return inference.interruptible(work)
+  return loaded_run.interruptible(work)
 
 
 def _scores(scene: scenes.Scene) -> list[dict[str, float]]:
@@ -72,13 +76,13 @@ def _scores(scene: scenes.Scene) -> list[dict[str, float]]:
 def _store(stem: Path, scene: scenes.Scene, entities: int, show_attention: bool) -> None:
   owners = scene.fields['segmentation'][..., 0]
   record = scene_records.record(scene.fields['image'], owners, entities, scene.found)
-  with writing.replacing(Path(f'{stem}-{scene.number:04d}.npz')) as path, open(path, 'wb') as file:
+  with files.replacing(Path(f'{stem}-{scene.number:04d}.npz')) as path, open(path, 'wb') as file:
     np.savez(file, **record)
   plots.save_scene(Path(f'{stem}-{scene.number:04d}.png'), record, show_attention)
 
 
 def _store_table(path: Path, rows: list[dict[str, float]]) -> None:
-  with writing.replacing(path) as partial, open(partial, 'w') as file:
+  with files.replacing(path) as partial, open(partial, 'w') as file:
     table = csv.DictWriter(file, rows[0])
     table.writeheader()
     table.writerows(rows)

@@ -13,27 +13,20 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import ml_collections
 
-from hvae_tpu import (
-  buckets,
-  bundles,
-  data,
-  distributed,
-  epochs,
-  evals,
-  initial_weights,
-  models,
-  runs,
-  sharding,
-)
-from hvae_tpu import train as train_lib
-from hvae_tpu import workdir as workdir_lib
-from hvae_tpu.checkpoints import Checkpoints
+from hvae_tpu import data, evals, models
+from hvae_tpu.devices import distributed, sharding
+from hvae_tpu.devices.interruption import Interruption
 from hvae_tpu.errors import UserError
-from hvae_tpu.interruption import Interruption
-from hvae_tpu.profiling import Profiled
-from hvae_tpu.progress import Progress
-from hvae_tpu.state import TrainState, abstract_state, create_state
-from hvae_tpu.writing import Writer
+from hvae_tpu.runs.checkpoints import Checkpoints
+from hvae_tpu.runs.metric_writer import Writer
+from hvae_tpu.runs.workdir import check_resumable, flatten, store_config, stored_config, to_json
+from hvae_tpu.storage import buckets
+from hvae_tpu.training import epochs, init_from, nonfinite_dump, setup
+from hvae_tpu.training.loop import loop
+from hvae_tpu.training.profiling import Profiled
+from hvae_tpu.training.progress import Progress
+from hvae_tpu.training.state import TrainState, abstract_state, create_state
+from hvae_tpu.training.step import Step, trace_step
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
@@ -53,14 +46,14 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     )
   dataset = _open_dataset(config.data)
   data.check_required(dataset, config.data.train_split, **config.data.require)
-  runs.check_transforms(dataset.card, config.data)
+  setup.check_transforms(dataset.card, config.data)
   size = data.num_examples(dataset, config.data.train_split, config.data.seq_len)
   epochs.resolve(config, size, say)
   for key in ('num_steps', 'log_every'):
     if config.train[key] < 1:
       also = ' (or set config.train.num_epochs)' if key == 'num_steps' else ''
       raise UserError(f'config.train.{key}={config.train[key]} must be at least 1{also}')
-  model, tx, train_step = runs.train_step(config, mesh)
+  model, tx, train_step = setup.train_step(config, mesh)
   interruption = Interruption()
   evaluations = _evaluations(config, mesh, dataset, interruption)
   checkpoints = Checkpoints(
@@ -73,7 +66,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'{config.train.num_steps:,}. Raise it to train on, or use --mode=eval or --mode=sample'
     )
     return 0
-  batch = runs.train_spec(dataset.card, config.data, config.train.batch_size)
+  batch = setup.train_spec(dataset.card, config.data, config.train.batch_size)
   ema = config.train.ema_decay is not None
   abstract = lambda ema: abstract_state(model, tx, batch, mesh, ema)
   start, state = _resume(checkpoints, abstract, ema, say)
@@ -83,7 +76,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   for text in model.warnings(dataset.card) if hasattr(model, 'warnings') else ():
     say(f'warning: {text}')
 
-  batches = runs.train_batches(dataset, config, mesh, start)
+  batches = setup.train_batches(dataset, config, mesh, start)
   writer = Writer(workdir / 'train', active=first, level_names=model.level_names)
   with interruption:
     try:
@@ -91,9 +84,9 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       if state is None:
         state = _fresh(config, model, tx, batch, mesh, say)
       if first:
-        workdir_lib.store_config(workdir, config)
+        store_config(workdir, config)
         _record(state, config, writer, workdir, start)
-      state = train_lib.loop(
+      state = loop(
         state,
         _compile(train_step, state, batch, config.train, workdir / 'train', say),
         itertools.chain([batch], batches),
@@ -101,7 +94,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
         start=start,
         evaluations=evaluations,
         save=_saver(checkpoints, config, dataset, writer),
-        diagnose=bundles.Recorder(workdir, config, dataset, model, mesh, say),
+        diagnose=nonfinite_dump.Recorder(workdir, config, dataset, model, mesh, say),
         writer=writer,
         progress=Progress(start, config.train.num_steps, config.train.batch_size, first),
         interruption=interruption,
@@ -144,11 +137,11 @@ def _evaluations(
   interruption: Interruption,
 ) -> list[tuple[str, int, Callable[[TrainState], dict[str, Any]]]]:
   """The evaluations that run during training, on the validation view."""
-  model = models.create(config.model.to_dict(), runs.platform(mesh), differentiated=False)
+  model = models.create(config.model.to_dict(), setup.platform(mesh), differentiated=False)
   wanted = [(name, config.evals[name].every) for name in evals.EVALS if config.evals[name].every]
   if not wanted:
     return []
-  batches = runs.eval_batches(dataset, config, mesh, 'valid', interruption.check)
+  batches = setup.eval_batches(dataset, config, mesh, 'valid', interruption.check)
   return [
     (name, every, evals.create(name, config.evals, model, batches, config.seed))
     for name, every in wanted
@@ -162,11 +155,11 @@ def _check_resumable(
   say: Callable[[str], None],
 ) -> None:
   """Raises UserError if the directory has checkpoints of another run; tells what changes."""
-  stored = workdir_lib.stored_config(workdir)
+  stored = stored_config(workdir)
   if stored is not None and checkpoints.steps:
     stored['model'] = models.with_defaults(stored.get('model', {}))
     changeable = models.changeable_fields(config.model.name)
-    workdir_lib.check_resumable(workdir, stored, config, changeable, say)
+    check_resumable(workdir, stored, config, changeable, say)
 
 
 def _check_same_data(stored: dict[str, Any], dataset: data.Dataset) -> None:
@@ -225,26 +218,26 @@ def _fresh(
   jax.block_until_ready(state)
   say(f'initialised in {time.perf_counter() - began:.1f} s')
   if config.train.init_from:
-    state = initial_weights.take(state, config.train.init_from, mesh, say)
+    state = init_from.take(state, config.train.init_from, mesh, say)
   return state
 
 
 def _compile(
-  train_step: train_lib.Step,
+  train_step: Step,
   state: TrainState,
   batch: Any,
   train: Any,
   logs: Path,
   say: Callable[[str], None],
-) -> train_lib.Step:
+) -> Step:
   say('compiling the train step ...')
   began = time.perf_counter()
-  lowered = train_lib.trace_step(train_step, state, batch).lower()
+  lowered = trace_step(train_step, state, batch).lower()
   metrics = lowered.out_info[1]
-  if unknown := sorted(set(train.progress) - set(metrics)):
+  if unknown := sorted(set(train.progress_metrics) - set(metrics)):
     raise UserError(
-      f'config.train.progress names {", ".join(unknown)}, which is no metric of this model; '
-      f'it has {", ".join(sorted(metrics))}'
+      f'config.train.progress_metrics names {", ".join(unknown)}, but this '
+      f'model has the metrics {", ".join(sorted(metrics))}'
     )
   compiled = lowered.compile()
   distributed.meet('compiled')
@@ -260,7 +253,7 @@ def _saver(
   dataset: data.Dataset,
   writer: Writer,
 ) -> Callable[[int, TrainState, dict[str, Any]], None]:
-  meta = {'config': workdir_lib.to_json(config), 'card': dataset.card}
+  meta = {'config': to_json(config), 'card': dataset.card}
 
   def save(step: int, state: TrainState, results: dict[str, Any]) -> None:
     numbers = {k: float(v) for k, v in results.items() if not getattr(v, 'ndim', 0)}
@@ -286,7 +279,7 @@ def _describe(
   say(f'{mesh.size} devices ({device}), mesh {axes}; precision {config.train.precision}')
   say(f'batch {size} = {size / mesh.size:g} per device, in {jax.process_count()} processes')
   views = ', '.join(
-    f'{role} {runs.num_examples(dataset, config, view, seq_len):,} ({view})'
+    f'{role} {setup.num_examples(dataset, config, view, seq_len):,} ({view})'
     for role, seq_len in (('train', config.data.seq_len), ('valid', 0), ('test', 0))
     if (view := config.data[f'{role}_split'])
   )
@@ -316,7 +309,7 @@ def _record(
   start: int,
 ) -> None:
   """Writes the settings, and once the table of parameters."""
-  writer.hparams(workdir_lib.flatten(workdir_lib.to_json(config)))
+  writer.hparams(flatten(to_json(config)))
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   print(f'{count:,} parameters')
   table = workdir / 'train' / 'parameters.txt'

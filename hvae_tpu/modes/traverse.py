@@ -7,9 +7,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import inference, latent_activity, runs, scenes, sharding, writing
+from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import traversals
+from hvae_tpu.figures import films, images
+from hvae_tpu.modes import loaded_run, scenes
+from hvae_tpu.runs import slot_statistics
+from hvae_tpu.storage import files
+from hvae_tpu.training import setup
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
@@ -23,15 +28,15 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       weights, or an option out of range.
   """
   options = config.traverse
-  trained = inference.open_trained(config, workdir, checkpoint, '--mode=traverse', scenes.NEEDS)
-  known = latent_activity.load(trained, config)
+  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=traverse', scenes.NEEDS)
+  known = slot_statistics.load(trained, config)
   for key in ('num_scenes', 'num_dims', 'frames'):
     if options[key] < 1:
       raise UserError(f'config.traverse.{key}={options[key]} must be at least 1')
   values = traversals.steps(traversals.limits(known['range'], options.limits), options.frames)
   dims = np.argsort(-known['activeness'].mean(0))[: options.num_dims]
-  dataset = runs.open_data(config)
-  view = runs.view_of(config, options.split)
+  dataset = setup.open_data(config)
+  view = setup.view_of(config, options.split)
   folder = trained.run.workdir / 'traverse'
   sweep = traversals.sweep(trained.run.model)
   paint = jax.jit(lambda *arguments: sweep(*arguments)[0])
@@ -47,10 +52,10 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
         stem = f'{view.replace("/", "-")}-{trained.stem}-{scene.number:04d}-slot{slot}'
         if jax.process_index() == 0:
           _store(folder, stem, pictures, dims, options.fps)
-    inference.say(f'stored in {folder}')
+    loaded_run.say(f'stored in {folder}')
     return 0
 
-  return inference.interruptible(work)
+  return loaded_run.interruptible(work)
 
 
 def _store(folder: Path, stem: str, pictures: np.ndarray, dims: np.ndarray, fps: float) -> None:
@@ -58,7 +63,7 @@ def _store(folder: Path, stem: str, pictures: np.ndarray, dims: np.ndarray, fps:
   pictures = np.round(255 * np.clip(pictures, 0, 1)).astype(np.uint8)
   for rank, (dim, frames) in enumerate(zip(dims, pictures, strict=True)):
     framed = np.pad(frames, ((0, 0), (2, 2), (2, 0), (0, 0)))
-    with writing.replacing(folder / f'{stem}-rank{rank}-dim{dim}.gif') as partial:
-      partial.write_bytes(writing.encode_gif(framed, fps))
+    with files.replacing(folder / f'{stem}-rank{rank}-dim{dim}.gif') as partial:
+      partial.write_bytes(films.encode_gif(framed, fps))
   rows = np.concatenate([traversals.framed_row(frames) for frames in pictures])
-  writing.save_png(folder / f'{stem}.png', rows)
+  images.save_png(folder / f'{stem}.png', rows)

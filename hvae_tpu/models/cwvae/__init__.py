@@ -14,14 +14,16 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu import distributions, layers
+from hvae_tpu import settings
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
 from hvae_tpu.models.cwvae import frames, objective
 from hvae_tpu.models.cwvae.cells import Ticks
 from hvae_tpu.models.cwvae.network import Net, Start, reset_masks
 from hvae_tpu.models.cwvae.recurrence import Options
-from hvae_tpu.models.protocol import Batch, Metrics, Params, State, setting
+from hvae_tpu.models.protocol import Batch, Metrics, Params, State
+from hvae_tpu.nn import distributions, layers
+from hvae_tpu.settings import setting
 
 
 @flax.struct.dataclass
@@ -52,27 +54,27 @@ class CWVAE:
   channels_mult: int = 1
   enc_dense_layers: int = 3  # between the features of one level and of the next
   enc_dense_embed_size: int = 1000
-  cell_type: str = setting('RSSMCell', ('RSSMCell',))
+  cell_type: str = setting('RSSMCell', choices=('RSSMCell',))
   cell_stoch_size: int = 20
   cell_deter_size: int = 200
   cell_embed_size: int = 200
   cell_min_stddev: float = 1e-4
   cell_mean_only: bool = False  # samples are means
   cell_reset_state: bool = False  # the sample before some ticks counts as 0
-  reset_mask: str = setting('reference', ('reference', 'clock'))
+  reset_mask: str = setting('reference', choices=('reference', 'clock'))
   # T or F for every level from the bottom, for context frames; '': all T.
   use_obs: str = setting('', changeable=True)
   train_use_obs: bool = False  # use_obs in training too
   dec_stddev: float = setting(1.0, changeable=True)  # of the pixels, which lie in [0, 1]
-  dec_activation: str = setting('tanh', ('tanh', 'sigmoid', 'identity'))
+  dec_activation: str = setting('tanh', choices=('tanh', 'sigmoid', 'identity'))
   beta: tuple[float, ...] = setting((1.0,), changeable=True)  # of the KL; one or one per level
   free_nats: float = setting(0.0, changeable=True)  # of a level, per sequence
   kl_grad_post_perc: float | None = setting(None, changeable=True)  # None: no balancing
-  kl_balance: str = setting('intended', ('intended', 'reference'), changeable=True)
-  kernel_init: str = setting('lecun', ('lecun', 'keras'))
-  dtype: str = setting('float32', ('float32', 'bfloat16'))  # of convolutions and products
-  convolutions: str = setting('direct', ('direct', 'products'), changeable=True)
-  remat: str = setting('none', layers.REMAT, changeable=True)  # of ticks
+  kl_balance: str = setting('intended', choices=('intended', 'reference'), changeable=True)
+  kernel_init: str = setting('lecun', choices=('lecun', 'keras'))
+  dtype: str = setting('float32', choices=('float32', 'bfloat16'))  # of convolutions and products
+  convolutions: str = setting('direct', choices=('direct', 'products'), changeable=True)
+  remat: str = setting('none', choices=layers.REMAT, changeable=True)  # of ticks
   unroll: str = setting('1', changeable=True)  # ticks per iteration of a loop, or 'full'
 
   # A tick is a few small products: copies of it win little, and take long to compile.
@@ -82,7 +84,7 @@ class CWVAE:
   }
 
   def __post_init__(self):
-    protocol.check_choices(self)
+    settings.check(self, 'config.model')
     errors = self._number_problems() + protocol.unroll_problems(self)
     if self.image_size != frames.SIZE:
       errors.append(

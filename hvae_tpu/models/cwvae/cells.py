@@ -13,9 +13,9 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu import layers
-from hvae_tpu.distributions import Normal
 from hvae_tpu.models.cwvae.recurrence import Options, State, Weights, run
+from hvae_tpu.nn import layers
+from hvae_tpu.nn.distributions import Normal
 
 # Added to the hidden vector (not to what comes out) before the head of the deviations.
 SHIFT = 0.54

@@ -8,7 +8,7 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu import layers
+from hvae_tpu.nn import layers
 
 SIZE = 64  # of a frame: what the strides below lead to
 SLOPE = 0.2  # of the leaky ReLU

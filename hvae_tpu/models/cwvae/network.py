@@ -12,10 +12,10 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu import distributions
 from hvae_tpu.models.cwvae import frames
 from hvae_tpu.models.cwvae.cells import Cell, Ticks, kernel_init
 from hvae_tpu.models.cwvae.recurrence import State
+from hvae_tpu.nn import distributions
 
 
 class Start(NamedTuple):

@@ -8,8 +8,8 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu.distributions import Normal
 from hvae_tpu.models.cwvae.cells import Ticks
+from hvae_tpu.nn.distributions import Normal
 
 
 def level_kl(posterior: Normal, prior: Normal) -> Array:

@@ -12,7 +12,7 @@ from jax import Array
 from jax.custom_derivatives import CustomVJPPrimal
 import jax.numpy as jnp
 
-from hvae_tpu.layers import save_convolutions
+from hvae_tpu.nn.layers import save_convolutions
 
 
 class State(NamedTuple):

@@ -11,9 +11,8 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu import distributions, layers
+from hvae_tpu import settings
 from hvae_tpu.errors import UserError
-from hvae_tpu.models import protocol
 from hvae_tpu.models.efficient_morl import (
   attention,
   decoders,
@@ -26,7 +25,9 @@ from hvae_tpu.models.efficient_morl.decoders import Decoder
 from hvae_tpu.models.efficient_morl.gaussians import Gaussian
 from hvae_tpu.models.efficient_morl.network import Hierarchy, Prior, Refinement
 from hvae_tpu.models.efficient_morl.objective import Geco
-from hvae_tpu.models.protocol import Batch, Metrics, Params, Segments, State, setting
+from hvae_tpu.models.protocol import Batch, Metrics, Params, Segments, State
+from hvae_tpu.nn import distributions, layers
+from hvae_tpu.settings import setting
 
 PRIORS = ('reversed_plus', 'reversed', 'bottom_up')
 
@@ -41,15 +42,15 @@ class EfficientMORL:
   zdim: int = 32  # of a slot
   stochastic_layers: int = 3
   use_dual_gru: bool = True  # False: one unit of twice the size
-  image_decoder: str = setting('small', decoders.DECODERS)
-  likelihood: str = setting('gaussian', tuple(objective.LIKELIHOODS))
+  image_decoder: str = setting('small', choices=decoders.DECODERS)
+  likelihood: str = setting('gaussian', choices=tuple(objective.LIKELIHOODS))
   log_scale: float = -1.2039728  # of the likelihood: a deviation of 0.3
   # Of a layer: from the one above (plus: refined posteriors have that of the lowest layer, not
   # N(0, 1)), or from the one below.
-  prior: str = setting('reversed_plus', PRIORS)
+  prior: str = setting('reversed_plus', choices=PRIORS)
   refinement_iters: int = setting(3, changeable=True)  # outside of training
   refinement_curriculum: tuple[tuple[int, int], ...] = setting(((-1, 3),), changeable=True)
-  refine_weighting: str = setting('early', tuple(objective.WEIGHTINGS), changeable=True)
+  refine_weighting: str = setting('early', choices=tuple(objective.WEIGHTINGS), changeable=True)
   # Pictures over which a loss is averaged before its gradient refines: 0 are those of the batch.
   # Outside of training it is 1: results depend on no batch.
   refine_loss_reduction: int = setting(0, changeable=True)
@@ -60,12 +61,12 @@ class EfficientMORL:
   geco_ema_alpha: float = setting(0.99, changeable=True)
   geco_beta_stepsize: float = setting(1e-6, changeable=True)
   geco_step_size_acceleration: float = setting(1.0, changeable=True)  # where the target is reached
-  dtype: str = setting('float32', ('float32', 'bfloat16'))  # of convolutions
-  remat: str = setting('none', layers.REMAT, changeable=True)  # of the decoder
-  init_weights: str = setting('published', weights.INITS, changeable=True)  # see `weights`
+  dtype: str = setting('float32', choices=('float32', 'bfloat16'))  # of convolutions
+  remat: str = setting('none', choices=layers.REMAT, changeable=True)  # of the decoder
+  init_weights: str = setting('published', choices=weights.INITS, changeable=True)  # see `weights`
 
   def __post_init__(self):
-    protocol.check_choices(self)
+    settings.check(self, 'config.model')
     errors = decoders.problems(self) + self._number_problems()
     errors += objective.curriculum_problems(self.refinement_curriculum)
     if errors:

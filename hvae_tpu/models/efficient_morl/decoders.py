@@ -11,12 +11,12 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu import layers
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
 from hvae_tpu.models.efficient_morl import weights
 from hvae_tpu.models.efficient_morl.encoder import positions
 from hvae_tpu.models.protocol import Batch
+from hvae_tpu.nn import layers
 
 OUTPUTS = 4  # three colours and the logit of the mask
 

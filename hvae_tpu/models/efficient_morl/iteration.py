@@ -8,12 +8,12 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu import layers
 from hvae_tpu.models.efficient_morl import objective
 from hvae_tpu.models.efficient_morl.decoders import Decoder
 from hvae_tpu.models.efficient_morl.gaussians import Gaussian
 from hvae_tpu.models.efficient_morl.network import Prior
 from hvae_tpu.models.efficient_morl.objective import Canvas
+from hvae_tpu.nn import layers
 
 
 class Form(NamedTuple):

@@ -12,9 +12,8 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu import distributions, layers
+from hvae_tpu import settings
 from hvae_tpu.errors import UserError
-from hvae_tpu.models import protocol
 from hvae_tpu.models.efficient_morl import decoders, objective, weights
 from hvae_tpu.models.efficient_morl.attention import Attention, Memory, crowding
 from hvae_tpu.models.efficient_morl.decoders import Decoder
@@ -22,7 +21,9 @@ from hvae_tpu.models.efficient_morl.encoder import Encoder
 from hvae_tpu.models.efficient_morl.gaussians import Gaussian
 from hvae_tpu.models.efficient_morl.objective import Canvas
 from hvae_tpu.models.efficient_morl.recurrence import GRU
-from hvae_tpu.models.protocol import Batch, Metrics, Params, Segments, State, setting
+from hvae_tpu.models.protocol import Batch, Metrics, Params, Segments, State
+from hvae_tpu.nn import distributions, layers
+from hvae_tpu.settings import setting
 
 HIDDEN = 128  # units behind the recurrence
 
@@ -77,12 +78,12 @@ class SlotAttention:
   num_slots: int = 4
   zdim: int = 32  # of a slot
   iterations: int = 3
-  image_decoder: str = setting('small', decoders.DECODERS)
-  dtype: str = setting('float32', ('float32', 'bfloat16'))  # of convolutions
-  remat: str = setting('none', layers.REMAT, changeable=True)  # of the decoder
+  image_decoder: str = setting('small', choices=decoders.DECODERS)
+  dtype: str = setting('float32', choices=('float32', 'bfloat16'))  # of convolutions
+  remat: str = setting('none', choices=layers.REMAT, changeable=True)  # of the decoder
 
   def __post_init__(self):
-    protocol.check_choices(self)
+    settings.check(self, 'config.model')
     errors = decoders.problems(self) + [
       f'model.{name}={getattr(self, name)} must be at least 1'
       for name in ('num_slots', 'zdim', 'iterations')

@@ -9,7 +9,7 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu import distributions, layers
+from hvae_tpu.nn import distributions, layers
 
 GAIN = 0.02  # of `xavier`: a fresh decoder paints even grey with even masks
 INITS = ('published', 'preserving')

@@ -11,13 +11,15 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu import distributions, layers
-from hvae_tpu.distributions import Level
+from hvae_tpu import settings
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
 from hvae_tpu.models.efficient_vdvae import layout, objective
 from hvae_tpu.models.efficient_vdvae.network import Net, Options
-from hvae_tpu.models.protocol import Batch, Metrics, Params, State, setting
+from hvae_tpu.models.protocol import Batch, Metrics, Params, State
+from hvae_tpu.nn import distributions, layers
+from hvae_tpu.nn.distributions import Level
+from hvae_tpu.settings import setting
 
 BASES = ('std', 'logstd')
 
@@ -50,20 +52,20 @@ class EfficientVDVAE:
   zdim: int = 16  # latent channels of a group (`down_latent_variates`)
   stable_init: bool = True  # last kernels of residual cells times 1 / sqrt(L)
   initialize_prior_weights_as_zero: bool = False
-  distribution_base: str = setting('std', BASES)  # logstd: the raw scale is a log-scale
+  distribution_base: str = setting('std', choices=BASES)  # logstd: the raw scale is a log-scale
   gradient_smoothing_beta: float = 0.6931472  # of the latent scales; ln 2: raw 0 is scale 1
   use_residual_distribution: bool = False
   legacy_jax_logstd_kl: bool = setting(False, changeable=True)  # of the reference; no true KL
-  likelihood: str = setting('dmol', ('dmol', 'bernoulli'))
+  likelihood: str = setting('dmol', choices=('dmol', 'bernoulli'))
   num_mixtures: int = 10
-  num_bits: int = setting(8, (8, 5))  # of input and target
-  output_distribution_base: str = setting('std', BASES)
+  num_bits: int = setting(8, choices=(8, 5))  # of input and target
+  output_distribution_base: str = setting('std', choices=BASES)
   output_gradient_smoothing_beta: float = 0.6931472
   min_mol_logscale: float = -250.0
   output_temperature: float = setting(1.0, changeable=True)  # of drawn pixels
-  output_statistic: str = setting('sample', distributions.STATISTICS, changeable=True)
+  output_statistic: str = setting('sample', choices=distributions.STATISTICS, changeable=True)
   target_crop: int = 0  # rows and columns of padding on each side that carry no likelihood
-  beta_schedule: str = setting('linear', tuple(objective.BETA_SCHEDULES), changeable=True)
+  beta_schedule: str = setting('linear', choices=tuple(objective.BETA_SCHEDULES), changeable=True)
   beta_start: int = setting(21, changeable=True)  # linear: 1 at 2 * beta_start + beta_steps
   beta_steps: int = setting(5000, changeable=True)
   beta_min: float = setting(1e-4, changeable=True)
@@ -73,12 +75,12 @@ class EfficientVDVAE:
   gamma_max_steps: int = setting(10_000, changeable=True)
   scaled_gamma: bool = setting(True, changeable=True)  # balance the KL per latent dimension
   latent_active_threshold: float = setting(1e-4, changeable=True)  # bits per latent dimension
-  dtype: str = setting('float32', ('float32', 'bfloat16'))  # of blocks and the stream between
-  remat: str = setting('none', layers.REMAT, changeable=True)
+  dtype: str = setting('float32', choices=('float32', 'bfloat16'))  # of blocks and between them
+  remat: str = setting('none', choices=layers.REMAT, changeable=True)
   unroll: str = setting('full', changeable=True)  # blocks per iteration of a loop, or 'full'
 
   def __post_init__(self):
-    protocol.check_choices(self)
+    settings.check(self, 'config.model')
     lists = {name: getattr(self, name) for name in layout.LISTS}
     errors = layout.problems(self.down_strides, lists, self.image_size, self.input_conv_filters)
     errors += protocol.likelihood_problems(self)

@@ -11,9 +11,9 @@ from flax import linen as nn
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu import distributions, layers
-from hvae_tpu.distributions import Level, Normal
 from hvae_tpu.models.efficient_vdvae import layout
+from hvae_tpu.nn import distributions, layers
+from hvae_tpu.nn.distributions import Level, Normal
 
 
 class Options(NamedTuple):

@@ -13,22 +13,15 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu import distributions, layers
-from hvae_tpu.distributions import Level
+from hvae_tpu import settings
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
-from hvae_tpu.models.nvae import (
-  cells,
-  convs,
-  depthwise,
-  flows,
-  heads,
-  layout,
-  objective,
-  regularisers,
-)
+from hvae_tpu.models.nvae import cells, convs, flows, heads, layout, objective, regularisers
 from hvae_tpu.models.nvae.network import LatentForm, Net
-from hvae_tpu.models.protocol import Batch, Metrics, Params, State, setting
+from hvae_tpu.models.protocol import Batch, Metrics, Params, State
+from hvae_tpu.nn import cpu_kernels, distributions, layers
+from hvae_tpu.nn.distributions import Level
+from hvae_tpu.settings import setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,51 +44,55 @@ class NVAE:
   num_cells_dec: int = 1
   zdim: int = 20  # latent channels of a group
   num_flows: int = 0  # pairs of autoregressive cells per group
-  arch_instance: str = setting('res_mbconv', tuple(cells.ARCHITECTURES))
+  arch_instance: str = setting('res_mbconv', choices=tuple(cells.ARCHITECTURES))
   residual_posterior: bool = True  # relative to the prior
-  likelihood: str = setting('dmol', heads.HEADS)
+  likelihood: str = setting('dmol', choices=heads.HEADS)
   num_mixtures: int = 10
-  num_bits: int = setting(8, (8, 7, 6, 5, 4, 3, 2, 1))  # of input and target
+  num_bits: int = setting(8, choices=(8, 7, 6, 5, 4, 3, 2, 1))  # of input and target
   # The reference counts level 254 of 8 bits to the upper tail too; 0.999 makes masses sum to 1.
   dmol_upper_edge: float = 0.99
   output_temperature: float = setting(1.0, changeable=True)  # of drawn pixels
-  output_statistic: str = setting('sample', distributions.STATISTICS, changeable=True)
+  output_statistic: str = setting('sample', choices=distributions.STATISTICS, changeable=True)
   target_crop: int = 0  # rows and columns of padding on each side that carry no likelihood
   # What differs between the two implementations.
   input_centering: bool = True  # mgp123: False, the network sees [0, 1]
-  weight_norm: str = setting('log', convs.NORMS[:2])  # mgp123: gain
+  weight_norm: str = setting('log', choices=convs.NORMS[:2])  # mgp123: gain
   weight_norm_in_cells: bool = True
-  se: str = setting('sixteenth', cells.SE)  # mgp123: half
+  se: str = setting('sixteenth', choices=cells.SE)  # mgp123: half
   skip_down_shift: bool = True
   skip_up_bias: bool = False
   post_up_last: bool = False
-  prior_init: str = setting('uniform', ('uniform', 'normal'))
+  prior_init: str = setting('uniform', choices=('uniform', 'normal'))
   temper_whole_std: bool = True
   flow_weight_norm: bool = True
   flow_bias: bool = False
-  flow_mask_side: str = setting('left', flows.SIDES)
+  flow_mask_side: str = setting('left', choices=flows.SIDES)
   flow_in_encode: bool = True
   fixed_flows: bool = False  # flows as a layer of the decoder, also in generation
-  kl_without_flows: str = setting('analytic', ('analytic', 'sampled'))
+  kl_without_flows: str = setting('analytic', choices=('analytic', 'sampled'))
   # Training.
-  kl_schedule: str = setting('steps', objective.KL_SCHEDULES, changeable=True)  # mgp123: epochs
+  kl_schedule: str = setting(
+    'steps', choices=objective.KL_SCHEDULES, changeable=True
+  )  # mgp123: epochs
   kl_anneal_steps: float = setting(1000.0, changeable=True)
   kl_const_steps: float = setting(0.0, changeable=True)  # before the rise
   kl_min: float = setting(1e-4, changeable=True)
   kl_warmup_epochs: int = setting(30, changeable=True)
   steps_per_epoch: int = setting(1, changeable=True)
-  kl_balance: str = setting('square', objective.KL_BALANCES, changeable=True)
+  kl_balance: str = setting('square', choices=objective.KL_BALANCES, changeable=True)
   kl_weight: float = setting(1.0, changeable=True)
-  regulariser: str = setting('spectral', regularisers.REGULARISERS)  # mgp123: power
+  regulariser: str = setting('spectral', choices=regularisers.REGULARISERS)  # mgp123: power
   weight_decay_norm: float = setting(0.0, changeable=True)  # weight of the regularisers
   weight_decay_norm_init: float = setting(0.0, changeable=True)  # annealed from; 0: not annealed
-  dtype: str = setting('float32', ('float32', 'bfloat16'))  # of cells and the stream between
-  depthwise: str = setting('conv', depthwise.FORMS, changeable=True)  # the form of the program
-  remat: str = setting('none', layers.REMAT, changeable=True)
+  dtype: str = setting('float32', choices=('float32', 'bfloat16'))  # of cells and between them
+  depthwise: str = setting(
+    'conv', choices=cpu_kernels.FORMS, changeable=True
+  )  # the form of the program
+  remat: str = setting('none', choices=layers.REMAT, changeable=True)
   unroll: str = setting('full', changeable=True)  # groups per iteration of a loop, or 'full'
 
   def __post_init__(self):
-    protocol.check_choices(self)
+    settings.check(self, 'config.model')
     errors = layout.problems(self) + protocol.likelihood_problems(self)
     errors += objective.problems(self) + protocol.unroll_problems(self)
     if errors:

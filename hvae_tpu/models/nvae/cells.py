@@ -11,8 +11,8 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu import distributions, layers
 from hvae_tpu.models.nvae.convs import BatchNorm, Conv
+from hvae_tpu.nn import distributions, layers
 
 RESIDUAL_SCALE = 0.1
 UP = -1  # a stride: twice the side

@@ -14,8 +14,7 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu import distributions, layers
-from hvae_tpu.models.nvae import depthwise
+from hvae_tpu.nn import cpu_kernels, distributions, layers
 
 EPS = 1e-5
 MOMENTUM = 0.05  # of a batch in the running statistics
@@ -126,7 +125,7 @@ class Conv(nn.Module):
     if self.kernel == 1:
       return layers.of_pixels(x[:, :: self.stride, :: self.stride], kernel[0, 0])
     if not self.groups and self.stride == 1 and self.depthwise == 'shifts':
-      return depthwise.convolve(x, kernel)
+      return cpu_kernels.convolve(x, kernel)
     pad = (self.kernel - 1) // 2 * self.dilation
     return jax.lax.conv_general_dilated(
       x,

@@ -11,8 +11,8 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu import distributions
-from hvae_tpu.distributions import Normal
+from hvae_tpu.nn import distributions
+from hvae_tpu.nn.distributions import Normal
 
 BOUND = 5.0
 MIN_LOG_SCALE = -7.0

@@ -11,11 +11,11 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu import distributions, layers
-from hvae_tpu.distributions import Group, Level, Normal
 from hvae_tpu.models.nvae.cells import ARCHITECTURES, UP, Cell, Form
 from hvae_tpu.models.nvae.convs import Conv
 from hvae_tpu.models.nvae.flows import Flow, FlowForm
+from hvae_tpu.nn import distributions, layers
+from hvae_tpu.nn.distributions import Group, Level, Normal
 
 CLAMP = 5.0
 MIN_STD = 0.01  # added to every deviation: that of a standard normal prior is 1.01

@@ -11,8 +11,8 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu import distributions
 from hvae_tpu.models.nvae import convs, flows
+from hvae_tpu.nn import distributions
 
 REGULARISERS = ('spectral', 'power')
 MIN_NORM = 1e-3

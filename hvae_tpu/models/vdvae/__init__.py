@@ -10,12 +10,14 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu import distributions, layers
+from hvae_tpu import settings
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
-from hvae_tpu.models.protocol import Batch, Metrics, Params, State, setting
+from hvae_tpu.models.protocol import Batch, Metrics, Params, State
 from hvae_tpu.models.vdvae import layout
 from hvae_tpu.models.vdvae.network import Net, Options
+from hvae_tpu.nn import distributions, layers
+from hvae_tpu.settings import setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,24 +35,24 @@ class VDVAE:
   no_bias_above: int = 64  # finest resolution that starts from a learned map
   input_mean: float = 120.63838  # of the training pixels, 0..255
   input_std: float = 64.16736
-  likelihood: str = setting('dmol_torch', ('dmol_torch', 'dmol_exact', 'bernoulli'))
+  likelihood: str = setting('dmol_torch', choices=('dmol_torch', 'dmol_exact', 'bernoulli'))
   num_mixtures: int = 10
-  num_bits: int = setting(8, (8, 5))  # of the target; the input keeps its 8 bits
+  num_bits: int = setting(8, choices=(8, 5))  # of the target; the input keeps its 8 bits
   dmol_5bit_normalised: bool = False  # bins that tile [-1, 1]; the release's overlap a little
   target_crop: int = 0  # rows and columns of padding on each side that carry no likelihood
   kl_weight: float = setting(1.0, changeable=True)  # in training; the ELBO counts the KL once
   gelu_approximate: bool = False  # True: tanh form, as vdvae-jax
-  kernel_init: str = setting('torch', ('torch', 'lecun'))  # lecun: as vdvae-jax
+  kernel_init: str = setting('torch', choices=('torch', 'lecun'))  # lecun: as vdvae-jax
   output_temperature: float = setting(1.0, changeable=True)  # of drawn pixels
-  output_statistic: str = setting('sample', distributions.STATISTICS, changeable=True)
-  sample_rounding: str = setting('round', ('round', 'truncate'), changeable=True)
+  output_statistic: str = setting('sample', choices=distributions.STATISTICS, changeable=True)
+  sample_rounding: str = setting('round', choices=('round', 'truncate'), changeable=True)
   sample_snap: bool = setting(False, changeable=True)  # 5 bits: samples on the 32 levels
-  dtype: str = setting('float32', ('float32', 'bfloat16'))  # of blocks and the stream between
-  remat: str = setting('none', layers.REMAT, changeable=True)
+  dtype: str = setting('float32', choices=('float32', 'bfloat16'))  # of blocks and between them
+  remat: str = setting('none', choices=layers.REMAT, changeable=True)
   unroll: str = setting('full', changeable=True)  # blocks per iteration of a loop, or 'full'
 
   def __post_init__(self):
-    protocol.check_choices(self)
+    settings.check(self, 'config.model')
     errors = layout.problems(
       enc_blocks=self.enc_blocks,
       dec_blocks=self.dec_blocks,

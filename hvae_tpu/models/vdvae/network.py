@@ -10,9 +10,9 @@ from flax import linen as nn
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu import distributions, layers
-from hvae_tpu.distributions import Level
 from hvae_tpu.models.vdvae import layout
+from hvae_tpu.nn import distributions, layers
+from hvae_tpu.nn.distributions import Level
 
 
 class Options(NamedTuple):

@@ -1,0 +1,143 @@
+"""The three videos of the Clockwork VAE paper: MineRL Navigate, GQN mazes and Moving MNIST."""
+
+import dataclasses
+import pathlib
+
+from data_prep.core import clips, sources
+from data_prep.core.contents import CardInfo, Contents, Split
+from data_prep.core.request import About, RemoteFile, Request
+from data_prep.errors import DataPrepError
+from data_prep.raw import locate, parts, recognise, videos
+
+_ARCHIVE = 'https://archive.org/download/'
+
+
+@dataclasses.dataclass(frozen=True)
+class _Set:
+  """What is published of a set.
+
+  Attributes:
+    channels: of a frame, which has 64x64 px.
+    frames: split -> length of every sequence.
+    folders: split -> the folder in the archive that holds its MP4 files.
+    counts: split -> number of sequences, where one is stated.
+  """
+
+  channels: int
+  frames: dict[str, int]
+  folders: dict[str, str]
+  counts: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+
+
+_PLAIN = {'train': 'train', 'test': 'test'}
+SETS = {
+  'minerl': _Set(3, {'train': 500, 'test': 500}, _PLAIN, {'train': (961,), 'test': (225, 255)}),
+  'mazes': _Set(3, {'train': 300, 'test': 300}, _PLAIN),
+  'moving_mnist': _Set(
+    1, {'train': 100, 'test': 1000}, {'train': 'train-seq100', 'test': 'test-seq1000'}
+  ),
+}
+_SIZE = (64, 64)
+_URLS = {
+  'minerl': 'minerl_navigate/minerl_navigate.zip',
+  'mazes': 'gqn_mazes/gqn_mazes.zip',
+  'moving_mnist': 'moving_mnist/moving_mnist_2digit.zip',
+}
+_TFDS = {
+  'minerl': 'minerl_navigate',
+  'mazes': 'gqn_mazes',
+  'moving_mnist': 'moving_mnist_2digit',
+}
+
+
+def _about(name: str, words: str, built: str, licence: str, asks_first: bool) -> About:
+  url = _ARCHIVE + _URLS[name]
+  return About(
+    records=f'{clips.CHUNK} frames of 64x64x{SETS[name].channels}',
+    splits=f'{words}; views train, valid (= test), test',
+    built=built,
+    licence=licence,
+    samples_publishable=True,
+    files=(RemoteFile(pathlib.PurePosixPath(url).name, url),),
+    tfds=_TFDS[name],
+    fetch=f'get {url}',
+    asks_first=asks_first,
+  )
+
+
+ABOUT = {
+  'minerl': _about(
+    'minerl', 'train 961 x 500 frames, test 225 or 255', '5 GB', 'CC BY-NC-SA 4.0', False
+  ),
+  'mazes': _about(
+    'mazes', 'train about 30,000 x 300 frames, test', '80 GB', 'not stated; see the archive', True
+  ),
+  'moving_mnist': _about(
+    'moving_mnist', 'train x 100 frames, test x 1000', '2 GB', 'as MNIST', False
+  ),
+}
+
+
+def load(request: Request) -> Contents:
+  """Reads the zip, the unpacked folder, or a folder that tensorflow-datasets prepared.
+
+  Raises:
+    DataPrepError: missing or damaged files; when writing, a video of another length or size.
+  """
+  about, wanted = ABOUT[request.name], SETS[request.name]
+  path = parts.one(locate.locate(request, about), request.name)
+  opened = {split: _open(path, split, wanted) for split in wanted.frames}
+  files, hash_lines = locate.check_published((path,), about, request.unverified)
+  version = sources.package_version('av')
+  return Contents(
+    fields=clips.fields(*_SIZE, wanted.channels),
+    splits={split: _split(found, wanted.frames[split]) for split, found in opened.items()},
+    views=clips.views(),
+    info=CardInfo(
+      version=1,
+      source=f'{request.name} from {opened["train"].kind}',
+      packages={'av': version},
+      files=files,
+      preprocessing=f'decoded by PyAV {version} to {"grey" if wanted.channels == 1 else "RGB"}, '
+      'every frame; no resampling',
+      licence=about.licence,
+      samples_publishable=about.samples_publishable,
+      variant=request.name,
+      details=clips.details(**wanted.frames),
+    ),
+    checks=(
+      f'[ok] container: {opened["train"].kind}',
+      *hash_lines,
+      *(_count_line(split, len(found.names), wanted) for split, found in opened.items()),
+      f'[ok] every sequence has {wanted.frames["train"]} frames in train and '
+      f'{wanted.frames["test"]} in test, of 64x64x{wanted.channels}',
+    ),
+    records_per_shard=2000,
+    compression='zstd',
+  )
+
+
+def _open(path: pathlib.Path, split: str, wanted: _Set) -> videos.Videos:
+  kind = recognise.container_of(path)
+  if kind == 'tfds':
+    return videos.open_prepared(path, split, wanted.channels)
+  if kind == 'npy':
+    raise DataPrepError(
+      f'{path} must be a folder, zip or tar of videos, but its content is: npy; the npy of '
+      'Srivastava, sequences of 20 frames, is another data set, moving_mnist20'
+    )
+  videos.refuse_other(path)
+  return videos.open_videos(path, wanted.channels, only=wanted.folders[split])
+
+
+def _split(found: videos.Videos, frames: int) -> Split:
+  lengths = (frames,) * len(found.names)
+  return clips.split_of_film(videos.Footage(found, lengths, _SIZE), lengths)
+
+
+def _count_line(split: str, count: int, wanted: _Set) -> str:
+  stated = wanted.counts.get(split)
+  if not stated:
+    return f'[note] sequences in {split}: {count:,}; no number was published'
+  number = count if count in stated else stated[0]
+  return parts.check_count(f'sequences in {split}', count, number, certain=False)

@@ -1,0 +1,114 @@
+"""Any pictures of your own: the largest centred square of each, resized.
+
+`--variant=size=64,channels=3,valid=0.05,test=0.05,seed=0,kernel=bilinear` sets the size in pixels,
+1 (grey) or 3 channels, the shares of the views valid and test, the seed that deals the pictures
+out, and the kernel of Pillow; these are the defaults, and each may be left out.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from data_prep.core.contents import Contents, View
+from data_prep.core.request import About, Request
+from data_prep.errors import DataPrepError
+from data_prep.raw import locate, parts, pictures
+from data_prep.raw.preparation import KERNELS, Preparation, picture_set, split_of_pictures
+
+ABOUT = About(
+  records='SIZExSIZEx3, or x1',
+  splits='all; views train, valid, test by seed',
+  built='N * SIZE^2 * 3 bytes',
+  licence='that of your pictures',
+  samples_publishable=False,
+  fetch='any folder, zip or tar of picture files, or an npy uint8 [N, H, W, C]',
+  variants=('size=64,channels=3,valid=0.05,test=0.05,seed=0,kernel=bilinear',),
+)
+_DEFAULTS = {
+  'size': 64,
+  'channels': 3,
+  'valid': 0.05,
+  'test': 0.05,
+  'seed': 0,
+  'kernel': 'bilinear',
+}
+
+
+def load(request: Request) -> Contents:
+  """Reads the pictures in the order of their sorted names.
+
+  Raises:
+    DataPrepError: no or too few pictures, a damaged one, or an unknown option.
+  """
+  options = parse_options(request.variant)
+  path = parts.one(locate.locate(request, ABOUT), 'image_folder')
+  mode = 'L' if options['channels'] == 1 else 'RGB'
+  found = pictures.open_pictures(path, mode=mode, convert=True)
+  prepare = Preparation(
+    options['size'],
+    source=None,
+    box='centre',
+    kernel=options['kernel'],
+    channels=options['channels'],
+  )
+  files, hash_lines = locate.check_published((path,), ABOUT, request.unverified)
+  split = split_of_pictures(found, prepare)
+  return picture_set(
+    ABOUT,
+    prepare,
+    source=f'pictures in {path.name} ({found.kind})',
+    variant=','.join(f'{key}={value}' for key, value in options.items()),
+    splits={'all': split},
+    views=make_views(split.count, options),
+    files=files,
+    checks=(f'[ok] container: {found.kind}, {split.count:,} pictures', *hash_lines),
+  )
+
+
+def parse_options(text: str | None) -> dict[str, int | float | str]:
+  """The options in `--variant`, with defaults for the others.
+
+  Raises:
+    DataPrepError: an unknown option, or a value that is not one.
+  """
+  options = dict(_DEFAULTS)
+  for part in text.split(',') if text else ():
+    key, _, value = part.partition('=')
+    if key not in _DEFAULTS:
+      raise DataPrepError(
+        f'--variant={text}: there is no option {key!r}; choose from: {", ".join(_DEFAULTS)}'
+      )
+    try:
+      options[key] = type(_DEFAULTS[key])(value)
+    except ValueError as error:
+      raise DataPrepError(f'--variant={text}: {key} must be a number, not {value!r}') from error
+  _check(options)
+  return options
+
+
+def make_views(count: int, options: Mapping[str, int | float | str]) -> dict[str, View]:
+  """Pictures dealt out by a seeded permutation: first valid, then test, the rest is train."""
+  permutation = np.random.RandomState(options['seed']).permutation(count)
+  rule = f'numpy.random.RandomState({options["seed"]}).permutation({count})'
+  first = round(count * options['valid'])
+  second = first + round(count * options['test'])
+  if second >= count:
+    raise DataPrepError(f'{count} pictures are too few to leave any for training')
+  views = {
+    'train': View('all', f'{rule}[{second}:]', permutation[second:], options['seed']),
+    'valid': View('all', f'{rule}[:{first}]', permutation[:first], options['seed']),
+    'test': View('all', f'{rule}[{first}:{second}]', permutation[first:second], options['seed']),
+  }
+  return {'all': View('all', 'all'), **{n: v for n, v in views.items() if len(v.indices)}}
+
+
+def _check(options: Mapping[str, int | float | str]) -> None:
+  if options['channels'] not in (1, 3) or not 1 <= options['size'] <= 4096:
+    raise DataPrepError('--variant: channels must be 1 or 3, and size between 1 and 4096')
+  if options['kernel'] not in KERNELS:
+    raise DataPrepError(f'--variant: kernel must be one of {", ".join(KERNELS)}')
+  shares = options['valid'], options['test']
+  if not (min(shares) >= 0 and sum(shares) < 1):  # also refuses NaN
+    raise DataPrepError('--variant: valid and test must be shares that leave some for training')
+  if not 0 <= options['seed'] < 2**32:
+    raise DataPrepError('--variant: seed must lie between 0 and 2**32 - 1')

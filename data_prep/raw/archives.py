@@ -1,0 +1,247 @@
+"""Folders, zips and tars as one thing: sorted names of files, and the bytes of each.
+
+Nothing is ever unpacked to disk. A member whose name would lead out of a folder, a link or a device
+is refused before anything is read, and no more bytes are read than a file of its kind may have.
+"""
+
+import dataclasses
+import functools
+import io
+import os
+import pathlib
+import stat
+import tarfile
+import zipfile
+import zlib
+
+from data_prep.errors import DataPrepError
+from data_prep.raw import recognise
+
+MAX_MEMBER = 2**28  # bytes of one member; the largest real one is a shard of CelebA-HQ, 45 MB
+MAX_NPZ = 2**31  # bytes of a member that is an npz; the largest real one, ImageNet 64x64, has 1.6e9
+_MAX_GZIPPED = 2**30  # bytes of a whole tar.gz, which has to be held in memory
+_BLOCK = 2**20  # bytes
+_IGNORED = ('__MACOSX/', '.DS_Store', 'Thumbs.db')
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+  """A folder, zip, tar or tar.gz; pickles small, and opens its file where it is used.
+
+  Attributes:
+    path: of the folder or file.
+    kind: `folder`, `zip`, `tar` or `tar.gz`.
+    names: of all regular files, sorted, with `/` between folders.
+    places: of a tar, (first byte, size) of each file; () for the others.
+  """
+
+  path: pathlib.Path
+  kind: str
+  names: tuple[str, ...]
+  places: tuple[tuple[int, int], ...] = ()
+
+  def read(self, index: int) -> bytes:
+    """The bytes of the file `names[index]`.
+
+    Raises:
+      DataPrepError: it is damaged, cut off or too large.
+    """
+    name = self.names[index]
+    if self.kind == 'folder':
+      return _read_file(self.path / name)
+    if self.kind == 'zip':
+      return _read_zipped(self.path, name)
+    if self.kind == 'tar.gz':
+      return _unpack_gzipped(self.path)[name]
+    start, size = self.places[index]
+    with open(self.path, 'rb') as file:
+      file.seek(start)
+      data = file.read(size)
+    if len(data) < size:
+      raise DataPrepError(f'{self.path} ends inside {name}: it was cut off; fetch it anew')
+    return data
+
+
+def open_archive(path: pathlib.Path) -> Archive:
+  """Opens a folder, zip, tar or tar.gz, whatever it is called.
+
+  Raises:
+    DataPrepError: it is none of these, damaged, or holds a member that is refused.
+  """
+  kind = recognise.container_of(path)
+  if kind == 'folder':
+    return Archive(path, kind, _list_folder(path))
+  if kind == 'zip':
+    return Archive(path, kind, _list_zip(path))
+  if kind == 'tar':
+    members = _list_tar(path)
+    names = tuple(sorted(members))
+    return Archive(path, kind, names, tuple(members[name] for name in names))
+  if kind == 'tar.gz':
+    return Archive(path, kind, tuple(sorted(_unpack_gzipped(path))))
+  recognise.refuse_page(path)
+  raise DataPrepError(f'{path} must be a folder, zip or tar, but its content is: {kind}')
+
+
+def check_unpacked(file: pathlib.Path | io.BytesIO, origin: str) -> None:
+  """Raises DataPrepError if an npz would unpack to more than any raw file has."""
+  with zipfile.ZipFile(file) as archive:
+    size = sum(info.file_size for info in archive.infolist())
+  if size > MAX_NPZ:
+    raise DataPrepError(f'{origin} unpacks to {size} bytes, more than the {MAX_NPZ} allowed')
+
+
+def _list_folder(path: pathlib.Path) -> tuple[str, ...]:
+  names = []
+  for folder, _, files in os.walk(path):
+    relative = pathlib.Path(folder).relative_to(path)
+    names += [(relative / file).as_posix() for file in files]
+  return tuple(sorted(name for name in names if not _is_ignored(name)))
+
+
+def _list_zip(path: pathlib.Path) -> tuple[str, ...]:
+  names = []
+  for info in _zip(path).infolist():
+    if info.is_dir() or _is_ignored(info.filename):
+      continue
+    _check_name(path, info.filename)
+    mode = info.external_attr >> 16
+    if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+      raise _refused(path, info.filename, 'a link or a device')
+    _check_size(path, info.filename, info.file_size)
+    names.append(info.filename)
+  return _distinct(path, names)
+
+
+def _list_tar(path: pathlib.Path) -> dict[str, tuple[int, int]]:
+  """Name -> (first byte, size) of every regular file."""
+  found, count = {}, 0
+  try:
+    with tarfile.open(path, 'r:') as archive:
+      for member in archive:
+        archive.members = []  # a million of them would take a gigabyte
+        if _keep(path, member):
+          found[member.name] = (member.offset_data, member.size)
+          count += 1
+      _check_end(path, archive)
+  except tarfile.TarError as error:
+    raise DataPrepError(f'{path} is a damaged tar ({error}); fetch it anew') from error
+  size = path.stat().st_size
+  if any(start + length > size for start, length in found.values()):
+    raise DataPrepError(f'{path} ends inside a member: it was cut off; fetch it anew')
+  if count != len(found):
+    raise DataPrepError(f'{path} holds two members of one name; unpack it and give the folder')
+  return found
+
+
+@functools.lru_cache(maxsize=1)
+def _unpack_gzipped(path: pathlib.Path) -> dict[str, bytes]:
+  """All files of a tar.gz at once, as it cannot be entered in the middle."""
+  found, total = {}, 0
+  try:
+    with tarfile.open(path, 'r:gz') as archive:
+      for member in archive:
+        if not _keep(path, member):
+          continue
+        total += member.size
+        if total > _MAX_GZIPPED:
+          raise DataPrepError(
+            f'{path} holds more than {_MAX_GZIPPED} bytes and is gzipped, so it cannot be read in '
+            f'parts; run: gunzip {path}'
+          )
+        found[member.name] = archive.extractfile(member).read()
+      _check_end(path, archive)
+      while archive.fileobj.read(_BLOCK):
+        pass  # the checksum of the gzip stands at its very end
+  except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    raise DataPrepError(
+      f'{path} is a damaged or cut off tar.gz ({error}); fetch it anew'
+    ) from error
+  return found
+
+
+def _keep(path: pathlib.Path, member: tarfile.TarInfo) -> bool:
+  """Is this a file to offer? Raises DataPrepError for what is refused."""
+  if member.isdir() or _is_ignored(member.name):
+    return False
+  _check_name(path, member.name)
+  if not member.isreg() or member.issparse():
+    raise _refused(path, member.name, 'a link, a device or a file with holes')
+  _check_size(path, member.name, member.size)
+  return True
+
+
+def _check_end(path: pathlib.Path, archive: tarfile.TarFile) -> None:
+  """Raises DataPrepError if reading stopped before the empty block that ends a tar.
+
+  A damaged or missing header in the middle ends the list of members without a word.
+  """
+  archive.fileobj.seek(archive.offset)
+  if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+    raise DataPrepError(f'{path} is damaged or cut off behind byte {archive.offset}; fetch it anew')
+
+
+@functools.lru_cache(maxsize=4)
+def _zip(path: pathlib.Path) -> zipfile.ZipFile:
+  """Kept open, as reading the directory of a large zip takes seconds."""
+  try:
+    return zipfile.ZipFile(path)
+  except (zipfile.BadZipFile, OSError) as error:
+    raise DataPrepError(f'{path} is a damaged or cut off zip ({error}); fetch it anew') from error
+
+
+def _read_zipped(path: pathlib.Path, name: str) -> bytes:
+  archive = _zip(path)
+  try:
+    with archive.open(name) as file:
+      data = file.read(_limit_of(name) + 1)
+  except (zipfile.BadZipFile, EOFError, OSError, zlib.error, NotImplementedError) as error:
+    raise DataPrepError(f'{path}: {name} is damaged ({error}); fetch the zip anew') from error
+  except RuntimeError as error:  # encrypted
+    raise DataPrepError(f'{path}: {name} cannot be read ({error})') from error
+  _check_size(path, name, len(data))
+  return data
+
+
+def _read_file(path: pathlib.Path) -> bytes:
+  try:
+    _check_size(path.parent, path.name, path.stat().st_size)
+    return path.read_bytes()
+  except OSError as error:
+    raise DataPrepError(f'{path} cannot be read: {error.strerror}') from error
+
+
+def _is_ignored(name: str) -> bool:
+  last = name.rsplit('/', 1)[-1]  # `._*` are what macOS adds
+  return name.startswith(_IGNORED[0]) or last in _IGNORED or last.startswith('._')
+
+
+def _check_name(path: pathlib.Path, name: str) -> None:
+  parts = name.replace('\\', '/').split('/')
+  if parts[0] == '' or '..' in parts or ':' in parts[0]:
+    raise _refused(path, name, 'a name that leads out of its folder')
+
+
+def _check_size(path: pathlib.Path, name: str, size: int) -> None:
+  if size > _limit_of(name):
+    raise DataPrepError(
+      f'{path}: {name} has {size} bytes, more than the {_limit_of(name)} that any raw file of its '
+      'kind has; nothing was read'
+    )
+
+
+def _limit_of(name: str) -> int:
+  """How many bytes a file of this name may have."""
+  return MAX_NPZ if name.endswith('.npz') else MAX_MEMBER
+
+
+def _distinct(path: pathlib.Path, names: list[str]) -> tuple[str, ...]:
+  if len(set(names)) != len(names):
+    raise DataPrepError(f'{path} holds two members of one name; unpack it and give the folder')
+  return tuple(sorted(names))
+
+
+def _refused(path: pathlib.Path, name: str, what: str) -> DataPrepError:
+  return DataPrepError(
+    f'{path}: the member {name!r} is {what}, which no published archive holds; nothing was read'
+  )

@@ -1,0 +1,48 @@
+"""The splits and views that all synthetic multi-object sets share."""
+
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+
+import numpy as np
+
+from data_prep.core import views
+from data_prep.core.contents import Example, Split, View
+from data_prep.synthetic import draws
+
+_EVALUATED = 320  # scenes; evaluations of the real sets take the first 320 of their test files
+_NUMBERS = {'train': 0, 'test': 1, 'all': 2}  # of splits
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenes:
+  """The examples of one split; `make` draws one of them from its own generator."""
+
+  make: Callable[[np.random.Generator], Example]
+  seed: int
+  split: str
+
+  def __call__(self, start: int, stop: int) -> Iterator[Example]:
+    for index in range(start, stop):
+      yield self.make(draws.generator(self.seed, _NUMBERS[self.split], index))
+
+
+def splits(
+  make: Callable[[np.random.Generator], Example], counts: Mapping[str, int], seed: int = 0
+) -> dict[str, Split]:
+  """Splits with so many scenes each.
+
+  Args:
+    make: draws an example; it must pickle.
+    counts: `train`, `test` or `all` -> number of scenes.
+    seed: of the data set; sets that draw in the same way need different ones.
+  """
+  return {name: Split(count, Scenes(make, seed, name)) for name, count in counts.items()}
+
+
+def train_and_test_views(tests: int) -> dict[str, View]:
+  """The views of a set with `tests` scenes in `test`, more than are evaluated."""
+  return {
+    'train': View('train', 'all of train'),
+    'valid': views.span('test', _EVALUATED, tests),
+    'test': views.span('test', 0, _EVALUATED),
+  }

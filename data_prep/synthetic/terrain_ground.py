@@ -1,0 +1,136 @@
+"""The ground of open land in a picture.
+
+Each picture column's ray is followed from cell to cell. Every cell has two edges in the picture:
+the upper one of its face, where the ray enters, and the far one of its top, where the ray leaves.
+A pixel shows whatever lies under the first edge that rises above it.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from data_prep.synthetic import grid_rays, terrain, terrain_walk
+
+_CELLS = 80  # that a ray is followed through
+_TEXELS = 8  # to a block
+_CONTRAST = 0.2  # of the grain of near ground
+_GRAIN_REACH = 6  # blocks to where it has half of that
+_TURF = 0.25  # blocks of a face that look like the top
+_FACES = (0.64, 0.8)  # light on faces between columns and between rows
+_COLOURS = np.array(  # top and face of each ground
+  [
+    [(62, 104, 196), (62, 104, 196)],
+    [(222, 208, 150), (206, 190, 132)],
+    [(100, 164, 66), (130, 96, 66)],
+    [(172, 164, 84), (130, 96, 66)],
+    [(132, 130, 128), (116, 114, 112)],
+    [(214, 220, 228), (204, 212, 222)],
+    [(120, 240, 232), (96, 222, 216)],
+  ],
+  np.float32,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cells:
+  """The cells along each ray, near ones first; [T, cells, W] each.
+
+  `near` and `far` say where the ray enters and leaves, `below` how far the top lies under the eye,
+  `on_row` whether the face that it enters by stands between two rows; numbers are float32.
+  """
+
+  near: np.ndarray
+  far: np.ndarray
+  below: np.ndarray
+  on_row: np.ndarray
+  ground: np.ndarray
+  tint: np.ndarray
+
+
+def draw(
+  land: terrain.Terrain, poses: terrain_walk.Poses, across: np.ndarray, down: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """The ground in full light.
+
+  Args:
+    land: the columns of blocks.
+    poses: T of them.
+    across, down: slopes of the columns [W] and rows [H] to the camera's axis.
+
+  Returns:
+    Colours float32 [T, H, W, 3], and depths float32 [T, H, W], infinite where the sky is seen.
+  """
+  ray_x, ray_y = grid_rays.column_rays(poses.heading, across)
+  cells = _follow(land, poses, ray_x, ray_y)
+  edge = _first_edge(cells, down)
+  sky = edge == 2 * _CELLS
+  cell, top = np.where(sky, 0, edge // 2), edge % 2 == 1
+
+  def seen(values: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(values, cell, axis=1)
+
+  slope, drop = down[:, np.newaxis].astype(np.float32), seen(cells.below)
+  with np.errstate(divide='ignore', invalid='ignore'):  # level rows meet faces only
+    depth = np.where(top, drop / slope, seen(cells.near))
+  x, y = (
+    start[:, np.newaxis, np.newaxis].astype(np.float32)
+    + depth * ray[:, np.newaxis].astype(np.float32)
+    for start, ray in ((poses.x, ray_x), (poses.y, ray_y))
+  )
+  on_row, sunk = seen(cells.on_row), depth * slope - drop  # `sunk`: under the top, blocks
+  texel = _texel(np.where(on_row | top, x, y)), _texel(np.where(top, y, sunk))
+  grain = land.grain[texel] / (1 + depth / np.float32(_GRAIN_REACH))
+  light = np.where(top, np.float32(1), np.array(_FACES, np.float32)[on_row.astype(np.int64)])
+  light *= seen(cells.tint) * (1 + np.float32(_CONTRAST) * grain)
+  bare = ~top & (sunk > np.float32(_TURF))
+  colour = _COLOURS[seen(cells.ground), bare.astype(np.int64)] * light[..., np.newaxis]
+  return colour, np.where(sky, np.float32(np.inf), depth)
+
+
+def _follow(
+  land: terrain.Terrain, poses: terrain_walk.Poses, ray_x: np.ndarray, ray_y: np.ndarray
+) -> _Cells:
+  """The cells that rays [T, W] run through, from the one that the camera is in."""
+  x, y = poses.x[:, np.newaxis], poses.y[:, np.newaxis]
+  crossed = list(grid_rays.crossings(x, y, ray_x, ray_y, _CELLS))
+  row, column = (
+    np.stack([np.broadcast_to(first, ray_x.shape), *others], axis=1) % terrain.SIDE
+    for first, others in (
+      (np.floor(y).astype(np.int64), [step.row for step in crossed[:-1]]),
+      (np.floor(x).astype(np.int64), [step.column for step in crossed[:-1]]),
+    )
+  )
+  depth = np.stack([step.depth for step in crossed], axis=1).astype(np.float32)
+  on_row = np.stack([step.on_row for step in crossed], axis=1)
+  below = poses.eye[:, np.newaxis, np.newaxis] - land.height[row, column]
+  return _Cells(
+    near=np.pad(depth[:, :-1], ((0, 0), (1, 0), (0, 0))),
+    far=depth,
+    below=below.astype(np.float32),
+    on_row=np.pad(on_row[:, :-1], ((0, 0), (1, 0), (0, 0))),
+    ground=land.ground[row, column],
+    tint=land.tint[row, column],
+  )
+
+
+def _first_edge(cells: _Cells, down: np.ndarray) -> np.ndarray:
+  """How many edges lie under each pixel, [T, H, W]: face and top of the first cell, and so on."""
+  frames, count, width = cells.below.shape
+  with np.errstate(divide='ignore'):
+    face, top = cells.below / cells.near, cells.below / cells.far
+  face[:, 0] = np.inf  # the camera stands in this cell
+  edges = np.stack([face, top], axis=2).reshape(frames, 2 * count, width)
+  rising = np.minimum.accumulate(edges, axis=1)
+  pitch = down[1] - down[0]
+  rows = np.clip(np.ceil((rising - down[0]) / pitch), 0, len(down)).astype(np.int64)
+  # Rows from `rows` on lie under an edge; so the edges under row r are those with rows > r.
+  place = (np.arange(frames)[:, np.newaxis, np.newaxis] * (len(down) + 1) + rows) * width
+  tally = np.bincount(
+    (place + np.arange(width)).ravel(), minlength=frames * (len(down) + 1) * width
+  )
+  tally = tally.reshape(frames, len(down) + 1, width)
+  return np.cumsum(tally[:, :0:-1], axis=1)[:, ::-1]
+
+
+def _texel(place: np.ndarray) -> np.ndarray:
+  return np.floor(place * _TEXELS).astype(np.int64) % terrain.GRAIN

@@ -1,0 +1,251 @@
+"""The page, section by section; `template.html` is everything around them."""
+
+import base64
+import html
+import io
+from pathlib import Path
+import string
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hvae_tpu.figures import images
+from hvae_tpu.figures.report import results as results_lib
+from hvae_tpu.figures.report import svg
+from hvae_tpu.figures.report.drawn import Drawn, error_map
+from hvae_tpu.figures.report.facts import Facts
+
+WIDEST = 1000  # pixels of a grid of pictures that were drawn for the page
+NARROW = 200  # files are enlarged to about this width
+UNITS = {
+  'loss': 'in the scale of the paper',
+  'bpd': 'bits/dim',
+  'neg_elbo': 'nats per example',
+  'nll': 'distortion, nats per example',
+  'kl': 'rate, nats per example',
+  'kl_per_frame': 'nats per frame',
+  'grad_norm': 'of the whole gradient',
+  'examples_per_second': 'training speed',
+}
+
+
+def build(facts: Facts, workdir: Path, drawn: Drawn, temperatures: list[str]) -> str:
+  """The page as HTML.
+
+  Args:
+    facts: of run, data and machine.
+    workdir: where modes left their files.
+    drawn: pictures made for the page.
+    temperatures: what the rows of samples are called.
+  """
+  sections = {
+    'Training': _training(workdir),
+    'Samples': _samples(drawn, temperatures),
+    'Reconstructions': _reconstructions(drawn),
+    'Progressive decoding': _progressive(drawn),
+    'Information per group': _information(drawn, facts.level_names),
+    'Rate and distortion': _rates(workdir, facts.step),
+    'Evaluation': _evaluation(workdir, facts.step),
+    'Sample quality': _quality(workdir, facts.step),
+    'Pictures of other modes': _files(workdir, facts.step),
+    'Data': _data(facts.card),
+    'Configuration': _configuration(facts),
+    'Made with': _origin(facts),
+  }
+  sections = {name: text for name, text in sections.items() if text}
+  body = [_head(facts, list(sections))]
+  for name, text in sections.items():
+    body.append(f'<section id="{_anchor(name)}"><h2>{name}</h2>{text}</section>')
+  template = string.Template((Path(__file__).parent / 'template.html').read_text())
+  return template.substitute(title=html.escape(facts.name), body='\n'.join(body))
+
+
+def _anchor(name: str) -> str:
+  return name.lower().replace(' ', '-')
+
+
+def _head(facts: Facts, names: list[str]) -> str:
+  links = ''.join(f'<a href="#{_anchor(name)}">{name}</a>' for name in names)
+  told = ''.join(
+    f'<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>' for k, v in facts.head.items()
+  )
+  warning = ''
+  if facts.card.get('samples_publishable') is False:
+    warning = (
+      '<p class="warning">The terms of this data set do not allow its pictures to be published; '
+      'keep this page to yourself.</p>'
+    )
+  return (
+    f'<header><h1>{html.escape(facts.name)}</h1>{warning}<nav aria-label="Sections">{links}</nav>'
+    f'<dl class="facts">{told}</dl></header>'
+  )
+
+
+def _training(workdir: Path) -> str:
+  lines, charts = results_lib.curves(workdir), []
+  for name, unit in UNITS.items():
+    parts = {
+      'training': lines.get(f'train/{name}', []),
+      'validation': lines.get(f'elbo/{name}', []),
+    }
+    chart = svg.curves(f'{name}, {unit}', parts)
+    if chart:
+      charts.append(f'<figure>{chart}<figcaption>{name}, {unit}</figcaption></figure>')
+  if not charts:
+    return ''
+  key = '<span class="key0">training</span>, <span class="key1">validation</span>'
+  return f'<p>By step: {key}.</p><div class="charts">{"".join(charts)}</div>'
+
+
+def _samples(drawn: Drawn, temperatures: list[str]) -> str:
+  if drawn.samples is None:
+    return '<p>This model draws no samples from a prior alone.</p>'
+  rows = []
+  for name, row in zip(temperatures, drawn.samples, strict=True):
+    rows.append(_grid([row], f'{len(row)} samples at temperature {name}', f'temperature {name}'))
+  return '<p>The same noise at every temperature.</p>' + ''.join(rows)
+
+
+def _reconstructions(drawn: Drawn) -> str:
+  if drawn.originals is None or not drawn.partial:
+    return ''
+  best = list(drawn.partial.values())[-1]
+  errors = error_map(drawn.originals, best)
+  mean = np.abs(drawn.originals.astype(np.int16) - best).mean()
+  rows = (
+    ('originals', drawn.originals),
+    ('reconstructions, all groups kept', best),
+    (f'absolute error, black is none; {mean:.1f} of 255 on average', errors),
+  )
+  return ''.join(_grid([row], f'{len(row)} {name}', name) for name, row in rows)
+
+
+def _progressive(drawn: Drawn) -> str:
+  if not drawn.partial:
+    return ''
+  levels, frames = max(drawn.partial), []
+  for kept, row in drawn.partial.items():
+    name = f'first {kept} of {levels} groups kept'
+    frames.append(_grid([drawn.originals, row], f'originals above decodings, {name}', name))
+  last = len(frames) - 1
+  return (
+    '<p>The coarsest groups are those of the picture (above), the others are drawn from their '
+    'prior near its mean.</p><div data-frames><input type="range" hidden min="0" '
+    f'max="{last}" value="{last // 2}" aria-label="number of groups kept">{"".join(frames)}</div>'
+  )
+
+
+def _information(drawn: Drawn, names: tuple[str, ...]) -> str:
+  if drawn.kl is None:
+    return ''
+  values = {name: float(v) for name, v in zip(names, drawn.kl, strict=True)}
+  total = sum(values.values())
+  chart = svg.bars('KL of every group', values, 'nats')
+  return f'<p>KL from the prior, nats per example; {total:.4g} in all.</p><figure>{chart}</figure>'
+
+
+def _rates(workdir: Path, step: int) -> str:
+  rows = results_lib.rate_distortion(workdir, step)
+  if not rows:
+    return ''
+  return '<p>By share of latent channels kept; nats per example.</p>' + _table(
+    list(rows[0]), [[_short(value) for value in row.values()] for row in rows]
+  )
+
+
+def _evaluation(workdir: Path, step: int) -> str:
+  record = results_lib.record(workdir, 'eval', step)
+  if record is None:
+    return ''
+  single = [(k, _short(v)) for k, v in record['results'].items() if isinstance(v, int | float)]
+  about = f'{record["view"]}, step {record["step"]:,}, {record["weights"]} weights'
+  return f'<p>{html.escape(about)}</p>' + _table(['number', 'value'], single)
+
+
+def _quality(workdir: Path, step: int) -> str:
+  record = results_lib.record(workdir, 'quality', step)
+  if record is None:
+    return ''
+  results = record['results']
+  names = list(next(iter(results.values())))
+  rows = [[name, *(_short(result[name]) for result in results.values())] for name in names]
+  counts = ', '.join(f'{count:,} {name}' for name, count in record['pictures'].items())
+  return (
+    f'<p>Pictures: {html.escape(counts)}. Features are named in brackets; a distance is to be '
+    'compared with that of the test split to the training split, and with no other features.</p>'
+  ) + _table(['score[features]', *results], rows)
+
+
+def _files(workdir: Path, step: int) -> str:
+  parts = []
+  for mode, paths in results_lib.pictures(workdir, step).items():
+    parts.append(f'<h3>{mode}</h3><div class="gallery">')
+    for path in paths:
+      name = str(path.relative_to(workdir))
+      kind = 'gif' if path.suffix == '.gif' else 'png'
+      alt = f'{"animation" if kind == "gif" else "picture"} {path.stem} of the mode {mode}'
+      with Image.open(path) as opened:
+        size = opened.size
+      zoom = max(1, NARROW // size[0])
+      size = tuple(zoom * length for length in size)
+      parts.append(_figure(path.read_bytes(), kind, size, alt, name))
+    parts.append('</div>')
+  return ''.join(parts)
+
+
+def _data(card: dict[str, Any]) -> str:
+  rows = [
+    (k, card[k]) for k in ('name', 'source', 'preprocessing', 'licence', 'build_id') if k in card
+  ]
+  for name, view in card.get('views', {}).items():
+    rows.append((f'view {name}', f'{view["count"]:,} examples of {view["split"]}; {view["rule"]}'))
+  return _table(['', ''], [(k, str(v)) for k, v in rows])
+
+
+def _configuration(facts: Facts) -> str:
+  rows = [(key, str(old), str(new)) for key, (old, new) in facts.differences.items()]
+  text = '<p>This run has the published configuration.</p>'
+  if rows:
+    text = '<p>Where this run differs from the published configuration:</p>'
+    text += _table(['key', 'published', 'this run'], rows)
+  whole = '\n'.join(f'{key} = {value!r}' for key, value in facts.config.items())
+  return f'{text}<details><summary>All of it</summary><pre>{html.escape(whole)}</pre></details>'
+
+
+def _origin(facts: Facts) -> str:
+  commands = html.escape('\n'.join(facts.commands))
+  return f'<pre>{commands}</pre>' + _table(['', ''], list(facts.environment.items()))
+
+
+def _table(heads: list[str], rows: list[Any]) -> str:
+  numeric = lambda text: text.replace('.', '').replace('-', '').replace('e', '').isdigit()
+  cell = lambda text, tag: (
+    f'<{tag}{" class=number" if numeric(text) else ""}>{html.escape(text)}</{tag}>'
+  )
+  head = ''.join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
+  head = f'<thead><tr>{head}</tr></thead>' if any(heads) else ''
+  body = ''.join(f'<tr>{"".join(cell(str(v), "td") for v in row)}</tr>' for row in rows)
+  return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def _short(value: Any) -> str:
+  return f'{float(value):.5g}'
+
+
+def _grid(rows: list[np.ndarray], alt: str, caption: str) -> str:
+  """Pictures [N, H, W, C] of each row below each other, as a figure."""
+  picture = images.grid(np.stack(rows))
+  buffer = io.BytesIO()
+  Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(buffer, 'PNG')
+  zoom = max(1, WIDEST // picture.shape[1])
+  size = picture.shape[1] * zoom, picture.shape[0] * zoom
+  return _figure(buffer.getvalue(), 'png', size, alt, caption)
+
+
+def _figure(data: bytes, kind: str, size: tuple[int, int], alt: str, caption: str) -> str:
+  source = f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
+  return (
+    f'<figure><figcaption>{html.escape(caption)}</figcaption><img src="{source}" '
+    f'width="{size[0]}" height="{size[1]}" alt="{html.escape(alt)}"></figure>'
+  )

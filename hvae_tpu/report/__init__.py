@@ -1,5 +1,0 @@
-"""A page about a run: one HTML file that needs no server and asks the network for nothing."""
-
-from hvae_tpu.report.page import build
-
-__all__ = ['build']

@@ -1,0 +1,94 @@
+"""How much information each latent channel carries, stored; what pruning goes by.
+
+<run>/div_stats/<step>-<weights>.npz    kl, float32 [L, V], mean KL of a variate over examples,
+                                        summed over space, nats; bits, the same in bits per position
+                                        (what Efficient-VDVAE calls div_stats)
+<run>/div_stats/<step>-<weights>.json   the weights they belong to, the data, level names
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+import zipfile
+
+import ml_collections
+import numpy as np
+
+from hvae_tpu.errors import UserError
+from hvae_tpu.evals import pruned
+from hvae_tpu.modes.loaded_run import Trained, check_methods, check_origin
+from hvae_tpu.storage.files import replacing
+
+METHODS = ('kl_per_variate', 'pruned', 'level_sizes')
+
+
+def folder(trained: Trained) -> Path:
+  return trained.run.workdir / 'div_stats'
+
+
+def store(trained: Trained, kl: np.ndarray, about: dict[str, Any]) -> Path:
+  """Writes both files; returns the path of the numbers."""
+  path = folder(trained) / f'{trained.stem}.npz'
+  bits = pruned.bits_per_position(kl, np.asarray(trained.run.model.level_sizes))
+  # The text last: without it the numbers do not count.
+  path.with_suffix('.json').unlink(missing_ok=True)
+  with replacing(path) as partial, open(partial, 'wb') as file:
+    np.savez(file, kl=kl.astype(np.float32), bits=bits.astype(np.float32))
+  with replacing(path.with_suffix('.json')) as partial:
+    partial.write_text(json.dumps(about, indent=2) + '\n')
+  return path
+
+
+def check_quantile(quantile: Any, key: str) -> None:
+  """Raises UserError if it is no number in (0, 1]; `key` is what errors call it."""
+  if isinstance(quantile, bool) or not isinstance(quantile, int | float):
+    raise UserError(f'{key} has {quantile!r}, which must be a number; 1 keeps everything')
+  if not 0 < quantile <= 1:
+    raise UserError(f'{key} has {quantile}, which must lie between 0 and 1; 1 keeps everything')
+
+
+def variates(
+  trained: Trained, config: ml_collections.ConfigDict, quantile: float, key: str
+) -> np.ndarray | None:
+  """Which variates a quantile keeps, bool [L, V]; None (all) for 1.
+
+  Args:
+    trained: weights to prune.
+    config: of the command.
+    quantile: the share of all variates that is kept: those that carry most bits per position.
+    key: what errors call it.
+
+  Raises:
+    UserError: it is not in (0, 1], the model cannot be pruned, or there are no statistics of these
+      weights.
+  """
+  check_quantile(quantile, key)
+  if quantile == 1:
+    return None
+  check_methods(trained.run.model, f'{key}={quantile}', METHODS)
+  return pruned.most_active(_bits(trained, config, f'{key}={quantile}'), quantile)
+
+
+def _bits(trained: Trained, config: ml_collections.ConfigDict, what: str) -> np.ndarray:
+  path, step = folder(trained) / f'{trained.stem}.npz', trained.run.state.step
+  remedy = f'run --mode=div_stats --checkpoint={step} with the same --config and --workdir'
+  try:
+    about = json.loads(path.with_suffix('.json').read_text())
+    with np.load(path) as arrays:
+      bits = arrays['bits']
+    origin, data_name = about['origin'], about['data']
+  except FileNotFoundError as error:
+    others = ', '.join(sorted(other.stem for other in path.parent.glob('*.json')))
+    found = f'; there are those of {others}' if others else ''
+    raise UserError(
+      f'{what} needs div_stats of step {step}, {trained.weights} weights, but {path} is missing'
+      f'{found}; {remedy}'
+    ) from error
+  except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    raise UserError(f'{path} cannot be read ({error}); {remedy}') from error
+  check_origin(origin, trained.origin(), str(path), remedy)
+  if data_name != config.data.name:
+    raise UserError(
+      f'{path} was made on data set {data_name}, but config.data.name={config.data.name}; {remedy}'
+    )
+  return bits

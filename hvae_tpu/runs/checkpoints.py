@@ -1,0 +1,336 @@
+"""Checkpoints of a work directory: train state, config, data card and evaluations together (Orbax).
+
+Layout: `<workdir>/checkpoints/<step>/`, each with an item `state` and a JSON item `meta`. The
+checkpoint of step N holds N updates. Saving is asynchronous; a step appears under its final name
+only when it is complete. `meta` also holds a checksum of every array, compared after restoring.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+
+from hvae_tpu.devices import sharding
+from hvae_tpu.errors import TransientError, UserError
+from hvae_tpu.storage import buckets, checksums
+
+FORMAT = 1
+
+
+class DamagedCheckpoint(UserError):
+  """A complete checkpoint whose files cannot be read, or do not hold what was saved."""
+
+
+@dataclasses.dataclass
+class _KeepBest(policies.PreservationPolicy):
+  """Preserves the checkpoint with the smallest stored value of a metric."""
+
+  value: Callable[[int], float]
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+    values = [self.value(checkpoint.step) for checkpoint in checkpoints]
+    finite = [value for value in values if math.isfinite(value)]
+    best = values.index(min(finite)) if finite else None
+    return [i == best for i in range(len(values))]
+
+
+class Checkpoints:
+  """The checkpoints of one work directory."""
+
+  def __init__(
+    self,
+    workdir: str | Path,
+    *,
+    keep_latest: int = 1,
+    keep_every: int = 0,
+    best_metric: str = '',
+    read_only: bool = False,
+  ):
+    """Opens, and creates unless `read_only`.
+
+    Args:
+      workdir: of the run.
+      keep_latest: newest checkpoints to keep; at least 1.
+      keep_every: also keep the steps that are multiples of this; 0: none.
+      best_metric: also keep the one with the smallest stored value of this; '': none.
+      read_only: never write or delete.
+
+    Raises:
+      UserError: keep_latest is below 1, which would delete the newest.
+    """
+    if keep_latest < 1:
+      raise UserError(f'config.train.keep_latest={keep_latest} must be at least 1')
+    workdir = buckets.as_path(workdir)
+    if buckets.is_remote(workdir):
+      buckets.check_client()
+    self.directory = (workdir if buckets.is_remote(workdir) else workdir.absolute()) / 'checkpoints'
+    if not read_only:
+      try:
+        self.directory.mkdir(parents=True, exist_ok=True)
+      except OSError as error:
+        raise UserError(f'{workdir} cannot be written ({error}); give another --workdir') from error
+    # A rule of Orbax that knows only the best would delete the newest.
+    rules = [policies.LatestN(keep_latest)]
+    if keep_every:
+      rules.append(policies.EveryNSteps(keep_every))
+    if best_metric:
+      rules.append(_KeepBest(lambda step: self._metric(step, best_metric)))
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=policies.AnyPreservationPolicy(rules), read_only=read_only
+    )
+    # One handler for whole and partial restores: a manager fixes it by its first use.
+    handlers = {'state': ocp.PyTreeCheckpointHandler(), 'meta': ocp.JsonCheckpointHandler()}
+    self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+
+  @property
+  def steps(self) -> list[int]:
+    """Complete checkpoints, ascending."""
+    return sorted(self._manager.all_steps())
+
+  def resolve(self, which: str, best_metric: str = '') -> int:
+    """The step that `latest`, `best` or a number names.
+
+    Args:
+      which: as given on the command line.
+      best_metric: for `best`: name of the stored evaluation result; the smallest wins.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    steps = self.steps
+    if not steps:
+      raise UserError(f'{self.directory} holds no checkpoint; train first, or correct --workdir')
+    if which == 'latest':
+      return steps[-1]
+    if which == 'best':
+      return self._best(steps, best_metric)
+    if not which.isdigit() or int(which) not in steps:
+      raise UserError(
+        f"--checkpoint={which} must be 'latest', 'best', a work directory, or one of the steps "
+        f'{", ".join(map(str, steps))} in {self.directory}'
+      )
+    return int(which)
+
+  def _best(self, steps: list[int], metric: str) -> int:
+    values = {step: self._metric(step, metric) for step in steps}
+    values = {step: value for step, value in values.items() if math.isfinite(value)}
+    if not values:
+      raise UserError(
+        f'--checkpoint=best: no checkpoint in {self.directory} has a result {metric!r} '
+        f'(config.train.best_metric); use --checkpoint=latest'
+      )
+    return min(values, key=values.get)
+
+  def _metric(self, step: int, metric: str) -> float:
+    """A stored evaluation result; NaN where there is none, or it is damaged.
+
+    Raises:
+      TransientError: it cannot be read now; as NaN, the best checkpoint would be deleted.
+    """
+    try:
+      return float(self.meta(step)['metrics'].get(metric, math.nan))
+    except DamagedCheckpoint:
+      return math.nan
+
+  def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+    """Starts saving; the state may be donated to the next step as soon as this returns.
+
+    Args:
+      step: updates attempted.
+      state: the `TrainState`.
+      meta: JSON: `config`, `card`, `metrics` (name -> number of the newest evaluations).
+    """
+    if step in self.steps:
+      return
+    meta = {**meta, 'format': FORMAT, 'checksums': checksums.checksums(_by_name(state))}
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), meta=ocp.args.JsonSave(meta)),
+    )
+
+  def meta(self, step: int) -> dict[str, Any]:
+    """The JSON item. Raises DamagedCheckpoint, TransientError."""
+    path = self.directory / str(step) / 'meta' / 'metadata'
+    try:
+      meta = json.loads(path.read_text())
+    except Exception as error:  # TensorFlow, which reads buckets, has kinds of its own
+      raise _damage(path.parents[1], error) from error
+    if meta.get('format') != FORMAT:
+      raise UserError(
+        f'checkpoint {path.parents[1]} has format {meta.get("format")}, this version reads {FORMAT}'
+      )
+    return meta
+
+  def restore(self, step: int, abstract: Any) -> Any:
+    """The whole state, placed as `abstract` says (any mesh).
+
+    Raises:
+      UserError: the stored arrays have other names, shapes or dtypes.
+      DamagedCheckpoint: they cannot be read, or are not what was saved.
+      TransientError: they cannot be read now.
+    """
+    return self._restore(step, abstract)
+
+  def restore_newest(
+    self, steps: Sequence[int], restore: Callable[[int], Any], say: Callable[[str], None] = print
+  ) -> tuple[int, Any]:
+    """`restore(step)` of the newest of `steps` that is not damaged; tells of those that are.
+
+    Returns:
+      The step and what `restore` gave.
+
+    Raises:
+      DamagedCheckpoint: all of them are.
+    """
+    for step in sorted(steps, reverse=True):
+      state, problem = None, None
+      try:
+        state = restore(step)
+      except DamagedCheckpoint as error:
+        problem = error
+      if not _anywhere(problem is not None):
+        return step, state
+      problem = problem or DamagedCheckpoint(
+        f'checkpoint {self.directory / str(step)} is damaged for another process'
+      )
+      if step == min(steps):
+        raise problem
+      say(f'{problem}; using the one before')
+
+  def set_aside(self, step: int) -> Path:
+    """Renames a checkpoint to `<workdir>/damaged-checkpoint-<step>-<n>`: nothing is deleted, and
+    its step can be saved again. Returns the new path."""
+    workdir = self.directory.parent
+    targets = (workdir / f'damaged-checkpoint-{step}-{i}' for i in itertools.count(1))
+    target = next(path for path in targets if not path.exists())
+    _anywhere(False)  # nobody looks for a free name once it is taken
+    if jax.process_index() == 0:
+      (self.directory / str(step)).rename(target)
+    _anywhere(False)  # nobody reads the folder before
+    self._manager.reload()
+    return target
+
+  def restore_part(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+    """Some of the state's fields only, e.g. {'ema_params': ..., 'model_state': ...}."""
+    return self._restore(step, abstract, partial_restore=True)
+
+  def _restore(self, step: int, abstract: Any, **options) -> Any:
+    self._check(step, abstract, whole=not options)
+    expected = self.meta(step)['checksums']
+    arguments = ocp.args.PyTreeRestore(
+      item=abstract,
+      restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+      **options,
+    )
+    path = self.directory / str(step)
+    try:
+      state = self._manager.restore(step, args=ocp.args.Composite(state=arguments))['state']
+      jax.block_until_ready(state)
+    except Exception as error:  # Orbax and TensorStore raise many types for damaged files
+      raise _damage(path, error) from error
+    if wrong := checksums.differing(_by_name(state), expected):
+      raise DamagedCheckpoint(
+        f'checkpoint {path} is damaged: {", ".join(wrong[:3])}'
+        f'{f" and {len(wrong) - 3} more arrays" if len(wrong) > 3 else ""} differ from what was '
+        f'saved (checksums)'
+      )
+    return state
+
+  def shapes(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What is stored: path of every array, '/'-joined -> shape and dtype."""
+    return {
+      name: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype)
+      for name, leaf in _by_name(self._metadata(step)).items()
+    }
+
+  def _metadata(self, step: int) -> dict[str, Any]:
+    """The state as Orbax describes it: fields to trees of leaves with `shape` and `dtype`."""
+    try:
+      return self._manager.item_metadata(step)['state'].tree
+    except Exception as error:  # as above
+      raise _damage(self.directory / str(step), error) from error
+
+  def restore_named(self, step: int, field: str, mesh: Mesh) -> dict[str, np.ndarray]:
+    """One field of the state as it was stored: path inside the field -> array, replicated."""
+    stored = self._metadata(step).get(field)
+    place = sharding.replicated(mesh)
+    abstract = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype, sharding=place), stored
+    )
+    if not jax.tree.leaves(abstract):
+      return {}
+    restored = self.restore_part(step, {field: abstract})[field]
+    return {name: np.asarray(leaf) for name, leaf in _by_name(restored).items()}
+
+  def _check(self, step: int, abstract: Any, whole: bool) -> None:
+    """Names what differs; Orbax itself would cast another dtype in silence."""
+    stored, wanted = self.shapes(step), _by_name(abstract)
+    problems = [f'{name} is not expected' for name in stored if whole and name not in wanted]
+    for name, leaf in wanted.items():
+      found = stored.get(name)
+      if found is None:
+        problems.append(f'{name} is missing')
+      elif (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
+        problems.append(
+          f'{name} is {found.dtype}{list(found.shape)}, expected {leaf.dtype}{list(leaf.shape)}'
+        )
+    if problems:
+      more = f' and {len(problems) - 5} more' if len(problems) > 5 else ''
+      raise UserError(
+        f'{self.directory / str(step)} does not fit the config: {"; ".join(problems[:5])}{more}; '
+        f'use the config that it was trained with'
+      )
+
+  def wait(self) -> None:
+    """Until the save in progress is complete."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    self._manager.close()
+
+
+# What a machine, a file system or a bucket may answer although the files are as they were: codes in
+# messages, and names of TensorFlow's exceptions.
+NOT_DAMAGE = (
+  *('RESOURCE_EXHAUSTED', 'PERMISSION_DENIED', 'UNAVAILABLE', 'DEADLINE_EXCEEDED'),
+  *('ResourceExhaustedError', 'PermissionDeniedError', 'UnavailableError'),
+  *('DeadlineExceededError', 'UnauthenticatedError', 'AbortedError'),
+)
+MISSING = FileNotFoundError | NotADirectoryError | IsADirectoryError
+
+
+def _damage(path: Path, error: Exception) -> UserError:
+  """The error to raise for one that came out of reading a checkpoint."""
+  reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+  answered = isinstance(error, OSError | MemoryError) and not isinstance(error, MISSING)
+  if answered or any(code in f'{type(error).__name__}: {error}' for code in NOT_DAMAGE):
+    return TransientError(f'checkpoint {path} could not be read: {reason}; nothing was changed')
+  return DamagedCheckpoint(f'checkpoint {path} is damaged: {reason}')
+
+
+def _anywhere(flag: bool) -> bool:
+  """Whether it is so on any process; also waits for all."""
+  if jax.process_count() == 1:
+    return flag
+  return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def path_name(path: tuple) -> str:
+  """Key path of a leaf -> '/'-joined names."""
+  return '/'.join(
+    str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path
+  )
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+  return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

@@ -1,0 +1,127 @@
+"""What a run writes down when its loss is not finite, so that the step can be run again.
+
+`<workdir>/nonfinite-<step>/` holds `bundle.json` and a checkpoint of the state.
+"""
+
+from collections.abc import Callable
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+import ml_collections
+
+from hvae_tpu import data
+from hvae_tpu.errors import UserError
+from hvae_tpu.runs.checkpoints import Checkpoints
+from hvae_tpu.runs.workdir import to_json
+from hvae_tpu.training import nonfinite, setup
+from hvae_tpu.training.state import TrainState
+from hvae_tpu.training.step import step_key
+
+FILE = 'bundle.json'
+
+
+class Recorder:
+  """Writes one bundle, for the first such step since the program started."""
+
+  def __init__(
+    self,
+    workdir: Path,
+    config: ml_collections.ConfigDict,
+    dataset: data.Dataset,
+    model: Any,
+    mesh: Mesh,
+    say: Callable[[str], None] = print,
+  ):
+    self._workdir, self._config, self._dataset = workdir, config, dataset
+    self._model, self._mesh, self._say = model, mesh, say
+    self._done = False
+
+  def __call__(self, step: int, clock: int, state: TrainState) -> None:
+    """Writes the bundle of the update after `step`.
+
+    Args:
+      step: updates attempted before the bad one.
+      clock: what the schedules of that update went by.
+      state: at the next log. Dropped updates leave the weights alone, so its weights are those of
+        the bad update, unless good ones came between.
+    """
+    if self._done:
+      return
+    self._done = True
+    config, directory = self._config, self._workdir / f'nonfinite-{step}'
+    if (directory / FILE).exists():
+      return
+    batch = batch_of(config, self._dataset, self._mesh, step)
+    _, grads = jax.jit(gradient(self._model, config.seed))(
+      state.params, state.model_state, batch, step, clock
+    )
+    indices = data.train_indices(
+      self._dataset,
+      config.data.train_split,
+      batch_size=config.train.batch_size,
+      seed=config.seed,
+      step=step,
+      seq_len=config.data.seq_len,
+    )
+    bundle = {
+      'step': step,
+      'clock': clock,
+      'state_step': int(state.step),
+      'seed': config.seed,
+      'key': jax.random.key_data(step_key(config.seed, step)).tolist(),
+      'batch_indices': indices.tolist(),
+      'first_nonfinite_parameter': nonfinite.first_leaf(state.params),
+      'first_nonfinite_gradient': nonfinite.first_leaf(grads),
+    }
+    store = Checkpoints(directory)
+    meta = {'config': to_json(config), 'card': self._dataset.card, 'metrics': {}}
+    store.save(bundle['state_step'], state, meta)
+    store.close()
+    if jax.process_index() == 0:
+      (directory / FILE).write_text(json.dumps(bundle, indent=2) + '\n')
+    self._say(
+      f'the loss of step {step:,} is not finite (first such parameter: '
+      f'{bundle["first_nonfinite_parameter"]}, gradient: {bundle["first_nonfinite_gradient"]}); '
+      f'wrote {directory}; look into it with --mode=replay'
+    )
+
+
+def gradient(model: Any, seed: int) -> Callable:
+  """(params, model_state, batch, step, clock) -> (loss and extras, gradients), as in training."""
+
+  def function(params, model_state, batch, step, clock):
+    return jax.value_and_grad(model.loss, has_aux=True)(
+      params, model_state, batch, rng=step_key(seed, step), step=clock, train=True
+    )
+
+  return function
+
+
+def batch_of(
+  config: ml_collections.ConfigDict, dataset: data.Dataset, mesh: Mesh, step: int
+) -> dict[str, jax.Array]:
+  """Global training batch `step`, read again."""
+  batches = setup.train_batches(dataset, config, mesh, step)
+  try:
+    return next(batches)
+  finally:
+    batches.close()
+
+
+def find(workdir: Path, name: str) -> tuple[Path, dict[str, Any]]:
+  """The folder of a bundle and its JSON; '' names the newest.
+
+  Raises:
+    UserError: there is none, or it cannot be read.
+  """
+  found = sorted(workdir.glob(f'nonfinite-*/{FILE}'), key=lambda path: path.stat().st_mtime)
+  path = Path(name) / FILE if name else (found[-1] if found else None)
+  if path is None:
+    raise UserError(f'{workdir} has no nonfinite-* folder: no step of it had a loss to look into')
+  try:
+    return path.parent, json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise UserError(f'config.replay.bundle={name}: {path} cannot be read: {error}') from error

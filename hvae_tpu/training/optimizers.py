@@ -1,0 +1,274 @@
+"""How parameters move: the `optimizer` section of a config -> an optax chain and a schedule.
+
+The chain ends before the learning rate, which the train step applies by the clock of the config.
+"""
+
+from collections.abc import Callable
+import math
+from typing import Any
+
+import jax
+from jax import Array
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from hvae_tpu.errors import UserError
+
+
+def _decay(c: Any) -> optax.GradientTransformation:
+  """Decoupled weight decay (Loshchilov & Hutter, 2019) of `weight_decay`.
+
+  Tensors inside a module that `weight_decay_exclude` names, or of such a name, have none.
+  """
+  excluded = set(c.get('weight_decay_exclude', ()))
+  if not excluded:
+    return optax.add_decayed_weights(c.weight_decay)
+  has_decay = lambda path, _: excluded.isdisjoint(str(getattr(key, 'key', '')) for key in path)
+  mask = lambda params: jax.tree_util.tree_map_with_path(has_decay, params)
+  return optax.add_decayed_weights(c.weight_decay, mask)
+
+
+def _adam(c: Any) -> optax.GradientTransformation:
+  """Adam (Kingma & Ba, 2015)."""
+  return optax.scale_by_adam(c.b1, c.b2, c.eps)
+
+
+def _adam_keras(c: Any) -> optax.GradientTransformation:
+  """Adam as Keras has it: epsilon is added before the bias of the second moment is corrected."""
+
+  def update(grads: Any, state: optax.ScaleByAdamState, params: Any = None):
+    del params
+    mu = optax.tree.update_moment(grads, state.mu, c.b1, 1)
+    nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, c.b2, 2)
+    count = optax.safe_increment(state.count)
+    rate = jnp.sqrt(1 - c.b2**count) / (1 - c.b1**count)
+    updates = jax.tree.map(lambda m, v: rate * m / (jnp.sqrt(v) + c.eps), mu, nu)
+    return updates, optax.ScaleByAdamState(count, mu, nu)
+
+  return optax.GradientTransformation(optax.scale_by_adam(c.b1, c.b2).init, update)
+
+
+def _adamw(c: Any) -> optax.GradientTransformation:
+  """Adam with decoupled weight decay."""
+  return optax.chain(_adam(c), _decay(c))
+
+
+def _adamax(c: Any) -> optax.GradientTransformation:
+  """Adamax (Kingma & Ba, section 7.1), with decoupled weight decay."""
+  return optax.chain(optax.scale_by_adamax(c.b1, c.b2, c.eps), _decay(c))
+
+
+def _adamax_l2(c: Any) -> optax.GradientTransformation:
+  """Adamax of the gradient plus `weight_decay` times the parameters (the penalty of PyTorch's)."""
+  return optax.chain(_decay(c), optax.scale_by_adamax(c.b1, c.b2, c.eps))
+
+
+def _radam(c: Any) -> optax.GradientTransformation:
+  """Rectified Adam (Liu et al., 2020), with decoupled weight decay."""
+  return optax.chain(optax.scale_by_radam(c.b1, c.b2, c.eps, threshold=5.0), _decay(c))
+
+
+def _muon(c: Any) -> optax.GradientTransformation:
+  """Muon (Jordan et al., 2024): updates of kernels are made orthogonal; all else gets Nadam's.
+
+  The root mean square of a kernel's update is about `muon_rms` learning rates; Adam's is
+  about 0.2. `muon_iterations` (Newton-Schulz) bring its singular values near each other. The kernel
+  of a convolution is a matrix from patches to pixels; in a module that `muon_transposed` names,
+  from pixels to patches. There is no weight decay.
+  """
+  transposed = set(c.get('muon_transposed', ()))
+
+  def matrix(path: Any, x: Array) -> optax.contrib.MuonDimensionNumbers | None:
+    """Inputs and outputs of kernels [.., n, m] and [.., h, w, n, m]; what is before is stacked."""
+    names = [str(getattr(key, 'key', '')) for key in path]
+    if x.ndim < 2 or not names[-1].endswith('kernel'):  # biases of stacked blocks are [count, n]
+      return None
+    *taps, inputs, outputs = range(x.ndim - (4 if x.ndim > 3 else 2), x.ndim)
+    if transposed.isdisjoint(names):
+      return optax.contrib.MuonDimensionNumbers((*taps, inputs), outputs)
+    return optax.contrib.MuonDimensionNumbers(inputs, (*taps, outputs))
+
+  return optax.contrib.muon(
+    learning_rate=-1.0,  # it turns the sign, as the train step does
+    ns_steps=c.get('muon_iterations', 5),
+    consistent_rms=c.get('muon_rms', 0.2),
+    eps=c.eps,
+    adam_b1=c.b1,
+    adam_b2=c.b2,
+    muon_weight_dimension_numbers=lambda params: jax.tree_util.tree_map_with_path(matrix, params),
+  )
+
+
+OPTIMIZERS = {
+  'adam': _adam,
+  'adamw': _adamw,
+  'adamax': _adamax,
+  'adamax_l2': _adamax_l2,
+  'radam': _radam,
+  'adam_keras': _adam_keras,
+  'muon': _muon,
+}
+
+# A schedule is (section, num_steps) -> factor of the learning rate at a step.
+Schedule = Callable[[Any, int], Callable[[Array], Array]]
+
+
+def _constant(c: Any, num_steps: int) -> Callable[[Array], Array]:
+  """Linear warm-up from 0 over `warmup_steps`, then constant. The very first update has rate 0."""
+  warmup = max(c.warmup_steps, 1)
+  return lambda step: jnp.minimum(step / warmup, 1.0) if c.warmup_steps else jnp.ones(())
+
+
+def _decay_steps(c: Any, num_steps: int) -> int:
+  """`decay_steps`, of which 0 stands for what is left of the training."""
+  return max(c.decay_steps or num_steps - c.decay_start, 1)
+
+
+def _low(c: Any) -> float:
+  """`min_learning_rate` as a factor."""
+  return c.min_learning_rate / c.learning_rate if c.learning_rate else 0.0
+
+
+def _cosine(c: Any, num_steps: int) -> Callable[[Array], Array]:
+  """As `constant` before `decay_start`; then half a cosine down to `min_learning_rate`."""
+  warm, steps = _constant(c, num_steps), _decay_steps(c, num_steps)
+  low = _low(c)
+
+  def factor(step: Array) -> Array:
+    done = jnp.minimum(step - c.decay_start, steps) / steps
+    wave = (1 - low) * 0.5 * (1 + jnp.cos(math.pi * done)) + low
+    return jnp.where(step < c.decay_start, warm(step), wave)
+
+  return factor
+
+
+def _cosine_torch(c: Any, num_steps: int) -> Callable[[Array], Array]:
+  """What the PyTorch form of Efficient-VDVAE does, to repeat its runs.
+
+  The wave is counted from step 0 although it begins at `decay_start`, so that its minimum comes
+  that much earlier, and the rate rises again after it.
+  """
+  warm, steps = _constant(c, num_steps), _decay_steps(c, num_steps)
+  low = _low(c)
+  first = 1 + math.cos(math.pi * (c.decay_start - 1) / steps)
+
+  def factor(step: Array) -> Array:
+    wave = 1 + jnp.cos(math.pi * step / steps)
+    wave = low + (1 - low) * wave / jnp.where(step <= steps, first, 2.0)
+    return jnp.where(step < c.decay_start, warm(step), wave)
+
+  return factor
+
+
+def _cosine_epochs(c: Any, num_steps: int) -> Callable[[Array], Array]:
+  """A staircase of one step an epoch along half a cosine, as NVAE does.
+
+  A warm-up never quite reaches `learning_rate`: its last step is where the rate stays. The wave
+  begins with epoch `cosine_start` and ends `cosine_epochs` later, or with the last epoch (0).
+  """
+  warmup = c.warmup_steps
+  last = num_steps // c.steps_per_epoch - 1
+  length = max(c.cosine_epochs or last - c.cosine_start, 1)
+  top = (warmup - 1) / warmup if warmup else 1.0
+  low = _low(c)
+
+  def factor(step: Array) -> Array:
+    done = jnp.clip(step // c.steps_per_epoch - c.cosine_start, 0, length)
+    wave = low + (top - low) * 0.5 * (1 + jnp.cos(math.pi * done / length))
+    return jnp.where(step < warmup, step / max(warmup, 1), wave)
+
+  return factor
+
+
+def _noam(c: Any, num_steps: int) -> Callable[[Array], Array]:
+  """Linear warm-up, then the inverse square root of the step (Vaswani et al., 2017)."""
+  warmup = max(c.warmup_steps, 1)
+
+  def factor(step: Array) -> Array:
+    step = step.astype(jnp.float32)
+    falling = jax.lax.rsqrt(jnp.maximum(step, 1.0))
+    return math.sqrt(warmup) * jnp.minimum(falling, step * warmup**-1.5)
+
+  return factor
+
+
+def _exponential(c: Any, num_steps: int) -> Callable[[Array], Array]:
+  """From `decay_start` on, times `decay_rate` every `decay_steps`, to `min_learning_rate`."""
+  steps, low = _decay_steps(c, num_steps), _low(c)
+  return lambda step: jnp.clip(c.decay_rate ** ((step - c.decay_start) / steps), low, 1.0)
+
+
+def _warm_exponential(c: Any, num_steps: int) -> Callable[[Array], Array]:
+  """Linear warm-up, one step at the full rate, then times `decay_rate` every `decay_steps`.
+
+  The decay is continuous and counted from the end of the warm-up (EfficientMORL).
+  """
+  warm, steps, low = _constant(c, num_steps), _decay_steps(c, num_steps), _low(c)
+
+  def factor(step: Array) -> Array:
+    since = step - c.warmup_steps
+    falling = jnp.maximum(c.decay_rate ** (since / steps), low)
+    return jnp.where(since <= 1, warm(step), falling)
+
+  return factor
+
+
+SCHEDULES: dict[str, Schedule] = {
+  'constant': _constant,
+  'cosine': _cosine,
+  'cosine_torch': _cosine_torch,
+  'cosine_epochs': _cosine_epochs,
+  'noam': _noam,
+  'exponential': _exponential,
+  'warm_exponential': _warm_exponential,
+}
+NOT_NEGATIVE = ('learning_rate', 'warmup_steps', 'clip_norm')
+# Fields that only some optimizers and schedules have.
+NOT_NEGATIVE_OF_SOME = ('weight_decay', 'decay_start', 'decay_steps', 'min_learning_rate')
+NOT_NEGATIVE_OF_SOME += ('muon_rms', 'muon_iterations', 'cosine_start', 'cosine_epochs')
+
+
+def create(
+  section: Any, num_steps: int
+) -> tuple[optax.GradientTransformation, Callable[[Array], Array]]:
+  """Builds the optimizer.
+
+  Args:
+    section: `config.optimizer`: name, schedule, learning_rate, warmup_steps, clip_norm (global L2
+      norm; 0 = no clipping), and what the named optimizer and schedule read.
+    num_steps: of the training, for schedules that end with it.
+
+  Returns:
+    The chain from gradients to updates before the learning rate, and the learning rate as a
+    function of the clock, a traced int32.
+
+  Raises:
+    UserError: an unknown name, or a number out of range.
+  """
+  for key, table in (('name', OPTIMIZERS), ('schedule', SCHEDULES)):
+    if section[key] not in table:
+      raise UserError(f'config.optimizer.{key}={section[key]!r} must be one of {", ".join(table)}')
+  for key in (*NOT_NEGATIVE, *(key for key in NOT_NEGATIVE_OF_SOME if key in section)):
+    if section[key] < 0:
+      raise UserError(f'config.optimizer.{key}={section[key]} must not be negative')
+  if section.get('steps_per_epoch', 1) < 1:
+    raise UserError(
+      f'config.optimizer.steps_per_epoch={section.steps_per_epoch} must be at least 1'
+    )
+  if section.warmup_steps > section.get('decay_start', math.inf):
+    raise UserError(
+      f'config.optimizer.warmup_steps={section.warmup_steps} must not exceed '
+      f'config.optimizer.decay_start={section.decay_start}'
+    )
+  # Without a threshold too, so that the state has one structure.
+  clip = optax.clip_by_global_norm(section.clip_norm) if section.clip_norm else optax.identity()
+  chain = optax.chain(clip, OPTIMIZERS[section.name](section))
+  factor = SCHEDULES[section.schedule](section, num_steps)
+  return chain, lambda step: section.learning_rate * factor(jnp.asarray(step))
+
+
+def advance_counts(new: Any, old: Any) -> Any:
+  """Returns state `old` with the step counters of `new`, as vdvae-jax does on a skipped update."""
+  is_count = lambda path: str(getattr(path[-1], 'name', '')) == 'count'
+  return jax.tree_util.tree_map_with_path(lambda p, n, o: n if is_count(p) else o, new, old)

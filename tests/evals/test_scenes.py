@@ -1,0 +1,210 @@
+"""Scores of scenes by hand and against other programs; what they need of records."""
+
+import io
+
+from hypothesis import given, settings, strategies
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+import pytest
+from sklearn import metrics
+
+from hvae_tpu.errors import UserError
+from hvae_tpu.evals import colour_kmeans_baseline, scene_records, segmentation, textures, traversals
+from hvae_tpu.figures import films, slot_pictures
+from hvae_tpu.metrics import dci, matching
+from hvae_tpu.metrics.rand_index import adjusted_rand_index
+from tests.support import tiny
+
+RNG = jax.random.key(0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=strategies.integers(0, 2**16), parts=strategies.integers(1, 5))
+def test_rand_index_is_that_of_scikit_learn(seed, parts):
+  rng = np.random.default_rng(seed)
+  true, found = rng.integers(0, parts, 60), rng.integers(0, 4, 60)
+  ours = adjusted_rand_index(true, found, False, convention='zero_denominator_is_one')
+  assert ours == pytest.approx(metrics.adjusted_rand_score(true, found), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+  ('true', 'found', 'expected'),
+  [
+    ([0, 0, 1, 1, 2, 2], [3, 3, 0, 0, 1, 1], 1.0),
+    ([0, 0, 1, 1, 2, 2], [0, 1, 0, 0, 1, 1], 1.0),  # the background may lie anywhere
+    ([0, 0, 1, 1, 1, 1], [0, 0, 2, 2, 2, 2], 1.0),  # one object in one slot
+    ([0, 0, 1, 1, 1, 1], [0, 0, 2, 2, 3, 3], 0.0),  # one object in two
+    ([0, 0, 1, 2, 3, 4], [0, 0, 0, 1, 2, 3], 0.0),  # objects of one pixel: 0 / 0
+    ([0, 0, 0, 0, 0, 0], [0, 1, 2, 0, 1, 2], 0.0),  # no object
+  ],
+)
+def test_rand_index_of_the_foreground(true, found, expected):
+  assert adjusted_rand_index(np.array(true), np.array(found)) == expected
+
+
+def test_rand_index_by_other_conventions():
+  single = np.array([1, 2, 3, 4])
+  assert adjusted_rand_index(single, single, convention='zero_denominator_is_one') == 1
+  assert adjusted_rand_index(single, single, convention='constant_is_one') == 0
+  ones = np.ones(4, int)
+  assert adjusted_rand_index(ones, ones, convention='constant_is_one') == 1
+  half = np.array([1, 1, 2, 2])
+  assert adjusted_rand_index(half, np.array([1, 2, 1, 2])) == pytest.approx(-0.5)
+
+
+def test_objects_are_matched_with_their_slots():
+  true = np.zeros((20, 20), int)
+  true[:10, :10], true[10:, :10], true[15:, 15:] = 1, 2, 3  # the third has 25 pixels
+  found = np.full((20, 20), 3)
+  found[:10, :10], found[10:, :10] = 2, 0
+  found[:2, :10] = 1
+  matches = matching.match(true, found, 3, 4)
+  assert matches.objects.tolist() == [1, 2] and matches.slots.tolist() == [2, 0]
+
+
+def test_texture_scores_by_hand():
+  true = np.array([[0, 0], [1, 1]])
+  image = np.zeros((2, 2, 3))
+  perfect = matching.texture_scores(true, 1 - true, 3, image, image + 0.5)
+  assert perfect == pytest.approx(
+    dict(mse_sum=3, acc=1, miou=1, miou_fg=1, miou_gt=1, dice=1, dice_fg=1, ari=1, ari_fg=1)
+  )
+  merged = matching.texture_scores(true, np.zeros((2, 2), int), 3, image, image)
+  # One slot holds all: half of it overlaps with one of two parts, the other one is missed.
+  assert merged['acc'] == 0 and merged['miou'] == 0.25 and merged['miou_gt'] == 0.25
+  assert merged['dice'] == pytest.approx(1 / 3)
+
+
+def test_colours_of_clusters():
+  colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.float32)
+  owners = np.repeat(np.arange(3), 20)
+  points = colours[owners] + np.random.default_rng(0).integers(-9, 10, (60, 3))
+  assert adjusted_rand_index(owners, colour_kmeans_baseline.clusters(points, 3), False) == 1
+
+
+def test_dci_of_codes_that_are_factors():
+  rng = np.random.default_rng(0)
+  factors = rng.integers(0, 3, (200, 2)).astype(float)
+  codes = np.stack([factors[:, 1], rng.standard_normal(200), factors[:, 0]], axis=1)
+  held_out = np.arange(200) >= 100
+  importance, scores = dci.evaluate(codes, factors, (True, True), held_out)
+  np.testing.assert_allclose(importance, [[0, 1], [0, 0], [1, 0]], atol=0.02)
+  assert min(scores) > 0.95
+  with pytest.raises(UserError, match='must be one of per_factor, reference'):
+    dci.evaluate(codes, factors, (True, True), held_out, 'both')
+
+
+def test_ranges_and_limits():
+  slots = np.array([[[0.0, 2.0], [4.0, -2.0]], [[1.0, 0.0], [1.0, 0.0]]])
+  between = traversals.latent_range(slots)
+  np.testing.assert_array_equal(between, [[0, 4], [-2, 2]])
+  np.testing.assert_array_equal(traversals.limits(between), between)
+  # The middle of the reference is half the width: 2 and 2.
+  expected = [[2 - 2**0.5, 2 + 2**0.5], [0.0, 2.0]]
+  np.testing.assert_allclose(traversals.limits(between, 'reference'), expected)
+  np.testing.assert_allclose(traversals.steps(between, 3), [[0, 2, 4], [-2, 0, 2]])
+  with pytest.raises(UserError, match='must be range or reference'):
+    traversals.limits(between, 'both')
+
+
+class Painter:
+  """A slot is the grey level of its picture, and the logit of its mask."""
+
+  def paint(self, params, slots):
+    shape = (*slots.shape[:-1], 2, 2)
+    rgb = jnp.broadcast_to(slots[..., 0, None, None, None], (*shape, 3))
+    return rgb, jnp.broadcast_to(slots[..., 1, None, None], shape)
+
+
+def test_sweeps_change_one_dimension_of_one_slot():
+  slots = jnp.array([[0.2, 0.0], [0.6, 0.0]])
+  values = jnp.array([[0.0, 1.0], [-50.0, 50.0]])
+  pictures, masks = traversals.sweep(Painter())({}, slots, jnp.int32(1), values)
+  assert pictures.shape == (2, 2, 2, 2, 3) and masks.shape == (2, 2, 2, 2, 2)
+  np.testing.assert_allclose(pictures[0, :, 0, 0, 0], [0.1, 0.6], atol=1e-6)
+  np.testing.assert_allclose(pictures[1, :, 0, 0, 0], [0.2, 0.6], atol=1e-6)
+  active = traversals.activeness(Painter())({}, slots[None], jnp.array([1]), values)
+  np.testing.assert_allclose(active, [[0.125, 0.08]], rtol=1e-4)
+
+
+def test_rows_have_frames():
+  row = traversals.framed_row(np.ones((2, 3, 4, 1)))
+  assert row.shape == (7, 14, 1) and row.sum() == 24
+  assert row[2:5, 2:6].all() and row[2:5, 8:12].all()
+
+
+def test_colours_of_slots():
+  colours = slot_pictures.colours(3)
+  np.testing.assert_allclose(colours, np.eye(3), atol=1e-6)
+  masks = np.array([1.0, 0.5, 0.5]).reshape(3, 1, 1)
+  np.testing.assert_allclose(slot_pictures.coloured(masks)[0, 0], [1, 0.5, 0.5])
+
+
+@pytest.mark.parametrize('name', ['efficient_morl', 'slot_attention'])
+def test_evaluations_of_a_model(name):
+  """Means over the examples that are no padding; pictures of the first; the same by hand."""
+  model, batch = tiny.SYSTEMS[name].model, tiny.batch(name)
+  params, state = model.init(RNG, batch)
+  owners = np.random.default_rng(0).integers(0, 4, (4, 8, 8, 1)).astype(np.uint8)
+  batch |= {'segmentation': owners, 'mask': np.array([True, True, True, False])}
+  batches = lambda role=None: iter([batch])
+  found = segmentation.make(model, batches, num=2)(params, state, 0, RNG)
+  assert found['num_examples'] == 3 and found['scenes'].shape == (16, 8 * 6, 3)
+  np.testing.assert_array_equal(found['scenes'][:8, :8], batch['image'][0])
+  stages = model.segment(params, state, batch, jax.random.fold_in(RNG, 0))
+  slots = np.asarray(stages.log_masks[:, -1].argmax(1))
+  expected = [adjusted_rand_index(owners[i, ..., 0], slots[i]) for i in range(3)]
+  np.testing.assert_allclose(found['ari'], np.mean(expected), atol=1e-6)
+  assert ('ari_0' in found) == ('kl' in found) == (name == 'efficient_morl')
+  if 'kl' in found:
+    np.testing.assert_allclose(found['kl_1'], stages.kl[:3, 1].mean(), rtol=1e-5)
+  overlaps = textures.make(model, batches)(params, state, 0, RNG)
+  clusters = colour_kmeans_baseline.make(model, batches)(params, state, 0, RNG)
+  assert overlaps['num_examples'] == clusters['num_examples'] == 3
+  np.testing.assert_allclose(overlaps['mse_sum'], 192 * found['mse'], rtol=1e-4)
+
+
+@pytest.mark.parametrize('evaluation', [segmentation, textures, colour_kmeans_baseline])
+def test_records_without_objects_are_told(evaluation):
+  model, batch = tiny.SYSTEMS['slot_attention'].model, tiny.batch('slot_attention')
+  params, state = model.init(RNG, batch)
+  run = evaluation.make(model, lambda role=None: iter([batch | {'mask': np.ones(4, bool)}]))
+  with pytest.raises(
+    UserError, match="no segmentation, .* add 'segmentation' to config.data.fields"
+  ):
+    run(params, state, 0, RNG)
+
+
+def test_masks_are_enlarged_to_those_of_the_records():
+  masks = np.zeros((1, 2, 4, 4))
+  masks[0, 0, :, :2], masks[0, 1, :, 2:] = 1, 1
+  owners = segmentation.owners_of(masks, 8)
+  np.testing.assert_array_equal(owners[0], np.repeat([[0] * 4 + [1] * 4], 8, axis=0))
+
+
+def test_records_of_scenes():
+  model, batch = tiny.SYSTEMS['efficient_morl'].model, tiny.batch('efficient_morl')
+  found = model.segment(*model.init(RNG, batch), batch, RNG)
+  first = jax.tree.map(lambda v: np.asarray(v)[0], found)
+  record = scene_records.record(np.asarray(batch['image'])[0], np.zeros((8, 8), int), 4, first)
+  shapes = {name: array.shape for name, array in record.items()}
+  assert shapes == {
+    'data/image': (1, 8, 8, 3),
+    'data/true_mask': (1, 4, 1, 8, 8),
+    'outputs/recons': (1, 3, 8, 8, 3),
+    'outputs/pred_mask': (1, 3, 3, 8, 8, 1),
+    'outputs/pred_mask_logits': (1, 3, 3, 8, 8, 1),
+    'outputs/components': (1, 3, 3, 8, 8, 3),
+    'outputs/attention': (1, 3, 3, 8, 8, 1),
+  }
+  assert {array.dtype for array in record.values()} == {np.dtype('float32')}
+  assert set(np.unique(record['data/true_mask'])) == {0, 255}
+  np.testing.assert_allclose(record['outputs/pred_mask'].sum(2), 1, atol=1e-5)
+
+
+def test_animations_have_all_frames():
+  frames = np.random.default_rng(0).integers(0, 256, (8, 12, 10, 3)).astype(np.uint8)
+  image = Image.open(io.BytesIO(films.encode_gif(frames, 4.0)))
+  assert (image.n_frames, image.size, image.info['duration']) == (8, (10, 12), 250)

@@ -1,0 +1,136 @@
+"""Passes of the JAX port along a video, its open-loop predictions and its gradients."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from hvae_tpu.importers import tables
+from hvae_tpu.importers.golden import constant, noise
+from hvae_tpu.models.cwvae import CWVAE
+from hvae_tpu.models.protocol import Metrics
+from hvae_tpu.nn import distributions
+from tests.golden_checks.cwvae import networks
+from tests.golden_checks.cwvae.networks import RNG, Cases
+from tests.support import golden_files
+from tests.support.golden_files import Golden, compare
+
+SEEN_FIRST = 'decoded_first'  # the only frames that are stored whole
+
+
+def forward_cases(golden: Golden) -> Cases:
+  cases: Cases = {
+    name: functools.partial(_check_pass, golden, name) for name in golden.names_under('output')
+  }
+  for name in dict.fromkeys(key.split('/')[0] for key in golden.keys if key.startswith('grad')):
+    cases[name] = functools.partial(_check_gradient, golden, name)
+  return cases
+
+
+@functools.cache
+def _run(golden: Golden, eps: float) -> tuple[dict[str, Any], Any]:
+  """Everything that a pass computes, by the names of the file, and the gradient."""
+  return _compiled(golden)(eps)
+
+
+@functools.cache
+def _compiled(golden: Golden):
+  model, context = networks.model_of(golden.config), golden.config['open_loop_ctx']
+  params, video = networks.read_params(golden, model), golden['input/obs_uint8']
+  wants_gradient = any(key.startswith('grad') for key in golden.keys)
+
+  def run(params, video, eps):
+    batch = {'video': video}
+    with noise(normal=constant(eps)):
+      loss = functools.partial(
+        model.loss, state={}, batch=batch, rng=RNG, step=jnp.int32(0), train=True
+      )
+      if wants_gradient:
+        (total, (_, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(params)
+      else:
+        (total, (_, metrics)), grads = loss(params), {}
+      found = {'metric/loss': total, 'grad_global_norm': optax.tree.norm(grads)}
+      found |= port_metrics(model, metrics)
+      found |= whole_pass(model, params, batch, eps)
+      found |= open_loop(model, params, batch, context, eps)
+    return found, grads
+
+  jitted = golden_files.quick_jit(run)
+  return lambda eps: jitted(params, video, eps)
+
+
+def port_metrics(model: CWVAE, metrics: Metrics) -> dict[str, Any]:
+  """Our metrics under the port's names."""
+  found = {
+    'metric/kl_term': metrics['weighted_kl_per_frame'],
+    'metric/nll_term': metrics['nll_per_frame'].mean(),
+  }
+  ours = {'kl_prior_posterior': 'kl', 'entropy_prior': 'entropy_prior'}
+  for theirs, name in (ours | {'entropy_posterior': 'entropy_posterior'}).items():
+    for level, value in enumerate(metrics[f'{name}_per_level_per_frame'].mean(0)):
+      found[f'metric/avg_{theirs}__level_{level}'] = value
+  return found
+
+
+def whole_pass(model: CWVAE, params: Any, batch: Any, eps: Any) -> dict[str, Any]:
+  """States of all levels along the video, and what is decoded from them."""
+  x = model.scale(batch['video'])
+  features = model._apply(params, 'features', x)
+  levels, end = model._observe(params, batch, RNG, (True,) * model.levels)
+  frames = model._apply(params, 'decode', levels[0].output)
+  log_prob = distributions.normal_log_prob(x, frames, model.dec_stddev)
+  found = {'decoded': frames, 'nll_per_frame': -log_prob.sum((2, 3, 4))}
+  found |= {f'decoded_{k}': v for k, v in networks.frame_statistics(frames).items()}
+  for level, (ticks, state) in enumerate(zip(levels, end.states, strict=True)):
+    found |= networks.ticks('prior', level, ticks) | networks.ticks('posterior', level, ticks)
+    found |= {
+      f'enc_level{level}': features[level],
+      f'prior_sample_level{level}': ticks.prior.sample(eps),
+      f'posterior_sample_level{level}': ticks.sample,
+      f'kl_level{level}': ticks.posterior.kl(ticks.prior).sum(-1),
+      f'last_sample_level{level}': state.sample,
+      f'last_det_state_level{level}': state.det,
+    }
+  return found
+
+
+def open_loop(model: CWVAE, params: Any, batch: Any, context: int, eps: Any) -> dict[str, Any]:
+  """The passes along the context and behind it, and the predicted frames."""
+  num = batch['video'].shape[1] - context
+  frames, _ = model.predict(params, {}, batch, RNG, context, num=num)
+  found = {'openloop_decoded_first': frames[:, :1], 'openloop_decoded_last': frames[:, -1:]}
+  found |= {f'openloop_{k}': v for k, v in networks.frame_statistics(frames).items()}
+  observed = {'video': batch['video'][:, :context]}
+  levels, end = model._observe(params, observed, RNG, model._seen)
+  for level, ticks in enumerate(levels):
+    for side in ('prior', 'posterior'):
+      found[f'context_{side}_mean_level{level}'] = getattr(ticks, side).mean
+    found[f'context_posterior_sample_level{level}'] = ticks.sample
+    found[f'context_prior_sample_level{level}'] = ticks.prior.sample(eps)
+  none = [None] * model.levels
+  for level, ticks in enumerate(model._apply(params, 'unroll', none, num, end, RNG)[0]):
+    found |= {f'openloop_{k}': v for k, v in networks.ticks('prior', level, ticks).items()}
+    found[f'openloop_prior_sample_level{level}'] = ticks.sample
+  return found
+
+
+def _check_pass(golden: Golden, name: str) -> None:
+  found, _ = _run(golden, float(name.removeprefix('eps')))
+  expected = golden.under(f'output/{name}')
+  shown = expected[SEEN_FIRST].shape[1]
+  found = {**found, SEEN_FIRST: found['decoded'][:, :shown]}
+  compare(found, expected, networks.tolerance)
+
+
+def _check_gradient(golden: Golden, name: str) -> None:
+  eps = float(name.removeprefix('grad').removeprefix('_eps') or 0)
+  grads = _run(golden, eps)[1]
+  found = tables.export_params(networks.entries(networks.model_of(golden.config)), grads)
+  expected = golden.under(name)
+  # Only the largest kernel may be left out of a file.
+  largest = max(found, key=lambda key: np.size(found[key]))
+  assert set(found) - {largest} <= set(expected)
+  compare(found, expected, lambda _: networks.GRADIENT)

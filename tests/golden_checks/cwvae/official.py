@@ -1,0 +1,208 @@
+"""The official TensorFlow code: its options, gradients and optimizer; what conversion makes of it.
+
+Weights, gradients and steps of the file are those of its own variables, so ours are computed
+through the conversion.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+from typing import Any
+
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hvae_tpu.importers import cwvae_tf
+from hvae_tpu.importers.golden import Tolerance, constant, noise
+from hvae_tpu.importers.tables import Entry, export_params
+from hvae_tpu.models.cwvae import CWVAE
+from tests.golden_checks.cwvae import forward, networks, trajectory
+from tests.golden_checks.cwvae.networks import RNG, Cases
+from tests.support import golden_files
+from tests.support.golden_files import EXACT, Golden, compare
+
+OPTIONS = {  # theirs -> ours
+  'beta': 'beta',
+  'free_nats': 'free_nats',
+  'kl_grad_post_perc': 'kl_grad_post_perc',
+  'cell_reset_state': 'cell_reset_state',
+  'cell_mean_only': 'cell_mean_only',
+}
+NOT_VARIANTS = ('adam_keras',)
+
+
+def model_of(config: Mapping[str, Any], variant: str, **fields: Any) -> CWVAE:
+  """Our model of a variant of the file; gradients as they came out there."""
+  options = {OPTIONS[k]: v for k, v in config['variants'][variant].items() if k != 'eps'}
+  if 'beta' in options:
+    options['beta'] = tuple(np.atleast_1d(options['beta']).tolist())
+  model = networks.model_of({**config, **config['base']})
+  fields = dict(kl_balance='reference') | options | fields
+  return dataclasses.replace(model, **fields)
+
+
+def assemble(entries: list[Entry], tensors: Mapping[str, Any]) -> Any:
+  """As `tables.import_params`, of traced arrays."""
+  parts: dict[tuple[str, ...], dict] = {}
+  for e in entries:
+    parts.setdefault(e.path, {})[e.index] = e.layout.to_ours(tensors[e.key])
+  join = lambda found: (
+    found[None] if None in found else jnp.stack([found[i] for i in sorted(found)])
+  )
+  return traverse_util.unflatten_dict({path: join(found) for path, found in parts.items()})
+
+
+class Official:
+  """A model whose parameters are the variables of the official code; only `loss` is there."""
+
+  def __init__(self, model: CWVAE):
+    self.model = model
+
+  def params(self, variables: Mapping[str, Any]) -> Any:
+    return assemble(networks.entries(self.model), cwvae_tf.convert(variables))
+
+  def loss(self, variables, *args, **kwargs):
+    return self.model.loss(self.params(variables), *args, **kwargs)
+
+
+def official_cases(golden: Golden) -> Cases:
+  variants = [name for name in golden.names_under('output') if name not in NOT_VARIANTS]
+  assert set(variants) == set(golden.config['variants'])
+  cases: Cases = {name: functools.partial(_check_variant, golden, name) for name in variants}
+  for name in golden.names_under('grad'):
+    cases[f'grad_{name}'] = functools.partial(_check_gradient, golden, name)
+  return cases | {'adam_keras': functools.partial(_check_adam, golden)}
+
+
+@functools.cache
+def _compiled(golden: Golden, variant: str):
+  """eps -> (results, gradients by variable) of a variant."""
+  official = Official(model_of(golden.config, variant))
+  variables, video = golden.under('param'), golden['input/obs_uint8']
+  wants_gradient = variant in golden.names_under('grad')
+  wants_prediction = any(key.startswith('openloop') for key in golden.under(f'output/{variant}'))
+
+  def run(variables, video, eps):
+    batch = {'video': video}
+    with noise(normal=constant(eps)):
+      loss = functools.partial(
+        official.loss, state={}, batch=batch, rng=RNG, step=jnp.int32(0), train=True
+      )
+      if wants_gradient:
+        (total, (_, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(variables)
+      else:
+        (total, (_, metrics)), grads = loss(variables), {}
+      found = forward.port_metrics(official.model, metrics)
+      found = {key.removeprefix('metric/'): value for key, value in found.items()}
+      params = official.params(variables)
+      found |= {'loss': total, **forward.whole_pass(official.model, params, batch, eps)}
+      if wants_prediction:
+        found |= _open_loop(official.model, params, batch, golden.config['open_loop_ctx'])
+    return found, grads
+
+  return functools.partial(golden_files.quick_jit(run), variables, video)
+
+
+def _open_loop(model: CWVAE, params: Any, batch: Any, context: int) -> dict[str, Any]:
+  observed = {'video': batch['video'][:, :context]}
+  recon, onestep = model.reconstruct(params, {}, observed, RNG)
+  num = batch['video'].shape[1] - context
+  multistep, _ = model.predict(params, {}, batch, RNG, context, num=num)
+  named = {'posterior_recon': recon, 'prior_onestep': onestep, 'prior_multistep': multistep}
+  found = {}
+  for name, frames in named.items():
+    found[f'openloop_{name}_last'] = frames[:, -1:]
+    found[f'openloop_{name}_frame_mean'] = frames.mean((2, 3, 4))
+  return found
+
+
+@functools.cache
+def _run(golden: Golden, variant: str) -> tuple[dict[str, Any], Any]:
+  return _compiled(golden, variant)(golden.config['variants'][variant]['eps'])
+
+
+def _check_variant(golden: Golden, name: str) -> None:
+  found, grads = _run(golden, name)
+  expected = golden.under(f'output/{name}')
+  for key in [key for key in expected if key.endswith('decoded_first')]:
+    found = {**found, key: found['decoded'][:, : expected[key].shape[1]]}
+  found = {**found, 'grad_global_norm': _norm(grads)}
+  for level in range(golden.config['levels']):
+    found[f'posterior_det_out_level{level}'] = found[f'prior_det_out_level{level}']
+    if golden.config['variants'][name].get('cell_mean_only'):
+      found[f'prior_sample_level{level}'] = found[f'prior_mean_level{level}']
+  compare(found, expected, networks.tolerance)
+
+
+def _norm(grads: Any) -> np.floating:
+  return np.sqrt(sum(np.square(leaf, dtype=np.float64).sum() for leaf in jax.tree.leaves(grads)))
+
+
+def _check_gradient(golden: Golden, name: str) -> None:
+  _, grads = _run(golden, name)
+  expected = golden.under(f'grad/{name}')
+  expected.pop('grad_global_norm', None)
+  assert len(set(grads) - set(expected)) <= 2  # the two largest kernels are left out
+  compare(grads, expected, lambda _: networks.GRADIENT)
+
+
+def _check_adam(golden: Golden) -> None:
+  official = Official(model_of(golden.config, 'default_eps1'))
+  expected = golden.under('output/adam_keras')
+  optimizer = dict(name='adam_keras', learning_rate=1e-3, clip_norm=10_000.0)
+  stream = trajectory.steps(
+    official, golden.under('param'), golden['input/obs_uint8'], 1.0, optimizer
+  )
+  found = [next(stream) for _ in expected['loss']]
+  losses = np.array([metrics['loss'] for metrics, _ in found])
+  compare({'loss': losses}, {'loss': expected.pop('loss')}, trajectory.TOLERANCES.__getitem__)
+  final = {f'final_param/{key}': value for key, value in found[-2][1].params.items()}
+  compare(final, expected, lambda _: trajectory.final(1e-3))
+
+
+def converted_cases(golden: Golden) -> Cases:
+  return {
+    'conversion': functools.partial(_check_conversion, golden),
+    'intended': functools.partial(_check_balance, golden, 'intended'),
+    'reference': functools.partial(_check_balance, golden, 'reference'),
+  }
+
+
+def _source(golden: Golden) -> Golden:
+  """The file whose weights were converted."""
+  return golden.beside(f'{golden.config["source"].split()[2]}.npz')
+
+
+def _check_conversion(golden: Golden) -> None:
+  found = cwvae_tf.convert(_source(golden).under('param'))
+  expected = golden.under('param_converted')
+  (kernel,) = set(found) - set(expected)
+  compare(found, expected, lambda _: EXACT)
+  sums = golden['output/convtranspose_0_kernel_converted_sum_abs_and_corner']
+  values = np.abs(found[kernel]).sum(), found[kernel][0, 0, 0, 0], found[kernel][0, 1, 2, 3]
+  compare({'kernel': np.array(values)}, {'kernel': sums}, lambda _: Tolerance(1e-6, 0))
+
+
+def _check_balance(golden: Golden, rule: str) -> None:
+  source, share = _source(golden), golden.config['kl_grad_post_perc']
+  options = dict(kl_grad_post_perc=share, kl_balance=rule)
+  model = model_of(source.config, 'default_eps1', **options)
+  entries = networks.entries(model)
+
+  def run(params, video):
+    batch = {'video': video}
+    with noise(normal=constant(1.0)):
+      loss = functools.partial(model.loss, state={}, batch=batch, rng=RNG, step=0, train=True)
+      return jax.value_and_grad(loss, has_aux=True)(params)
+
+  params = assemble(entries, cwvae_tf.convert(source.under('param')))
+  (loss, (_, metrics)), grads = golden_files.quick_jit(run)(params, source['input/obs_uint8'])
+  found = {'loss': loss}
+  expected = {'loss': golden[f'output/{rule}/loss']}
+  compare(found, expected, networks.tolerance)
+  scaled = {'kl': share * metrics['kl_per_level'].mean(0)}
+  compare(scaled, {'kl': golden['output/scaled_kl_per_level']}, lambda _: networks.KL)
+  gradients = export_params(entries, grads)
+  compare(gradients, golden.under(f'grad_{rule}'), lambda _: networks.GRADIENT)

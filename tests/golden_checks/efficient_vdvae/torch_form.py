@@ -1,0 +1,102 @@
+"""The reference's PyTorch form: its names and layouts, its schedule and its optimizer."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from hvae_tpu.importers import efficient_vdvae_golden as computed
+from hvae_tpu.importers import efficient_vdvae_table, efficient_vdvae_torch, tables
+from hvae_tpu.importers.golden import Tolerance
+from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
+from hvae_tpu.training import optimizers
+from tests.golden_checks.efficient_vdvae import networks, rates
+from tests.golden_checks.efficient_vdvae.networks import Cases
+from tests.support import golden_files
+from tests.support.golden_files import EXACT, Golden, compare
+
+# Rounding at the minimum leaves what is above it off by up to 6e-4.
+BEFORE, AFTER = Tolerance(1e-4, 0), Tolerance(3e-4, 0)
+
+
+def torch_cases(golden: Golden) -> Cases:
+  cases: Cases = {
+    'import': functools.partial(_check_import, golden),
+    'channels': functools.partial(_check_channels, golden),
+    'cosine': functools.partial(_check_cosine, golden),
+    'adamax': functools.partial(_check_adamax, golden),
+  }
+  for name in golden.names_under('output'):
+    if name.startswith('eps'):
+      cases[name] = functools.partial(_check_pass, golden, name)
+  return cases
+
+
+@functools.cache
+def _imported(golden: Golden) -> tuple[EfficientVDVAE, Any]:
+  model = networks.model_of(golden.config)
+  entries = efficient_vdvae_torch.entries(model)
+  return model, tables.import_params(entries, golden.under('param'), golden.path.name)
+
+
+def _check_import(golden: Golden) -> None:
+  """The weights are those of the JAX file of the same network, bit by bit, and go back."""
+  model, params = _imported(golden)
+  stored = golden.under('param')
+  back = tables.export_params(efficient_vdvae_torch.entries(model), params)
+  compare(back, stored, lambda _: EXACT)
+  assert set(back) == set(stored)
+  flax = golden.beside(golden.path.name.replace('torch_import_rgb8', 'forward_rgb8_std'))
+  exported = tables.export_params(networks.entries(model), params)
+  compare(exported, flax.under('param'), lambda _: EXACT)
+
+
+def _check_channels(golden: Golden) -> None:
+  model, _ = _imported(golden)
+  found = efficient_vdvae_table.channels_by_colour(model.num_mixtures)
+  np.testing.assert_array_equal(found, golden['input/flax_channel_for_torch_channel'])
+
+
+@functools.cache
+def _run(golden: Golden):
+  model, params = _imported(golden)
+  # The file has the scaled image only, which 8 bits give back exactly.
+  image = np.round(golden['input/image_nchw'] * 127.5 + 127.5).astype(np.uint8)
+  image = image.transpose(0, 2, 3, 1)
+  np.testing.assert_array_equal(
+    model.scale(image).transpose(0, 3, 1, 2), golden['input/image_nchw']
+  )
+  run = golden_files.quick_jit(lambda p, image, eps: computed.run(model, p, image, eps)[1])
+  return lambda eps: run(params, image, eps)
+
+
+def _check_pass(golden: Golden, name: str) -> None:
+  model, _ = _imported(golden)
+  found = _run(golden)(float(name.removeprefix('eps')))
+  logits = computed.ours(model, found['logits'])  # our channels stand in PyTorch's order
+  compare(
+    {
+      'logits_nchw': logits.transpose(0, 3, 1, 2),
+      'kl_per_layer_nats_per_dim': found['kl_per_layer'].mean(1) / model.num_dims,
+      'recon_nats_per_dim': found['nll_per_example'].mean() / model.num_dims,
+    },
+    golden.under(f'output/{name}'),
+    lambda key: computed.FEATURES if key == 'logits_nchw' else computed.LOSS,
+  )
+
+
+def _check_cosine(golden: Golden) -> None:
+  first, warmup, start, steps, low = map(float, golden['input/torch_lr_cosine_args'])
+  fields = dict(learning_rate=first, warmup_steps=int(warmup), decay_start=int(start))
+  fields |= dict(decay_steps=int(steps), min_learning_rate=low, schedule='cosine_torch')
+  _, rate = optimizers.create(rates.section(**fields), 0)
+  expected = golden['output/torch_lr_cosine']
+  found = golden_files.quick_jit(rate)(np.arange(len(expected)))
+  turn = int(steps) + 1
+  compare({'': found[:turn]}, {'': expected[:turn]}, lambda _: BEFORE)
+  compare({'': found[turn:]}, {'': expected[turn:]}, lambda _: AFTER)
+
+
+def _check_adamax(golden: Golden) -> None:
+  found = rates.adamax(golden['input/adamax_param'], golden['input/adamax_grads'], 0.01)
+  compare({'': found}, {'': golden['output/adamax_params']}, lambda _: rates.PARAMETERS)

@@ -1,0 +1,202 @@
+"""The JAX port: forward passes, gradients, its likelihood and its primitives."""
+
+from collections.abc import Mapping
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from hvae_tpu.importers import tables, vdvae_golden, vdvae_jax
+from hvae_tpu.importers.golden import Tolerance, constant, noise
+from hvae_tpu.importers.tables import Entry
+from hvae_tpu.importers.vdvae_golden import LOG_PROB, PORT
+from hvae_tpu.models.vdvae import VDVAE
+from hvae_tpu.nn import distributions, layers
+from tests.golden_checks.vdvae import networks
+from tests.golden_checks.vdvae.release import Cases, given_levels, parse_variant
+from tests.support import golden_files
+from tests.support.golden_files import Golden, compare, in_turn
+
+SAMPLES = Tolerance(1e-5, 2e-5)  # before clipping they reach 1e7
+
+
+class Port(VDVAE):
+  """For 5-bit data the port floors the targets but keeps the bins of 8 bits."""
+
+  def scale_target(self, image):
+    return super().scale_target(image // 8 * 8)
+
+
+def port_model(config: Mapping[str, Any]) -> VDVAE:
+  fields = networks.model_fields(config)
+  # There, a plain item of `dec_blocks` mixes in resolution 1.
+  items = fields['dec_blocks'].split(',')
+  fields['dec_blocks'] = ','.join(f'{r}m1' if r.strip().isdigit() else r for r in items)
+  kind = Port if fields.pop('num_bits') == 5 else VDVAE
+  return kind(**fields, likelihood='dmol_exact', gelu_approximate=True, kernel_init='lecun')
+
+
+@functools.cache
+def port_entries(model: VDVAE) -> list[Entry]:
+  return vdvae_jax.entries(model)
+
+
+def read_params(golden: Golden, model: VDVAE) -> Any:
+  tensors = vdvae_jax.rename(golden.under('param'))
+  return tables.import_params(port_entries(model), tensors, golden.path.name)
+
+
+def forward_cases(golden: Golden) -> Cases:
+  cases: Cases = {'inputs': functools.partial(_check_inputs, golden)}
+  for name in golden.names_under('output'):
+    check = _check_pass if name.startswith('eps') else _check_generation
+    cases[name] = functools.partial(check, golden, name)
+  for name in dict.fromkeys(key.split('/')[0] for key in golden.keys if key.startswith('grad')):
+    cases[name] = functools.partial(_check_gradient, golden, name)
+  return cases
+
+
+def _check_inputs(golden: Golden) -> None:
+  model, image = port_model(golden.config), golden['input/image_uint8']
+  found = {'x': model.scale_input(image), 'x_target': model.scale_target(image)}
+  compare(
+    found, {name: golden[f'input/{name}'] for name in found}, lambda _: networks.PREPROCESSING
+  )
+
+
+@functools.cache
+def _run(golden: Golden, eps: float) -> tuple[dict[str, Any], Any]:
+  """Everything that one pass computes, by the names of the file, and the gradient."""
+  return _compiled(golden)(eps)
+
+
+@functools.cache
+def _compiled(golden: Golden):
+  model = port_model(golden.config)
+  params, image = read_params(golden, model), golden['input/image_uint8']
+
+  def run(params, image, eps):
+    loss = lambda params: vdvae_golden.port_run(model, params, image, eps)
+    (_, found), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    return {**found, 'grad_norm': optax.tree.norm(grads)}, grads
+
+  jitted = golden_files.quick_jit(run)
+  return lambda eps: jitted(params, image, eps)
+
+
+def _check_pass(golden: Golden, name: str) -> None:
+  found, _ = _run(golden, float(name.removeprefix('eps')))
+  expected = golden.under(f'output/{name}')
+  compare(found, expected, vdvae_golden.port_forward.tolerance)
+
+
+def _check_gradient(golden: Golden, name: str) -> None:
+  eps = float(name.removeprefix('grad').removeprefix('_eps') or 0)
+  found = tables.export_params(port_entries(port_model(golden.config)), _run(golden, eps)[1])
+  zeros = {key: np.zeros_like(value) for key, value in found.items()}
+  compare(found, zeros | golden.under(name), lambda _: PORT)
+
+
+def _check_generation(golden: Golden, name: str) -> None:
+  """Decoder runs; given latents are those of the pass with eps 1."""
+  expected = golden.under(f'output/{name}')
+  mode, which, eps, t = parse_variant(name)
+  z = golden.numbered('output/eps1/z')
+  num = len(next(iter(expected.values())))
+  temperature = 1.0 if t == 'None' else float(t)
+  # In the port 0 counts as no temperature, which is 1.
+  temperatures = np.full(len(z), temperature or 1.0, np.float32)
+  given = given_levels(which, len(z)) & (mode == 'manual')
+  latents = [np.resize(value, (num, *value.shape[1:])) for value in z]
+  compare(_generator(golden)(eps, temperatures, latents, given), expected, lambda _: PORT)
+
+
+@functools.cache
+def _generator(golden: Golden):
+  model = port_model(golden.config)
+  rng = jax.random.key(0)
+
+  def generate(params, eps, temperatures, z, given):
+    latents = tuple(distributions.Group(value, jnp.zeros_like(value), value) for value in z)
+    with vdvae_golden.watched() as seen, noise(normal=constant(eps)):
+      model.decode(params, {}, latents, rng, temperatures, given)
+    return vdvae_golden.features(model, seen[0])
+
+  return functools.partial(golden_files.quick_jit(generate), read_params(golden, model))
+
+
+def dmol_cases(golden: Golden) -> Cases:
+  return {
+    'log_prob': functools.partial(_check_log_prob, golden),
+    'samples': functools.partial(_check_samples, golden),
+  }
+
+
+def _check_log_prob(golden: Golden) -> None:
+  model = VDVAE(likelihood='dmol_exact', num_mixtures=golden.config['num_mixtures'])
+  target = golden['input/x_target']
+  compare(
+    {'x_target': model.scale_target(golden['input/image_uint8'])},
+    {'x_target': target},
+    lambda _: networks.PREPROCESSING,
+  )
+
+  def total(logits):
+    per_pixel = model.log_likelihood(logits, target)
+    return per_pixel.sum(), per_pixel
+
+  run = golden_files.quick_jit(jax.value_and_grad(total, has_aux=True))
+  (_, per_pixel), grad = run(golden['input/logits'])
+  found = {
+    'output/loglik_per_pixel_nats': per_pixel,
+    'output/loglik_per_example_nats': per_pixel.sum((1, 2)),
+    'grad/logits': grad,
+  }
+  tolerances = {'output/loglik_per_example_nats': LOG_PROB}
+  compare(found, {key: golden[key] for key in found}, lambda key: tolerances.get(key, PORT))
+
+
+def _check_samples(golden: Golden) -> None:
+  """The most probable component, with the given logistic noise and with none."""
+  k = golden.config['num_mixtures']
+  model = VDVAE(likelihood='dmol_exact', num_mixtures=k)
+  given = golden['input/logistic_noise']
+
+  def draw(logits, logistic):
+    rng = jax.random.key(0)
+    with noise(gumbel=constant(0.0), logistic=in_turn(logistic)):
+      x = distributions.dmol_exact_sample(rng, distributions.mixture_by_component(logits, k))
+      return x, model.pictures(logits, rng)
+
+  run = golden_files.quick_jit(draw)
+  for suffix, logistic in (('', given), ('_noise0', np.zeros_like(given))):
+    x, image = run(golden['input/logits'], logistic)
+    key = f'output/sample_float{suffix}'
+    compare({key: x}, {key: golden[key]}, lambda _: SAMPLES)
+    golden_files.compare_images(image, golden[f'output/sample_uint8{suffix}'])
+
+
+def primitive_cases(golden: Golden) -> Cases:
+  return {'all': functools.partial(_check_primitives, golden)}
+
+
+def _check_primitives(golden: Golden) -> None:
+  x = golden['input/x']
+  posterior, prior = (
+    distributions.Normal(golden[f'input/mu{i}'], golden[f'input/logsigma{i}']) for i in (1, 2)
+  )
+  slope = golden_files.quick_jit(jax.vmap(jax.grad(distributions.log1mexp)))
+  found = {
+    'log1mexp': distributions.log1mexp(x),
+    'log1mexp_grad': slope(x),
+    'gelu': layers.gelu(golden['input/gelu_x'], True),
+    'kl': posterior.kl(prior),
+  }
+  compare(found, golden.under('output'), _primitive)
+
+
+def _primitive(key: str) -> Tolerance:
+  return vdvae_golden.FEATURES if key == 'gelu' else vdvae_golden.LOSS

@@ -1,0 +1,100 @@
+"""Importing a checkpoint with running statistics, whose run needs more state than the file has."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from configs import cifar10
+from hvae_tpu import models
+from hvae_tpu.errors import UserError
+from hvae_tpu.importers import conversion, nvae_official, tables
+from hvae_tpu.importers.trees import Contents
+from hvae_tpu.runs import restore
+from tests.golden_checks.nvae import networks
+from tests.support import golden_files, torch_archives
+
+CONFIG = cifar10.get_config('nvae,debug')
+
+
+@pytest.fixture(scope='module')
+def arrays() -> dict[str, np.ndarray]:
+  """All arrays of a published file for the model."""
+  model = models.create(CONFIG.model.to_dict(), 'cpu')
+  nothing = Contents({}, {}, {})
+  fields = nvae_official.field_tables(model, nvae_official.example(model, nothing))
+  rng = np.random.RandomState(0)
+  return {
+    e.key: rng.uniform(0.5, 1.5, e.shape).astype(np.float32) for f in fields.values() for e in f
+  }
+
+
+@pytest.mark.slow
+def test_weights_and_statistics_become_a_run(arrays, tmp_path):
+  counters = {'stem.num_batches_tracked': np.ones(1, np.int64)}
+  source = torch_archives.write(
+    tmp_path / 'checkpoint.pt', torch_archives.state_dict({**arrays, **counters})
+  )
+  found = conversion.import_run('nvae', str(source), tmp_path / 'run', CONFIG, step=7)
+  assert found['tensors'] == len(arrays) and found['aside'] == {'num_batches_tracked': 1}
+  run = restore.open_run(tmp_path / 'run', weights=('raw',))
+  fields = nvae_official.field_tables(run.model, nvae_official.table.example(run.model))
+  state = run.state.model_state
+  back = tables.export_params(fields['params'], jax.device_get(run.state.params))
+  back |= tables.export_params(
+    fields['model_state'], jax.device_get(tables.part(fields['model_state'], state))
+  )
+  assert all((back[key] == array).all() for key, array in arrays.items())
+  # The singular vectors, which the file lacks, are of length 1.
+  for leaf in jax.tree.leaves(state['singular']):
+    np.testing.assert_allclose(np.linalg.norm(leaf, axis=-1), 1, rtol=1e-5)
+
+
+def test_a_file_without_statistics_is_refused(arrays, tmp_path):
+  some = {key: value for key, value in arrays.items() if not key.endswith('running_var')}
+  source = torch_archives.write(tmp_path / 'half.pt', torch_archives.state_dict(some))
+  with pytest.raises(UserError, match='running_var'):
+    conversion.import_run('nvae', str(source), tmp_path / 'run', CONFIG)
+  assert not (tmp_path / 'run').exists()
+
+
+def stored(file: str) -> tuple[golden_files.Golden, dict[str, np.ndarray], Any]:
+  """Results of a reference, its weights without counters, and a config of that model."""
+  golden = golden_files.read(golden_files.COMMITTED / 'nvae' / file)
+  config = cifar10.get_config('nvae,debug')
+  config.model.update(dataclasses.asdict(networks.model_of(golden.config, unroll='1')))
+  tensors = {k: v for k, v in golden.under('param').items() if v.dtype == np.float32}
+  return golden, tensors, config
+
+
+@pytest.mark.parametrize(
+  ('name', 'file'),
+  [
+    pytest.param('nvae', 'official_cifar10_nf1_5bit.npz', marks=pytest.mark.slow),
+    ('nvae_seed', 'seed_gaussian.npz'),
+  ],
+)
+def test_stored_results_are_reproduced(name, file, tmp_path):
+  """Of passes in evaluation, with the statistics that came with the weights."""
+  golden, tensors, config = stored(file)
+  source = torch_archives.write(tmp_path / 'checkpoint.pt', torch_archives.state_dict(tensors))
+  found = conversion.import_run(
+    name, str(source), tmp_path / 'run', config, verify=str(golden.path)
+  )['golden']
+  assert found['compared'] >= 30
+  assert {'recon_nats', 'kl_all', 'z', 'q_mu'} <= set(found['worst'])
+  assert all(kind['share'] <= 1 for kind in found['worst'].values())
+
+
+def test_stored_results_of_other_statistics_are_refused(tmp_path):
+  golden, tensors, config = stored('seed_gaussian.npz')
+  key = next(key for key in tensors if key.endswith('running_mean'))
+  source = torch_archives.write(
+    tmp_path / 'checkpoint.pt', torch_archives.state_dict({**tensors, key: tensors[key] + 1})
+  )
+  with pytest.raises(UserError, match='1 of .* differ, the first is .*running_mean'):
+    conversion.import_run(
+      'nvae_seed', str(source), tmp_path / 'run', config, verify=str(golden.path)
+    )

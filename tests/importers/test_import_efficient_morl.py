@@ -1,0 +1,121 @@
+"""Checkpoints of EfficientMORL: its two models, names of old files, transposed kernels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import tetrominoes
+from hvae_tpu import models
+from hvae_tpu.errors import UserError
+from hvae_tpu.importers import conversion, efficient_morl, tables
+from hvae_tpu.models.efficient_morl import EfficientMORL
+from hvae_tpu.models.efficient_morl.decoders import Decoder
+from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention
+from hvae_tpu.runs import restore
+from hvae_tpu.storage.tensor_files import Container
+from tests.support import foreign
+
+MODEL = EfficientMORL(image_size=12, zdim=4)
+
+
+def tensors(model) -> dict[str, np.ndarray]:
+  """The arrays of a file, by the reference's names; the baseline has no state."""
+  rng = np.random.default_rng(0)
+  found = {
+    e.key: rng.standard_normal(e.shape).astype(np.float32) for e in efficient_morl.entries(model)
+  }
+  if isinstance(model, EfficientMORL):
+    found |= {'geco_C_ema': np.float32(-3.5), 'geco_beta': np.float32(1.25)}
+  return found
+
+
+def held(arrays: dict[str, np.ndarray]) -> Container:
+  tree = {'step': 200_000, 'model': {f'module.{key}': value for key, value in arrays.items()}}
+  tree |= {'model_opt': {'state': {0: {'exp_avg': np.ones(3, np.float32)}}}, 'kl_beta': 1.0}
+  return Container('PyTorch file', tree, {}, '')
+
+
+def test_weights_and_state_are_told_apart():
+  found = efficient_morl.contents(held(tensors(MODEL)))
+  assert found.meta == {'step': 200_000} and set(found.aside) == {'step', 'model_opt', 'kl_beta'}
+  batch = efficient_morl.example(MODEL, found)
+  fields = efficient_morl.field_tables(MODEL, batch)
+  state = tables.import_params(fields['model_state'], found.fields['model_state'])
+  assert (state['geco']['c_ema'], state['geco']['beta']) == (np.float32(-3.5), np.float32(1.25))
+  params = tables.import_params(fields['params'], found.fields['params'])
+  shapes, _ = jax.eval_shape(MODEL.init, jax.random.key(0), batch)
+  jax.tree.map(lambda p, s: np.testing.assert_equal(p.shape, s.shape), params, shapes)
+
+
+def test_names_of_old_files():
+  new, old = tensors(MODEL), {}
+  for key, value in new.items():
+    bare = key.removeprefix('hvae_networks.')
+    is_encoder = bare.startswith(('pos_embed_projection', 'encoder_pt'))
+    if key.startswith('hvae_networks.') and not is_encoder:
+      bare = f'object_discovery_block.{bare}'
+    old[bare] = value
+  zeros = np.zeros((4, 4), np.float32)
+  old |= {
+    'object_discovery_block.gru.cell.zeros': zeros,
+    'object_discovery_block.gru.cell.zeros_n': zeros,
+    'generation_relation.0.weight': zeros,
+  }
+  found = efficient_morl.contents(held(old)).fields
+  expected = efficient_morl.contents(held(new)).fields
+  assert found['params'].keys() == expected['params'].keys()
+  for key, value in expected['params'].items():
+    np.testing.assert_array_equal(found['params'][key], value)
+
+
+def test_names_that_become_one_are_refused():
+  arrays = tensors(MODEL)
+  twice = arrays | {'object_discovery_block.init_posterior': arrays['hvae_networks.init_posterior']}
+  with pytest.raises(UserError, match='init_posterior occurs under an old and a new name'):
+    efficient_morl.contents(held(twice))
+
+
+def test_the_baseline_keeps_its_names():
+  model = SlotAttention(image_size=12, zdim=4)
+  found = efficient_morl.contents(held(tensors(model)))
+  assert 'model_state' not in found.fields
+  fields = efficient_morl.field_tables(model, efficient_morl.example(model, found))
+  assert set(fields) == {'params'}
+  tables.import_params(fields['params'], found.fields['params'])
+
+
+def test_the_other_model_is_refused():
+  found = efficient_morl.contents(held(tensors(MODEL))).fields['params']
+  with pytest.raises(UserError, match='missing: .*not expected'):
+    tables.import_params(efficient_morl.entries(SlotAttention(image_size=12, zdim=4)), found)
+
+
+def test_transposed_kernels_are_turned():
+  """One input pixel spreads the kernel, as PyTorch's transposed convolution does."""
+  model = SlotAttention(image_size=96, zdim=1, image_decoder='big')
+  arrays = {key: np.zeros_like(value) for key, value in tensors(model).items()}
+  native = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)
+  arrays['image_decoder.decode.0.weight'][:1, :1] = native
+  params = tables.import_params(efficient_morl.entries(model), arrays)
+  kernel = params['decoder']['big']['conv_0']['kernel'][:, :, 0, 0]
+  np.testing.assert_array_equal(kernel, native[0, 0, ::-1, ::-1])
+  out = Decoder('big', 96, jnp.float32).apply(
+    {'params': params['decoder']}, np.ones((1, 1), np.float32)
+  )
+  assert out.shape == (1, 96, 96, 4)
+
+
+def test_a_checkpoint_becomes_a_run(tmp_path):
+  """With the multiplier of GECO among its weights, as the reference keeps it."""
+  config = tetrominoes.get_config('efficient_morl,debug')
+  arrays = tensors(models.create(config.model.to_dict(), 'cpu'))
+  named = {f'module.{key}': np.asarray(value) for key, value in arrays.items()}
+  source = foreign.write(tmp_path / 'emorl-state-200000.pth', named)
+  verdict = conversion.import_run(
+    'efficient_morl', str(source), tmp_path / 'run', config, step=200_000
+  )
+  assert verdict['tensors'] == len(arrays)
+  opened = restore.open_run(tmp_path / 'run')
+  assert opened.state.step == 200_000
+  assert float(opened.state.model_state['geco']['beta']) == 1.25

@@ -1,0 +1,191 @@
+"""Stored results of reference implementations: where they lie, how they are read and compared."""
+
+from collections.abc import Callable, Mapping
+import fnmatch
+import functools
+import hashlib
+import io
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from hvae_tpu.importers.golden import QUICK, Tolerance, difference
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMITTED = ROOT / 'tests' / 'golden'  # a small part of the files, kept with the code
+
+
+class Golden:
+  """One file: arrays by key (`.npz`), or values by the two outer keys of its content (`.json`).
+
+  Equal files share one object, so what a test computes for one serves its copies.
+  """
+
+  def __init__(self, path: Path, data: bytes):
+    self.path = path
+    self._values: Mapping[str, Any] = {}
+    if path.suffix == '.npz':
+      self._values = np.load(io.BytesIO(data), allow_pickle=False)
+    elif path.suffix == '.json':
+      self._values = {
+        f'{outer}/{inner}': value
+        for outer, values in json.loads(data).items()
+        if isinstance(values, dict)
+        for inner, value in values.items()
+      }
+    self.keys = tuple(self._values)
+
+  def __getitem__(self, key: str) -> Any:
+    return self._values[key]
+
+  def __contains__(self, key: str) -> bool:
+    return key in self.keys
+
+  @functools.cached_property
+  def config(self) -> dict[str, Any]:
+    return json.loads(str(self['config']))
+
+  def under(self, prefix: str) -> dict[str, Any]:
+    """Values whose key begins with `prefix`/, by the rest of their key."""
+    start = prefix + '/'
+    return {key.removeprefix(start): self[key] for key in self.keys if key.startswith(start)}
+
+  def names_under(self, prefix: str) -> list[str]:
+    """What follows `prefix`/ in the keys, up to the next slash; no value is read."""
+    start = prefix + '/'
+    names = (key.removeprefix(start).split('/')[0] for key in self.keys if key.startswith(start))
+    return list(dict.fromkeys(names))
+
+  def numbered(self, prefix: str) -> list[Any]:
+    """Values of `prefix`/0, `prefix`/1, ..."""
+    values = self.under(prefix)
+    return [values[str(i)] for i in range(len(values))]
+
+  def beside(self, name: str) -> 'Golden':
+    """The file `name` of the same folder, or else of another folder of this system."""
+    others = [golden for _, golden in find(self.path.parent.name)]
+    for folder in (self.path.parent, *(other.path.parent for other in others)):
+      if (folder / name).is_file():
+        return read(folder / name)
+    raise FileNotFoundError(f'{self.path} needs {name}, which no folder of golden files has')
+
+
+def folders(system: str) -> list[Path]:
+  """`$HVAE_GOLDEN_DIR` if it is set, else the folder beside the checkout; and the committed one."""
+  given = os.environ.get('HVAE_GOLDEN_DIR')
+  if given and not Path(given).is_dir():
+    raise FileNotFoundError(f'HVAE_GOLDEN_DIR={given} is not a folder')
+  main = Path(given) if given else ROOT.parent / 'shared' / 'golden'
+  candidates = dict.fromkeys(root.resolve() / system for root in (main, COMMITTED))
+  return [folder for folder in candidates if folder.is_dir()]
+
+
+@functools.cache
+def find(system: str) -> tuple[tuple[str, Golden], ...]:
+  """(test id, file) of every file: its name, and its directory where the name occurs twice."""
+  paths = [
+    path
+    for folder in folders(system)
+    for path in sorted(folder.iterdir())
+    if path.suffix in ('.npz', '.json')
+  ]
+  names = [path.name for path in paths]
+  found = []
+  for path in paths:
+    place = '/'.join(path.parts[-4:-2])
+    found.append((path.name if names.count(path.name) == 1 else f'{path.name}@{place}', read(path)))
+  return tuple(found)
+
+
+Check = Callable[[], None]
+
+
+def checks(system: str, kinds: Mapping[tuple[str, ...], Callable[[Golden], dict[str, Check]]]):
+  """One parameter of a test for every file and case; a file of no known kind has one that fails.
+
+  Args:
+    system: folder of the files.
+    kinds: patterns that each match a key of every file of a kind -> its cases by name.
+  """
+
+  def cases(golden: Golden) -> dict[str, Check]:
+    for patterns, of_kind in kinds.items():
+      if all(fnmatch.filter(golden.keys, pattern) for pattern in patterns):
+        return of_kind(golden)
+    return {'unknown': functools.partial(_unknown, golden)}
+
+  return [
+    pytest.param(check, id=f'{name}-{case}')
+    for name, golden in find(system)
+    for case, check in cases(golden).items()
+  ]
+
+
+def _unknown(golden: Golden) -> None:
+  pytest.fail(f'no check recognises {golden.path} by its keys, e.g. {golden.keys[:5]}')
+
+
+_READ: dict[tuple[str, str], Golden] = {}
+
+
+def read(path: Path) -> Golden:
+  data = path.read_bytes()
+  return _READ.setdefault((path.name, hashlib.sha256(data).hexdigest()), Golden(path, data))
+
+
+EXACT = Tolerance(0, 0)
+
+
+def compare(
+  found: Mapping[str, Any], expected: Mapping[str, Any], tolerance: Callable[[str], Tolerance]
+) -> None:
+  """Fails with one line for every expected key that was not found within its tolerance."""
+  assert expected, 'nothing to compare'
+  lines = []
+  for key, value in expected.items():
+    line = 'nothing checks it'
+    if key in found:
+      line = difference(found[key], value, tolerance(key)).text
+    if line:
+      lines.append(f'{key}: {line}')
+  assert not lines, f'{len(lines)} of {len(expected)} differ\n' + '\n'.join(lines)
+
+
+def compare_images(found: Any, expected: Any) -> None:
+  """uint8 pictures: at most 0.5% of the values off, by one level (truncation boundaries)."""
+  found, expected = np.asarray(found), np.asarray(expected)
+  assert (found.dtype, found.shape) == (np.uint8, expected.shape)
+  error = np.abs(found.astype(int) - expected)
+  assert error.max() <= 1, f'off by {error.max()} levels'
+  assert (error > 0).mean() <= 0.005, f'{(error > 0).mean():.2%} of the values are off'
+
+
+def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
+  """`jax.jit` at full matrix product precision, compiled quickly rather than well on a CPU."""
+  options = QUICK if jax.default_backend() == 'cpu' else {}
+  jitted = jax.jit(function, compiler_options=options)
+
+  @functools.wraps(function)
+  def call(*args):
+    with jax.default_matmul_precision('highest'):
+      return jax.device_get(jitted(*args))
+
+  return call
+
+
+def in_turn(*arrays: Any) -> Callable[..., Any]:
+  """The given arrays, one a call, again and again."""
+  turn = itertools.cycle(arrays)
+
+  def draw(rng, shape, *limits):
+    array = next(turn)
+    assert array.shape == tuple(shape), f'noise of shape {array.shape} for a draw of {shape}'
+    return jax.numpy.asarray(array)
+
+  return draw

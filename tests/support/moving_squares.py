@@ -1,0 +1,29 @@
+"""A data set of the form of `demo_moving_mnist`, small enough for tests: a square that moves."""
+
+import pathlib
+
+import numpy as np
+
+from data_prep.core import clips, contents, records
+
+
+def write(root: pathlib.Path) -> None:
+  """Twelve sequences of 20 frames in either split, as `root`/demo_moving_mnist."""
+  found = contents.Contents(
+    fields=clips.fields(64, 64, 1),
+    splits={name: clips.split_of_film(_film, [20] * 12) for name in ('train', 'test')},
+    views=clips.views(),
+    info=contents.CardInfo(
+      1, 'made here', {}, {}, 'none', 'none', True, details=clips.details(train=20, test=20)
+    ),
+    records_per_shard=12,
+  )
+  records.write_dataset(root / 'demo_moving_mnist', 'demo_moving_mnist', found)
+
+
+def _film(number: int) -> np.ndarray:
+  video = np.zeros((20, 64, 64, 1), np.uint8)
+  for t in range(20):
+    x = (5 * number + 2 * t) % 50
+    video[t, 20:30, x : x + 10] = 200
+  return video
