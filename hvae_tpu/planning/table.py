@@ -63,7 +63,7 @@ def _config_rows(loaded: dict[str, ml_collections.ConfigDict]) -> Iterator[str]:
   yield '| config | parameters | published bits/dim |'
   yield '| --- | --- | --- |'
   for name, config in loaded.items():
-    published = config.eval.published_bpd
+    published = config.evals.published_bpd
     yield f'| `{name}` | {count(config):,} | {"-" if published is None else f"{published:.2f}"} |'
 
 
