@@ -1,4 +1,4 @@
-"""The interface of models: names that are described, and a model with nothing but its two methods."""
+"""The interface of models: its described names, and a model of nothing but two methods."""
 
 import dataclasses
 import json
@@ -21,7 +21,10 @@ def get_config():
   config.name = 'pixels'
   config.data.name = 'demo_mnist'
   config.model = dict(name='pixels', start=0.5)
-  config.optimizer = dict(name='adam', learning_rate=0.1)
+  config.optimizer = dict(
+    name='adam', schedule='constant', learning_rate=0.1, warmup_steps=0, clip_norm=0.0,
+    b1=0.9, b2=0.9, eps=1e-8, weight_decay=0.0,
+  )
   return config
 """
 
