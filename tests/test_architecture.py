@@ -26,7 +26,7 @@ ROOMS = {
   'training': 'storage devices models data runs',
   'evals': 'storage devices nn models metrics figures training',
   'importers': 'storage devices nn models data runs training evals',
-  'planning': 'devices nn models data training evals',
+  'planning': 'storage devices nn models data training evals',
   'modes': 'storage devices nn models data metrics figures generation runs training evals '
   'importers planning',
 }
