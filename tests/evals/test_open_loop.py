@@ -340,5 +340,5 @@ def test_only_models_of_video_predict(root, tmp_path, monkeypatch):
   config = demo_moving_mnist.get_config('cwvae,debug')
   still = types.SimpleNamespace(model=object(), workdir=tmp_path)
   monkeypatch.setattr(mode.runs, 'open_run', lambda *_: still)
-  with pytest.raises(UserError, match=r'--mode=open_loop needs predict\(\), which object lacks'):
+  with pytest.raises(UserError, match=r'needs predict\(\), cycle, which object lacks'):
     mode.run(config, tmp_path, 'latest')

@@ -196,7 +196,7 @@ REFUSED = {
   ('decode', 'num', -1): 'config.decode.num=-1 must be at least 0',
   ('decode', 'keep', 4): 'config.decode.keep=4 must lie between 0 and 3',
   ('decode', 'temperature', (1.0, 0.5)): 'config.decode.temperature has 2 numbers; the model has 3',
-  ('decode', 'latents', 'nowhere'): 'nowhere has no readable latents.json',
+  ('decode', 'latents', 'nowhere'): 'nowhere/latents.json is missing',
   ('decode', 'temperature', ('linear(1)',)): "config.decode.temperature='linear(1)' is not a ramp",
   ('div_stats', 'share', 0.001): 'config.div_stats.share=0.001 must be at most 1, and at least one',
   ('sample', 'temperatures', ((1.0,),)): 'temperatures[0] has 1 numbers; the model has 3 levels',

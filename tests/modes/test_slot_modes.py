@@ -157,7 +157,9 @@ def test_models_without_slots_are_refused(mode, data_root, tmp_path, monkeypatch
   monkeypatch.setenv('HVAE_DATA', str(data_root))
   config = demo_mnist.get_config('vdvae,debug')
   trained_runs.save(tmp_path, config)
-  with pytest.raises(UserError, match=f'--mode={mode} needs segment\\(\\), which VDVAE lacks'):
+  with pytest.raises(
+    UserError, match=f'--mode={mode} needs segment\\(\\), paint\\(\\), num_slots, which VDVAE lacks'
+  ):
     call(config, tmp_path, mode)
 
 
