@@ -21,12 +21,12 @@ ROOMS = {
   'data': 'storage',
   'metrics': 'storage',
   'figures': 'storage devices',
-  'generation': 'nn devices',
+  'generation': 'nn models devices',
   'runs': 'storage devices nn models data figures',
   'training': 'storage devices models data runs',
-  'evals': 'storage devices nn metrics figures training',
+  'evals': 'storage devices nn models metrics figures training',
   'importers': 'storage devices nn models data runs training evals',
-  'planning': 'devices nn models data training evals',
+  'planning': 'storage devices nn models data training evals',
   'modes': 'storage devices nn models data metrics figures generation runs training evals '
   'importers planning',
 }

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,6 @@ def _at_batch(config: ml_collections.ConfigDict, topology: str) -> Callable[[int
 
 
 def _store(folder: Path, stem: str, found: dict[str, Any], lines: list[str]) -> None:
-  with files.replacing(folder / f'{stem}.json') as partial:
-    partial.write_text(json.dumps(found, indent=1))
+  files.save_json(folder / f'{stem}.json', found, indent=1, end='', strict=False)
   with files.replacing(folder / f'{stem}.txt') as partial:
     partial.write_text('\n'.join(lines) + '\n')

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import math
 import os
 from pathlib import Path
@@ -20,6 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from hvae_tpu.errors import UserError
 from hvae_tpu.planning import hlo, work
 from hvae_tpu.planning.programs import Traced
+from hvae_tpu.storage import files
 
 CACHE = Path('~/.cache/hvae_tpu/plan').expanduser()
 FORMAT = 2  # of the records; goes up when programs are read in another way
@@ -128,7 +128,7 @@ def _compile(traced: Traced, topology: str, effort: str, cache: Path) -> Compile
   digest.update(lowered.as_text().encode())
   record = cache / f'{digest.hexdigest()[:32]}.json'
   if record.exists():
-    return Compiled(**json.loads(record.read_text()))
+    return Compiled(**files.read_json(record, 'delete it'))
   options = {'xla_optimization_level': effort} if effort else {}
   began = time.perf_counter()
   try:
@@ -143,10 +143,7 @@ def _compile(traced: Traced, topology: str, effort: str, cache: Path) -> Compile
     seconds=time.perf_counter() - began,
     host_peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
   )
-  cache.mkdir(parents=True, exist_ok=True)
-  partial = record.with_suffix(f'.{os.getpid()}')
-  partial.write_text(json.dumps(dataclasses.asdict(compiled)))
-  os.replace(partial, record)
+  files.save_json(record, dataclasses.asdict(compiled), indent=None, end='', strict=False)
   return compiled
 
 

@@ -65,7 +65,7 @@ def _config_rows(loaded: dict[str, ml_collections.ConfigDict]) -> Iterator[str]:
   yield '| config | parameters | published bits/dim |'
   yield '| --- | --- | --- |'
   for name, config in loaded.items():
-    published = config.eval.published_bpd
+    published = config.evals.published_bpd
     published = '-' if published is None else f'{published:.2f}'
     yield f'| `{name}` | {parameter_count(config):,} | {published} |'
 

@@ -139,7 +139,7 @@ def test_hierarchies_of_the_release(name, argument):
 def test_variants_of_variants():
   config = FILES['ffhq256'].get_config('efficient_vdvae,5bit,c1')
   assert (config.model.num_bits, config.model.output_distribution_base) == (5, 'logstd')
-  assert config.train.skip_threshold == 1000 and config.eval.published_bpd is None
+  assert config.train.skip_threshold == 1000 and config.evals.published_bpd is None
   for wrong in ('c1', '5bit,compact', 'c1,5bit'):
     with pytest.raises(ValueError, match='5bit,c1'):
       FILES['ffhq256'].get_config(f'efficient_vdvae,{wrong}')
