@@ -43,7 +43,7 @@ def base() -> ml_collections.ConfigDict:
   config.evals.elbo = dict(every=1000, max_batches=5)
   config.evals.pictures.every = 0
   config.evals.open_loop.every = 1000
-  config.eval.names = ('elbo', 'open_loop')
+  config.evals.names = ('elbo', 'open_loop')
   return config
 
 

@@ -38,7 +38,7 @@ def base() -> ml_collections.ConfigDict:
   config.evals.batch_size = 32
   config.evals.pictures.every = 0
   config.evals.segmentation.every = 5000
-  config.eval.names = ('segmentation',)
+  config.evals.names = ('segmentation',)
   return config
 
 

@@ -4,7 +4,6 @@ The heuristic of EfficientMORL's authors: guess a target, train a tenth of the s
 negative log-likelihood that was reached once the objects were found.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +58,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     return interruption.exit_code
   proposal = _proposal(config, model, dataset, mesh, state)
   if jax.process_index() == 0:
-    with files.replacing(folder / 'proposal.json') as partial:
-      partial.write_text(json.dumps(proposal, indent=2) + '\n')
+    files.save_json(folder / 'proposal.json', proposal, strict=False)
     print(_described(proposal))
   return 0
 

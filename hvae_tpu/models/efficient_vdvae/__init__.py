@@ -15,7 +15,7 @@ from hvae_tpu import settings
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
 from hvae_tpu.models.efficient_vdvae import layout, objective
-from hvae_tpu.models.efficient_vdvae.network import Net, Options
+from hvae_tpu.models.efficient_vdvae.network import BlockConfig, Net
 from hvae_tpu.models.protocol import Batch, Metrics, Params, State
 from hvae_tpu.nn import distributions, layers
 from hvae_tpu.nn.distributions import Level
@@ -137,9 +137,9 @@ class EfficientVDVAE:
     )
 
   @functools.cached_property
-  def options(self) -> Options:
+  def block_config(self) -> BlockConfig:
     deep = (1 / len(self.level_names)) ** 0.5
-    return Options(
+    return BlockConfig(
       zdim=self.zdim,
       use_1x1=self.use_1x1_conv,
       base=self.distribution_base,

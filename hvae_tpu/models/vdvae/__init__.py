@@ -15,7 +15,7 @@ from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
 from hvae_tpu.models.protocol import Batch, Metrics, Params, State
 from hvae_tpu.models.vdvae import layout
-from hvae_tpu.models.vdvae.network import Net, Options
+from hvae_tpu.models.vdvae.network import BlockConfig, Net
 from hvae_tpu.nn import distributions, layers
 from hvae_tpu.settings import setting
 
@@ -104,8 +104,8 @@ class VDVAE:
     return self._widths.get(res, self.width)
 
   @property
-  def options(self) -> Options:
-    return Options(self.gelu_approximate, self.kernel_init, jnp.dtype(self.dtype))
+  def block_config(self) -> BlockConfig:
+    return BlockConfig(self.gelu_approximate, self.kernel_init, jnp.dtype(self.dtype))
 
   @property
   def out_channels(self) -> int:
