@@ -22,10 +22,9 @@ MODELS = {
   'slot_attention': SlotAttention,
 }
 
-# The values that `auto` stands for in a config, by field and platform; a class may override them by
-# an attribute `AUTO`. On a CPU, gradients of a loop over convolutions are slow, and so are depthwise
-# convolutions. Elsewhere a loop compiles in a fraction of the time and needs a fraction of the
-# memory.
+# The values that `auto` stands for in a config, by field and platform. A class may override them by
+# an attribute `AUTO`. Depthwise convolutions, and gradients of a loop over convolutions, are slow on
+# a CPU. Elsewhere a loop compiles in a fraction of the time and needs a fraction of the memory.
 AUTO_ALWAYS = {'depthwise': {'cpu': 'shifts', 'tpu': 'conv', 'gpu': 'conv'}}
 AUTO_TRAINING = {
   **AUTO_ALWAYS,
