@@ -23,8 +23,8 @@ MODELS = {
 }
 
 # The values that `auto` stands for in a config, by field and platform. A class may override them by
-# an attribute `AUTO`. Depthwise convolutions, and gradients of a loop over convolutions, are slow on
-# a CPU. Elsewhere a loop compiles in a fraction of the time and needs a fraction of the memory.
+# an attribute `AUTO`. Depthwise convolutions, and gradients of a loop over convolutions, are slow
+# on a CPU. Elsewhere a loop compiles in a fraction of the time and of the memory.
 AUTO_ALWAYS = {'depthwise': {'cpu': 'shifts', 'tpu': 'conv', 'gpu': 'conv'}}
 AUTO_TRAINING = {
   **AUTO_ALWAYS,
