@@ -102,7 +102,7 @@ def eval_batches(
   fields: Sequence[str] = (),
   seq_len: int = 0,
   transforms: Sequence[str] = (),
-  spread: bool = False,
+  interleave_videos: bool = False,
   process_index: int = 0,
   process_count: int = 1,
 ) -> Generator[Batch, None, None]:
@@ -117,7 +117,7 @@ def eval_batches(
     seed: of the transforms. An example's draws depend on the seed and on its place in the split,
       so they are the same in every pass, and in every view that holds it.
     fields, seq_len, transforms: as in `train_batches`.
-    spread: the first pieces of all videos come before the second ones.
+    interleave_videos: whether the first pieces of all videos come before the second ones.
     process_index, process_count: of this host among all hosts.
 
   Yields:
@@ -132,7 +132,7 @@ def eval_batches(
     raise UserError(f'view {view!r} of {dataset.card["name"]} is empty; choose another view')
   _check(seed, batch_size, process_count, 'evaluation batch_size=')
   items = items_of(dataset, view, seq_len)
-  items = items.spread() if spread else items
+  items = items.interleave_videos() if interleave_videos else items
   records = Records(dataset, dataset.view(view)['split'], fields)
   share = (process_index, process_count)
   parsed = parse(transforms)

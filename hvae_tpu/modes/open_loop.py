@@ -62,7 +62,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
 
   def work(check: Callable[[], None]) -> int:
     batches = setup.eval_batches(dataset, config, mesh, split, check)(
-      seq_len=options.seq_len, batch_size=options.batch_size, spread=True
+      seq_len=options.seq_len, batch_size=options.batch_size, interleave_videos=True
     )
     found = open_loop.outcomes(
       predict, trained.params, state.model_state, batches, jax.random.key(seed), options

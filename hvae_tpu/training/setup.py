@@ -117,7 +117,7 @@ def eval_batches(
   role: str,
   check: Callable[[], None] = lambda: None,
 ) -> Callable[..., Iterator[dict[str, jax.Array]]]:
-  """How evaluations read: `batches(role, seq_len, batch_size, spread)`, as `evals` describes.
+  """Returns `batches(role, seq_len, batch_size, interleave_videos)`, which `evals` describes.
 
   `role` is the default one; sizes that are 0 are those of the config. `batches` raises UserError
   for sizes that do not fit when it is called, not when it is read.
@@ -131,7 +131,7 @@ def eval_batches(
   dataset.size(view_of(config, role))
 
   def batches(
-    other: str | None = None, seq_len: int = 0, batch_size: int = 0, spread: bool = False
+    other: str | None = None, seq_len: int = 0, batch_size: int = 0, interleave_videos: bool = False
   ) -> Iterator[dict[str, jax.Array]]:
     if batch_size:
       sharding.check_batch_size(batch_size, mesh, 'evals.open_loop.batch_size')
@@ -143,7 +143,7 @@ def eval_batches(
       fields=config.data.fields,
       seq_len=seq_len or config.data.eval_seq_len,
       transforms=config.data.eval_transforms,
-      spread=spread,
+      interleave_videos=interleave_videos,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
