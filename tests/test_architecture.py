@@ -43,7 +43,7 @@ FILES = {  # the files beside the rooms: the public API, the commands, and what 
 EXCEPTIONS = {  # module -> further rooms, and why
   'hvae_tpu.importers.conversion': 'commands',  # reads configs as the commands do
   'hvae_tpu.planning.table': 'commands',  # the body of a command
-  'hvae_tpu.planning.bench.scaling': 'commands main',  # measures the command itself
+  'hvae_tpu.planning.bench.scaling': 'commands main runs',  # measures training, with its files
   'hvae_tpu.modes.plan': 'commands',  # tells the command of a config
   'hvae_tpu.modes.report': 'commands',  # the same
 }

@@ -46,7 +46,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     )
   dataset = _open_dataset(config.data)
   data.check_required(dataset, config.data.train_split, **config.data.require)
-  setup.check_transforms(dataset.card, config.data)
+  data.check_transforms(dataset.card, config.data)
   size = data.num_examples(dataset, config.data.train_split, config.data.seq_len)
   epochs.resolve(config, size, say)
   for key in ('num_steps', 'log_every'):
@@ -66,7 +66,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'{config.train.num_steps:,}. Raise it to train on, or use --mode=eval or --mode=sample'
     )
     return 0
-  batch = setup.train_spec(dataset.card, config.data, config.train.batch_size)
+  batch = data.train_spec(dataset.card, config.data, config.train.batch_size)
   ema = config.train.ema_decay is not None
   abstract = lambda ema: abstract_state(model, tx, batch, mesh, ema)
   start, state = _resume(checkpoints, abstract, ema, say)
@@ -137,11 +137,11 @@ def _evaluations(
   interruption: Interruption,
 ) -> list[tuple[str, int, Callable[[TrainState], dict[str, Any]]]]:
   """The evaluations that run during training, on the validation view."""
-  model = models.create(config.model.to_dict(), setup.platform(mesh), differentiated=False)
+  model = models.create(config.model.to_dict(), sharding.platform(mesh), differentiated=False)
   wanted = [(name, config.evals[name].every) for name in evals.EVALS if config.evals[name].every]
   if not wanted:
     return []
-  batches = setup.eval_batches(dataset, config, mesh, 'valid', interruption.check)
+  batches = setup.eval_batches(dataset, config, mesh, 'valid', interruption.raise_if_interrupted)
   return [
     (name, every, evals.create(name, config.evals, model, batches, config.seed))
     for name, every in wanted

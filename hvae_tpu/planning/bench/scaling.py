@@ -11,7 +11,6 @@ processes, and what grows is the cost of their agreement. Everything but the com
 host work, and can be compared with the time that a step takes on an accelerator.
 """
 
-from collections.abc import Callable
 import sys
 import time
 from typing import Any
@@ -103,21 +102,22 @@ def measure(config: Any, workdir: Any, steps: int) -> dict[str, list[float]]:
   return clock.times
 
 
-def report(times: dict[str, list[float]], say: Callable[[str], None]) -> None:
-  """Tells the median and the 90th percentile of each part, in milliseconds."""
+def report(times: dict[str, list[float]]) -> None:
+  """Prints the median and the 90th percentile of each part, in milliseconds."""
   import jax
   import numpy as np
 
-  say(f'{jax.process_count()} processes, {jax.device_count()} devices')
+  from hvae_tpu.devices.distributed import print_once
+
+  print_once(f'{jax.process_count()} processes, {jax.device_count()} devices')
   for name, seconds in times.items():
     median, high = np.percentile(np.array(seconds) * 1e3, [50, 90])
-    say(f'  {name:9} median {median:8.2f} ms   90 % within {high:8.2f} ms')
+    print_once(f'  {name:9} median {median:8.2f} ms   90 % within {high:8.2f} ms')
 
 
 def _run() -> int:
   from hvae_tpu.devices import distributed
   from hvae_tpu.errors import UserError
-  from hvae_tpu.modes.loaded_run import say
   from hvae_tpu.storage import buckets
 
   config = commands.CONFIG.value
@@ -128,7 +128,7 @@ def _run() -> int:
     main.COORDINATOR.value, main.NUM_PROCESSES.value, main.PROCESS_ID.value, heartbeat
   )
   with distributed.leaving_together(heartbeat):
-    report(measure(config, buckets.as_path(commands.WORKDIR.value), STEPS.value), say)
+    report(measure(config, buckets.as_path(commands.WORKDIR.value), STEPS.value))
   return 0
 
 
