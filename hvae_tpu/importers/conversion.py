@@ -339,7 +339,7 @@ def _measure(
     'examples': results['num_examples'],
     'weights': weights,
     metric: float(results[metric]),
-    'published': config.eval.get('published_bpd'),
+    'published': config.evals.get('published_bpd'),
   }
 
 

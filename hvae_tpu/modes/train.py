@@ -17,6 +17,7 @@ from hvae_tpu import data, evals, models
 from hvae_tpu.devices import distributed, sharding
 from hvae_tpu.devices.interruption import Interruption
 from hvae_tpu.errors import UserError
+from hvae_tpu.models import protocol
 from hvae_tpu.runs.checkpoints import Checkpoints
 from hvae_tpu.runs.metric_writer import Writer
 from hvae_tpu.runs.workdir import check_resumable, flatten, store_config, stored_config, to_json
@@ -55,7 +56,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       raise UserError(f'config.train.{key}={config.train[key]} must be at least 1{also}')
   model, tx, train_step = setup.train_step(config, mesh)
   interruption = Interruption()
-  evaluations = _evaluations(config, mesh, dataset, interruption)
+  evaluations = _evaluations(config, mesh, dataset, interruption, say)
   checkpoints = Checkpoints(
     workdir, **{k: config.train[k] for k in ('keep_latest', 'keep_every', 'best_metric')}
   )
@@ -77,7 +78,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     say(f'warning: {text}')
 
   batches = setup.train_batches(dataset, config, mesh, start)
-  writer = Writer(workdir / 'train', active=first, level_names=model.level_names)
+  writer = Writer(workdir / 'train', active=first, level_names=protocol.level_names(model))
   with interruption:
     try:
       batch = next(batches)
@@ -135,16 +136,17 @@ def _evaluations(
   mesh: Mesh,
   dataset: data.Dataset,
   interruption: Interruption,
+  say: Callable[[str], None],
 ) -> list[tuple[str, int, Callable[[TrainState], dict[str, Any]]]]:
   """The evaluations that run during training, on the validation view."""
   model = models.create(config.model.to_dict(), sharding.platform(mesh), differentiated=False)
-  wanted = [(name, config.evals[name].every) for name in evals.EVALS if config.evals[name].every]
-  if not wanted:
+  scheduled = evals.scheduled(config.evals, model, say)
+  if not scheduled:
     return []
   batches = setup.eval_batches(dataset, config, mesh, 'valid', interruption.raise_if_interrupted)
   return [
     (name, every, evals.create(name, config.evals, model, batches, config.seed))
-    for name, every in wanted
+    for name, every in scheduled
   ]
 
 

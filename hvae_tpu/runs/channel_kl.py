@@ -14,7 +14,8 @@ import numpy as np
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import pruned
-from hvae_tpu.modes.loaded_run import Trained, check_methods, check_origin
+from hvae_tpu.models import protocol
+from hvae_tpu.modes.loaded_run import Trained, check_origin
 from hvae_tpu.storage import files
 
 METHODS = ('kl_per_variate', 'pruned', 'level_sizes')
@@ -61,7 +62,7 @@ def variates(
   check_quantile(quantile, key)
   if quantile == 1:
     return None
-  check_methods(trained.run.model, f'{key}={quantile}', METHODS)
+  protocol.require(trained.run.model, METHODS, f'{key}={quantile}', f'set {key} to 1')
   return pruned.most_active(_bits(trained, config, f'{key}={quantile}'), quantile)
 
 

@@ -105,7 +105,7 @@ def test_reconstruct(used):
 def test_the_elbo_is_that_of_the_evaluation(used, tmp_path):
   """Of the same posterior; two draws of it differ by little over 250 examples."""
   config = used.config.copy_and_resolve_references()
-  config.eval.names = ('elbo',)
+  config.evals.names = ('elbo',)
   assert MODES['eval'].run(config, used.workdir, 'latest') == 0
   expected = json.loads((used.workdir / 'eval' / f'test-1-{config.evals.weights}.json').read_text())
   with open(used.workdir / 'reconstruct' / 'test-1-ema.csv') as file:
@@ -309,7 +309,7 @@ def test_a_signal_stops_an_evaluation(used, monkeypatch, capsys):
 
   monkeypatch.setattr(loaded_run, 'shown', told)
   config = used.config.copy_and_resolve_references()
-  config.eval.names, config.evals.weights = ('iwae',), 'raw'
+  config.evals.names, config.evals.weights = ('iwae',), 'raw'
   assert MODES['eval'].run(config, used.workdir, 'latest') == 0
   assert 'stopped; nothing was written' in capsys.readouterr().out
   assert not (used.workdir / 'eval' / 'test-1-raw.json').exists()
