@@ -28,8 +28,8 @@ class Stills:
     """A number for each of these examples that no other example of the split has."""
     return self.numbers[items]
 
-  def interleave_videos(self) -> 'Stills':
-    """Returns itself: see `Clips`."""
+  def interleaved(self) -> 'Stills':
+    """The same: see `Clips`."""
     return self
 
   def read(self, records: Records, items: np.ndarray) -> Batch:
@@ -64,8 +64,8 @@ class Clips:
     """The place in the split, in frames, of the first frame of each of these pieces."""
     return self.first[items] * self.chunk + self.offset[items]
 
-  def interleave_videos(self) -> 'Clips':
-    """Returns the pieces in another order: the first ones of all sequences, the second ones, ..."""
+  def interleaved(self) -> 'Clips':
+    """The first pieces of all sequences, then the second ones, and so on."""
     order = np.argsort(self.start, kind='stable')
     arrays = {name: getattr(self, name)[order] for name in ('first', 'offset', 'last', 'start')}
     return dataclasses.replace(self, **arrays)

@@ -55,7 +55,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   if options.batch_size:
     sharding.check_batch_size(options.batch_size, mesh, 'open_loop.batch_size')
   predict = open_loop.predictor(trained.run.model, options)
-  view = setup.view_of(config, split)
+  view = setup.view_name(config, split)
   directory = trained.run.workdir / 'open_loop' / f'{view.replace("/", "-")}-{trained.stem}'
   about = {'origin': trained.origin(), 'data': config.data.name, 'view': view}
   about['options'] = {'seed': seed, **section}
