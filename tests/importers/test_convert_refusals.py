@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import conversion
-from hvae_tpu.training import setup
+from hvae_tpu.runs import restore
 from tests.support import foreign
 
 
@@ -194,7 +194,7 @@ def test_what_cannot_be_read_back_is_removed(exported, tmp_path, monkeypatch):
     assert (tmp_path / 'run' / 'config.json').exists()
     raise UserError('damaged')
 
-  monkeypatch.setattr(setup, 'open_run', damaged)
+  monkeypatch.setattr(restore, 'open_run', damaged)
   with pytest.raises(UserError, match='damaged'):
     conversion.import_run('hvae_tpu', str(exported), tmp_path / 'run', None)
   assert not list((tmp_path / 'run').iterdir())
