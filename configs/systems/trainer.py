@@ -52,6 +52,10 @@ def base() -> ml_collections.ConfigDict:
   )
   config.evals = dict(
     weights='ema',  # ema, raw or both
+    names=('elbo',),  # evaluations that --mode=eval runs
+    split='test',  # view that --mode=eval reads: train, valid, test, or the name of a view
+    max_batches=0,  # of every evaluation of --mode=eval, in place of its own; 0: the whole view
+    published_bpd=config_dict.placeholder(float),  # bits/dim on the test set, shown beside ours
     batch_size=32,  # global
     # every: steps between evaluations on data.valid_split during training; 0: never
     elbo=dict(every=10_000, max_batches=0),  # 0: the whole view, as --mode=eval takes it
@@ -87,12 +91,6 @@ def base() -> ml_collections.ConfigDict:
     segmentation=dict(every=0, num=4, max_batches=0),  # scenes shown; 0: the whole view
     textures=dict(every=0),  # the scores of papers on CLEVRTEX
     colour_kmeans_baseline=dict(every=0),  # what colours alone reach
-  )
-  config.eval = dict(
-    names=('elbo',),  # keys of `evals` to run with --mode=eval
-    split='test',  # train, valid, test, or the name of a view
-    max_batches=0,  # in place of those in `evals`; 0: the whole view
-    published_bpd=config_dict.placeholder(float),  # bits/dim on the test set, shown beside ours
   )
   config.sample = dict(
     seed=0,

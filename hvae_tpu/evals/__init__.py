@@ -3,10 +3,10 @@
 An evaluation is a module with `NEEDS`, the methods of a model that it asks for, `make(model,
 batches, **options) -> run`, and `run(params, model_state, step, rng) -> dict` of numbers, uint8
 pictures [H, W, C], uint8 films [N, T, H, W, C], and float arrays of two axes, which are the values
-of histograms. `batches(role, seq_len, batch_size, spread)` iterates once over the view of that role
-('train', 'valid', 'test'; None: the evaluated one) as global arrays with `mask`; sizes that are 0
-are those of the config, and `spread` takes a piece of every video before the second of any. A
-module may `check(options, batch_size)` first.
+of histograms. `batches(split, seq_len, batch_size, interleave_videos)` iterates once over a split
+('train', 'valid', 'test'; None: the evaluated one) as global arrays with `mask`. Sizes of 0 are
+those of the config. With `interleave_videos`, the first clips of all videos come before their
+second clips. A module may `check(options, batch_size)` first.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,6 +29,7 @@ from hvae_tpu.evals import (
   teacher_forced,
   textures,
 )
+from hvae_tpu.models import protocol
 from hvae_tpu.training.state import TrainState, eval_params
 
 EVALS = {
@@ -45,6 +46,8 @@ EVALS = {
   'textures': textures,
   'colour_kmeans_baseline': colour_kmeans_baseline,
 }
+# Steps between evaluations during training where a config says nothing; the others are off.
+EVERY = {'elbo': 10_000, 'pictures': 10_000}
 WEIGHTS = {'ema': ('ema',), 'raw': ('raw',), 'both': ('ema', 'raw')}
 
 
@@ -52,6 +55,30 @@ def check_weights(weights: str, key: str = 'config.evals.weights') -> None:
   """Raises UserError for a name that is not in `WEIGHTS`."""
   if weights not in WEIGHTS:
     raise UserError(f'{key}={weights!r} must be one of {", ".join(WEIGHTS)}')
+
+
+def scheduled(section: Any, model: Any, say: Callable[[str], None]) -> list[tuple[str, int]]:
+  """Returns the evaluations that are due during training, each with its `every`, steps.
+
+  An evaluation that is only on by default, and that the model cannot serve, is left out.
+
+  Args:
+    section: `config.evals`.
+    model: of the run.
+    say: prints a sentence for each evaluation that is left out.
+  """
+  due = []
+  for name in EVALS:
+    every = section[name].every
+    lacks = protocol.missing(model, EVALS[name].NEEDS)
+    if every and lacks and every == EVERY.get(name):
+      say(
+        f'evaluation {name!r} is left out: it needs {", ".join(lacks)}, which '
+        f'{type(model).__name__} lacks'
+      )
+    elif every:
+      due.append((name, every))
+  return due
 
 
 def create(
@@ -75,9 +102,12 @@ def create(
   if name not in EVALS:
     raise UserError(f'evaluation {name!r} must be one of {", ".join(EVALS)}')
   check_weights(section.weights)
-  for method in EVALS[name].NEEDS:
-    if not hasattr(model, method):
-      raise UserError(f'evaluation {name!r} needs {method}(), which {type(model).__name__} lacks')
+  protocol.require(
+    model,
+    EVALS[name].NEEDS,
+    f'evaluation {name!r}',
+    f'turn it off with config.evals.{name}.every=0, and leave it out of config.evals.names',
+  )
   options = {k: v for k, v in section[name].items() if k != 'every'}
   if hasattr(EVALS[name], 'check'):
     EVALS[name].check(options, section.batch_size)

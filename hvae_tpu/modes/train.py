@@ -17,6 +17,7 @@ from hvae_tpu import data, evals, models
 from hvae_tpu.devices import distributed, sharding
 from hvae_tpu.devices.interruption import Interruption
 from hvae_tpu.errors import UserError
+from hvae_tpu.models import protocol
 from hvae_tpu.runs.checkpoints import Checkpoints
 from hvae_tpu.runs.metric_writer import Writer
 from hvae_tpu.runs.workdir import check_resumable, flatten, store_config, stored_config, to_json
@@ -46,7 +47,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     )
   dataset = _open_dataset(config.data)
   data.check_required(dataset, config.data.train_split, **config.data.require)
-  setup.check_transforms(dataset.card, config.data)
+  data.check_transforms(dataset.card, config.data)
   size = data.num_examples(dataset, config.data.train_split, config.data.seq_len)
   epochs.resolve(config, size, say)
   for key in ('num_steps', 'log_every'):
@@ -55,7 +56,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       raise UserError(f'config.train.{key}={config.train[key]} must be at least 1{also}')
   model, tx, train_step = setup.train_step(config, mesh)
   interruption = Interruption()
-  evaluations = _evaluations(config, mesh, dataset, interruption)
+  evaluations = _evaluations(config, mesh, dataset, interruption, say)
   checkpoints = Checkpoints(
     workdir, **{k: config.train[k] for k in ('keep_latest', 'keep_every', 'best_metric')}
   )
@@ -66,7 +67,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'{config.train.num_steps:,}. Raise it to train on, or use --mode=eval or --mode=sample'
     )
     return 0
-  batch = setup.train_spec(dataset.card, config.data, config.train.batch_size)
+  batch = data.train_spec(dataset.card, config.data, config.train.batch_size)
   ema = config.train.ema_decay is not None
   abstract = lambda ema: abstract_state(model, tx, batch, mesh, ema)
   start, state = _resume(checkpoints, abstract, ema, say)
@@ -77,7 +78,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     say(f'warning: {text}')
 
   batches = setup.train_batches(dataset, config, mesh, start)
-  writer = Writer(workdir / 'train', active=first, level_names=model.level_names)
+  writer = Writer(workdir / 'train', active=first, level_names=protocol.level_names(model))
   with interruption:
     try:
       batch = next(batches)
@@ -135,16 +136,17 @@ def _evaluations(
   mesh: Mesh,
   dataset: data.Dataset,
   interruption: Interruption,
+  say: Callable[[str], None],
 ) -> list[tuple[str, int, Callable[[TrainState], dict[str, Any]]]]:
   """The evaluations that run during training, on the validation view."""
-  model = models.create(config.model.to_dict(), setup.platform(mesh), differentiated=False)
-  wanted = [(name, config.evals[name].every) for name in evals.EVALS if config.evals[name].every]
-  if not wanted:
+  model = models.create(config.model.to_dict(), sharding.platform(mesh), differentiated=False)
+  scheduled = evals.scheduled(config.evals, model, say)
+  if not scheduled:
     return []
-  batches = setup.eval_batches(dataset, config, mesh, 'valid', interruption.check)
+  batches = setup.eval_batches(dataset, config, mesh, 'valid', interruption.raise_if_interrupted)
   return [
     (name, every, evals.create(name, config.evals, model, batches, config.seed))
-    for name, every in wanted
+    for name, every in scheduled
   ]
 
 

@@ -126,7 +126,13 @@ def test_weights(weights, expected):
   [
     ('fid', 'ema', Reporter(), "evaluation 'fid' must be one of"),
     ('elbo', 'best', Reporter(), "config.evals.weights='best' must be one of ema, raw, both"),
-    ('pictures', 'ema', object(), r"evaluation 'pictures' needs sample\(\), which object lacks"),
+    (
+      'pictures',
+      'ema',
+      object(),
+      r"evaluation 'pictures' needs sample\(\), encode\(\), decode\(\), level_names, which object "
+      r'lacks; .* or turn it off with config.evals.pictures.every=0',
+    ),
   ],
 )
 def test_refused(name, weights, model, message):

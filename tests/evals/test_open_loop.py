@@ -269,7 +269,7 @@ def test_life_of_a_run(root, tmp_path, capsys):
   assert (np.load(folder / 'sample0' / 'random_sample_1.npz')['arr_0'] != seen).any()
 
   # Limits and options of evaluations during training do not count.
-  config.eval.names = ('elbo', 'open_loop', 'teacher_forced')
+  config.evals.names = ('elbo', 'open_loop', 'teacher_forced')
   config.evals.elbo.max_batches = 1
   config.evals.open_loop.num_examples = 2
   config.open_loop.num_examples, config.evals.teacher_forced.seq_len = 3, 20
@@ -318,7 +318,7 @@ def test_unfit_sizes_are_told_before_the_first_step(root, tmp_path, options, mes
 def test_evaluations_name_the_options_that_they_take(root, tmp_path, monkeypatch):
   monkeypatch.setenv('HVAE_DATA', str(root))
   config = demo_moving_mnist.get_config('cwvae,debug')
-  config.eval.names = ('open_loop',)
+  config.evals.names = ('open_loop',)
   trained_runs.save(tmp_path, config)
   for options, message in (
     (dict(batch_size=4), '^config.open_loop.batch_size=4 .* multiple of the 8 devices'),
@@ -340,5 +340,5 @@ def test_only_models_of_video_predict(root, tmp_path, monkeypatch):
   config = demo_moving_mnist.get_config('cwvae,debug')
   still = types.SimpleNamespace(model=object(), workdir=tmp_path)
   monkeypatch.setattr(mode.runs, 'open_run', lambda *_: still)
-  with pytest.raises(UserError, match=r'--mode=open_loop needs predict\(\), which object lacks'):
+  with pytest.raises(UserError, match=r'needs predict\(\), cycle, which object lacks'):
     mode.run(config, tmp_path, 'latest')

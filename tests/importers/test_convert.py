@@ -206,7 +206,7 @@ def test_bits_per_dim_and_what_modes_show(exported, tmp_path, debug_config, monk
   )['measured']
   assert found['examples'] == size and found['view'] == 'test' and found['published'] is None
   assert 'published: none recorded' in capsys.readouterr().out
-  debug_config.eval.names = ('elbo',)
+  debug_config.evals.names = ('elbo',)
   assert evaluate.run(debug_config, tmp_path / 'run', 'latest') == 0
   text = capsys.readouterr().out
   assert 'weights imported from hvae_tpu: demo.safetensors (safetensors file)' in text

@@ -43,7 +43,7 @@ def test_configs_survive_json(tmp_path):
 def test_configs_that_are_not_there_or_cannot_be_read(tmp_path):
   assert workdir.stored_config(tmp_path) is None
   (tmp_path / 'config.json').write_text('{"a": ')
-  with pytest.raises(UserError, match='config.json cannot be read as a config'):
+  with pytest.raises(UserError, match='config.json cannot be read .*; restore or delete it'):
     workdir.stored_config(tmp_path)
 
 
