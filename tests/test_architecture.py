@@ -92,7 +92,8 @@ def allowed(name: str) -> list[str]:
   package, *rest = name.split('.')
   room = rest[0] if rest else ''
   if package == 'configs':
-    return ['configs', 'hvae_tpu.models', 'hvae_tpu.modes', 'hvae_tpu.evals']
+    rooms = ('models', 'modes', 'evals', 'training', 'settings')
+    return ['configs', *(f'hvae_tpu.{r}' for r in rooms)]
   if package == 'data_prep':
     if room in DATA_PREP:
       rooms = [f'data_prep.{r}' for r in (room, 'errors', *DATA_PREP[room].split())]

@@ -9,10 +9,10 @@ An evaluation is a module with
   `run(params, model_state, step, rng) -> dict` of numbers, uint8 pictures [H, W, C], uint8 films
   [N, T, H, W, C], and float arrays of two axes, which are the values of histograms.
 
-`batches(role, seq_len, batch_size, spread)` iterates once over the view of that role ('train',
+`batches(split, seq_len, batch_size, interleave_videos)` iterates once over a split ('train',
 'valid', 'test'; None: the evaluated one) as global arrays with `mask`. Sizes of 0 are those of the
-config. With `spread`, the first clips of all videos come before their second clips. `where` is the
-path of the options in the config, which errors name.
+config. With `interleave_videos`, the first clips of all videos come before their second clips.
+`where` is the path of the options in the config, which errors name.
 """
 
 from collections.abc import Callable, Iterator, Mapping

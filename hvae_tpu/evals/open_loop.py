@@ -121,7 +121,7 @@ def make(
   """
   predict = predictor(model, options, where)
   sizes = dict(seq_len=options.seq_len, batch_size=options.batch_size)
-  read = functools.partial(batches, **sizes, spread=True)
+  read = functools.partial(batches, **sizes, interleave_videos=True)
   # Sizes that do not fit are refused now, not at the first evaluation.
   with contextlib.closing(read()) as opened:
     _check_length(options, options.seq_len or next(opened)['video'].shape[1], where)

@@ -45,7 +45,7 @@ def make(
     UserError: sequences are shorter than `seq_len`.
   """
   decode = jax.jit(model.reconstruct)
-  read = functools.partial(batches, seq_len=options.seq_len, spread=True)
+  read = functools.partial(batches, seq_len=options.seq_len, interleave_videos=True)
   read().close()  # sizes that do not fit are refused now, not at the first evaluation
 
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, Any]:

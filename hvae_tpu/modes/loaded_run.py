@@ -137,7 +137,7 @@ def interruptible(body: Callable[[Callable[[], None]], int]) -> int:
   interruption = Interruption()
   with interruption:
     try:
-      return body(interruption.check)
+      return body(interruption.raise_if_interrupted)
     except Interrupted:
       say('stopped; nothing was written')
       return interruption.exit_code

@@ -71,7 +71,7 @@ def _read(
   config: ml_collections.ConfigDict, dataset: data.Dataset, split: str, most: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """The first pictures of a split, as evaluations see them, and their labels if there are any."""
-  view = setup.view_of(config, split)
+  view = setup.view_name(config, split)
   count = min(most or dataset.size(view), dataset.size(view))
   if count < LEAST:
     raise UserError(f'view {view!r} has {count} pictures; --mode=quality needs {LEAST}')

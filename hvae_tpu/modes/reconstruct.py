@@ -40,7 +40,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   ]
   dataset = setup.open_data(config)
   mesh, state = trained.run.mesh, trained.run.state
-  view = setup.view_of(config, options.split)
+  view = setup.view_name(config, options.split)
   reconstruct = reconstruction.make(trained.run.model, mesh, masks, options.num_pictures)
 
   def work(check: Callable[[], None]) -> int:

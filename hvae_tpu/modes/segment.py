@@ -29,7 +29,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=segment', scenes.NEEDS)
   dataset = setup.open_data(config)
   entities = scenes.entities(dataset.card)
-  view = setup.view_of(config, options.split)
+  view = setup.view_name(config, options.split)
   stem = trained.run.workdir / 'segment' / f'{view.replace("/", "-")}-{trained.stem}'
 
   def work(check: Callable[[], None]) -> int:
