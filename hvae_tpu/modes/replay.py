@@ -21,7 +21,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   Raises:
     UserError: there is no bundle.
   """
-  directory, bundle = nonfinite_dump.find(workdir, config.replay.bundle)
+  directory, bundle = nonfinite_dump.open_dump(workdir, config.replay.bundle)
   print(
     f'step {bundle["step"]:,}, key {bundle["key"]}, records {bundle["batch_indices"]}; first '
     f'non-finite parameter {bundle["first_nonfinite_parameter"]}, gradient '
@@ -34,9 +34,9 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   state = restore.restore_weights(store, bundle['state_step'], model, config.data, mesh, ('raw',))
   store.close()
   with jax.default_device(mesh.devices.flat[0]):
-    batch = nonfinite_dump.batch_of(config, dataset, mesh, bundle['step'])
+    batch = nonfinite_dump.read_batch(config, dataset, mesh, bundle['step'])
     place = nonfinite.first_intermediate(
-      nonfinite_dump.gradient(model, bundle['seed']),
+      nonfinite_dump.loss_and_gradients(model, bundle['seed']),
       state.params,
       state.model_state,
       batch,
