@@ -49,11 +49,11 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   temperature = temperatures.of_tuple(model, options.temperature, 'config.decode.temperature')
   count = min(options.num or len(stored), len(stored))
   seed = stored.card['seed'] if options.seed is None else options.seed
-  parts = sharding.batch_parts(trained.run.mesh)
-  if stored.card['batch_size'] % parts:
+  shards = sharding.batch_shards(trained.run.mesh)
+  if stored.card['batch_size'] % shards:
     raise UserError(
       f'the latents in {folder} were encoded in batches of {stored.card["batch_size"]}, which must '
-      f'divide by the {parts} devices here; decode on fewer devices, or encode again with '
+      f'divide by the {shards} devices here; decode on fewer devices, or encode again with '
       'config.evals.batch_size a multiple of them'
     )
 
