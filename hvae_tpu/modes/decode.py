@@ -86,7 +86,7 @@ def _folder(workdir: Path, given: str) -> Path:
 
 def _decode(
   trained: loaded_run.Trained,
-  stored: latents.Stored,
+  stored: latents.StoredLatents,
   keep: int,
   temperature: np.ndarray,
   count: int,
