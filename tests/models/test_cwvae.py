@@ -39,7 +39,7 @@ def predictor(model: CWVAE, num: int, total: int = 0, context: int = 4):
 @pytest.mark.parametrize('observed', [True, False])
 @pytest.mark.parametrize('unroll', ['1', '3', 'full'])
 def test_the_loop_equals_single_ticks(observed, unroll):
-  options = MODEL.options._replace(stoch=3, deter=5, embed=4, unroll=unroll)
+  options = MODEL.rssm._replace(stoch=3, deter=5, embed=4, unroll=unroll)
   rng = np.random.default_rng(0)
   normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
   above, features, noise = normal(2, 3, 8), normal(2, 7, 6), normal(7, 2, 3)
@@ -194,7 +194,7 @@ def levels(kls):
   zeros = jnp.zeros((1, 1, 1))
   normal = lambda mean: distributions.Normal(mean, zeros)
   means = [jnp.full((1, 1, 1), (2 * kl) ** 0.5) for kl in kls]
-  return [cells.Ticks(normal(zeros), normal(mean), mean, mean) for mean in means]
+  return [cells.LevelOutputs(normal(zeros), normal(mean), mean, mean) for mean in means]
 
 
 @pytest.mark.parametrize(
