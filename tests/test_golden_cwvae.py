@@ -12,9 +12,9 @@ from tests.support import golden_files
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
 KINDS = {
   ('param/encoder/Conv_0/kernel', 'output/eps*/*'): forward.forward_cases,
-  ('param/encoder/Conv_0/kernel', 'output/loss'): trajectory.trajectory_cases,
-  ('param/encoder/Conv_0/kernel', 'output/final_*'): trajectory.trajectory_cases,
-  ('param/*/conv2d/kernel', 'output/*'): official.official_cases,
+  ('param/encoder/Conv_0/kernel', 'grad*/*'): forward.forward_cases,
+  ('param/encoder/Conv_0/kernel', 'output/*'): trajectory.trajectory_cases,
+  ('param/*/conv2d/kernel',): official.official_cases,
   ('param_converted/*',): official.converted_cases,
   ('grad_intended/*',): official.converted_cases,
   ('grad_reference/*',): official.converted_cases,

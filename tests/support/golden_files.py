@@ -27,18 +27,9 @@ class Golden:
   Equal files share one object, so what a test computes for one serves its copies.
   """
 
-  def __init__(self, path: Path, data: bytes):
+  def __init__(self, path: Path, values: Mapping[str, Any]):
     self.path = path
-    self._values: Mapping[str, Any] = {}
-    if path.suffix == '.npz':
-      self._values = np.load(io.BytesIO(data), allow_pickle=False)
-    elif path.suffix == '.json':
-      self._values = {
-        f'{outer}/{inner}': value
-        for outer, values in json.loads(data).items()
-        if isinstance(values, dict)
-        for inner, value in values.items()
-      }
+    self._values = values
     self.keys = tuple(self._values)
     self._keys = frozenset(self.keys)
 
@@ -186,7 +177,21 @@ _READ: dict[tuple[str, str], Golden] = {}
 
 def read(path: Path) -> Golden:
   data = path.read_bytes()
-  return _READ.setdefault((path.name, hashlib.sha256(data).hexdigest()), Golden(path, data))
+  key = path.name, hashlib.sha256(data).hexdigest()
+  if key not in _READ:
+    _READ[key] = Golden(path, _values(path.suffix, data))
+  return _READ[key]
+
+
+def _values(suffix: str, data: bytes) -> Mapping[str, Any]:
+  if suffix == '.npz':
+    return np.load(io.BytesIO(data), allow_pickle=False)
+  return {
+    f'{outer}/{inner}': value
+    for outer, values in json.loads(data).items()
+    if isinstance(values, dict)
+    for inner, value in values.items()
+  }
 
 
 EXACT = Tolerance(0, 0)
@@ -195,16 +200,29 @@ EXACT = Tolerance(0, 0)
 def compare(
   found: Mapping[str, Any], expected: Mapping[str, Any], tolerance: Callable[[str], Tolerance]
 ) -> None:
-  """Fails with one line for every expected key that was not found within its tolerance."""
+  """Fails with one line for every expected key whose result is missing or beyond its tolerance."""
+  fail_with(differences(found, expected, tolerance), len(expected))
+
+
+def differences(
+  found: Mapping[str, Any], expected: Mapping[str, Any], tolerance: Callable[[str], Tolerance]
+) -> dict[str, str]:
+  """Returns a message for every expected key whose result is missing or beyond its tolerance."""
   assert expected, 'nothing to compare'
-  lines = []
+  messages = {}
   for key, value in expected.items():
-    line = 'nothing checks it'
+    text = 'nothing checks it'
     if key in found:
-      line = difference(found[key], value, tolerance(key)).text
-    if line:
-      lines.append(f'{key}: {line}')
-  assert not lines, f'{len(lines)} of {len(expected)} differ\n' + '\n'.join(lines)
+      text = difference(found[key], value, tolerance(key)).text
+    if text:
+      messages[key] = text
+  return messages
+
+
+def fail_with(messages: Mapping[str, str], count: int) -> None:
+  """Fails with the messages, if there are any, of `count` comparisons."""
+  lines = [f'{key}: {text}' for key, text in messages.items()]
+  assert not lines, f'{len(lines)} of {count} differ\n' + '\n'.join(lines)
 
 
 def select(golden: Golden, values: Mapping[str, Any], prefix: str = 'output') -> dict[str, Any]:
@@ -214,7 +232,10 @@ def select(golden: Golden, values: Mapping[str, Any], prefix: str = 'output') ->
 
 
 def compare_images(found: Any, expected: Any) -> None:
-  """Compares uint8 pictures: at most 0.5% of the values off, by one level (truncation boundaries)."""
+  """Compares uint8 pictures: at most 0.5% of the values are off, by one level.
+
+  Such values lie at the boundaries of a truncation.
+  """
   found, expected = np.asarray(found), np.asarray(expected)
   assert (found.dtype, found.shape) == (np.uint8, expected.shape)
   error = np.abs(found.astype(int) - expected)

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from hvae_tpu.importers import tables
@@ -15,8 +14,8 @@ from hvae_tpu.models.protocol import Metrics
 from hvae_tpu.nn import distributions
 from tests.golden_checks.cwvae import networks
 from tests.golden_checks.cwvae.networks import RNG, Cases
-from tests.support import golden_files
-from tests.support.golden_files import Golden, compare
+from tests.support import golden_files, kinks
+from tests.support.golden_files import Golden, compare, differences, fail_with
 
 SEEN_FIRST = 'decoded_first'  # the only frames that are stored whole
 
@@ -61,7 +60,7 @@ def _compiled(golden: Golden):
     return found, grads
 
   jitted = golden_files.quick_jit(run)
-  return lambda eps: jitted(params, video, eps)
+  return lambda eps, moves=(): jitted(kinks.move(params, moves), video, eps)
 
 
 def port_metrics(model: CWVAE, metrics: Metrics) -> dict[str, Any]:
@@ -129,6 +128,12 @@ def _check_pass(golden: Golden, name: str) -> None:
 
 def _check_gradient(golden: Golden, name: str) -> None:
   eps = float(name.removeprefix('grad').removeprefix('_eps') or 0)
-  grads = _run(golden, eps)[1]
-  found = tables.export_params(networks.entries(networks.model_of(golden.config)), grads)
-  compare(found, golden.under(name), lambda _: networks.GRADIENT)
+  model = networks.model_of(golden.config)
+  stored, biases = golden.under(name), kinks.bias_names(networks.read_params(golden, model))
+
+  def gradients_at(moves):
+    grads = (_compiled(golden)(eps, moves) if moves else _run(golden, eps))[1]
+    return tables.export_params(networks.entries(model), grads)
+
+  differ = lambda grads: differences(grads, stored, lambda _: networks.GRADIENT)
+  fail_with(kinks.real_differences(differ, gradients_at, biases), len(stored))

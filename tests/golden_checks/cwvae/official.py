@@ -21,8 +21,8 @@ from hvae_tpu.importers.tables import Entry, export_params
 from hvae_tpu.models.cwvae import CWVAE
 from tests.golden_checks.cwvae import forward, networks, trajectory
 from tests.golden_checks.cwvae.networks import RNG, Cases
-from tests.support import golden_files
-from tests.support.golden_files import EXACT, Golden, compare
+from tests.support import golden_files, kinks
+from tests.support.golden_files import EXACT, Golden, compare, differences, fail_with
 
 OPTIONS = {  # theirs -> ours
   'beta': 'beta',
@@ -81,7 +81,7 @@ def official_cases(golden: Golden) -> Cases:
 
 @functools.cache
 def _compiled(golden: Golden, variant: str):
-  """eps -> (results, gradients by variable) of a variant."""
+  """(eps, moves of biases) -> (results, gradients by variable) of a variant."""
   official = Official(model_of(golden.config, variant))
   variables, video = golden.under('param'), golden['input/obs_uint8']
   wants_gradient = golden.has(f'grad/{variant}/*', f'output/{variant}/grad_global_norm')
@@ -105,7 +105,8 @@ def _compiled(golden: Golden, variant: str):
         found |= _open_loop(official.model, params, batch, golden.config['open_loop_ctx'])
     return found, grads
 
-  return functools.partial(golden_files.quick_jit(run), variables, video)
+  jitted = golden_files.quick_jit(run)
+  return lambda eps, moves=(): jitted(kinks.move(variables, moves), video, eps)
 
 
 def _open_loop(model: CWVAE, params: Any, batch: Any, context: int) -> dict[str, Any]:
@@ -144,8 +145,14 @@ def _norm(grads: Any) -> np.floating:
 
 
 def _check_gradient(golden: Golden, name: str) -> None:
-  _, grads = _run(golden, name)
-  compare(grads, golden.under(f'grad/{name}'), lambda _: networks.GRADIENT)
+  stored, biases = golden.under(f'grad/{name}'), kinks.bias_names(golden.under('param'))
+  eps = golden.config['variants'][name]['eps']
+
+  def gradients_at(moves):
+    return (_compiled(golden, name)(eps, moves) if moves else _run(golden, name))[1]
+
+  differ = lambda grads: differences(grads, stored, lambda _: networks.GRADIENT)
+  fail_with(kinks.real_differences(differ, gradients_at, biases), len(stored))
 
 
 def _check_adam(golden: Golden) -> None:

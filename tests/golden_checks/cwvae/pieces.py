@@ -60,7 +60,8 @@ def evaluation_cases(golden: Golden) -> Cases:
   }
   cases: Cases = {}
   for name in golden.names_under('output'):
-    start = next(start for start in CHECKS if name.startswith(start))
+    start = next((start for start in CHECKS if name.startswith(start)), None)
+    assert start, f'nothing checks output/{name}'
     if check := CHECKS[start]:
       cases[check] = functools.partial(together[check], golden)
     else:
