@@ -38,8 +38,7 @@ DIFFERENCES = {
         widths=dict.fromkeys(_SIDES, 512), ratios=dict.fromkeys(_SIDES, 0.25), **_NETWORK
       ),
       train=dict(batch_size=16),
-      evals=dict(batch_size=64),
-      eval=dict(published_bpd=1.83),
+      evals=dict(batch_size=64, published_bpd=1.83),
     ),
     'compact': dict(
       model=lists(
@@ -47,7 +46,7 @@ DIFFERENCES = {
         ratios={1: 0.25, 4: 0.25, 8: 0.25, 16: 0.25, 32: 0.5, 64: 1.0},
         **_NETWORK,
       ),
-      eval=dict(published_bpd=None),
+      evals=dict(published_bpd=None),
     ),
   },
   'nvae': {
@@ -70,8 +69,7 @@ DIFFERENCES = {
           num_cells_dec=2,
           num_flows=1,
         ),
-        evals=dict(batch_size=128),
-        eval=dict(**nvae.IWAE, published_bpd=2.03),
+        evals=dict(batch_size=128, **nvae.IWAE, published_bpd=2.03),
       ),
     )
   },

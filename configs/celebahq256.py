@@ -34,17 +34,15 @@ DIFFERENCES = {
       model=faces.BASELINE_8BIT,
       optimizer=dict(clip_norm=300.0),
       train=dict(batch_size=8),
-      evals=dict(batch_size=32, **faces.PICTURES_256),
-      eval=dict(published_bpd=1.35),
+      evals=dict(batch_size=32, **faces.PICTURES_256, published_bpd=1.35),
       sample=dict(num=2),
     ),
-    'compact': dict(model=faces.COMPACT_8BIT, eval=dict(published_bpd=None)),
+    'compact': dict(model=faces.COMPACT_8BIT, evals=dict(published_bpd=None)),
     '5bit': dict(
       model=faces.BASELINE_5BIT,
       optimizer=dict(clip_norm=15.0, decay_steps=400_000),  # 50k steps before the end
       train=dict(batch_size=16, num_steps=500_000, skip_threshold=1000.0),
-      evals=dict(batch_size=64),
-      eval=dict(published_bpd=0.51),
+      evals=dict(batch_size=64, published_bpd=0.51),
     ),
   },
   'nvae': {
@@ -59,8 +57,7 @@ DIFFERENCES = {
           ),
         },
         model=nvae.FACES_256,
-        evals=dict(batch_size=24, **faces.PICTURES_256),
-        eval=dict(**nvae.IWAE, published_bpd=0.7),
+        evals=dict(batch_size=24, **faces.PICTURES_256, **nvae.IWAE, published_bpd=0.7),
         sample=dict(num=2),
       ),
     )

@@ -45,7 +45,7 @@ DIFFERENCES = {
         enc_blocks='32x11,32d2,16x6,16d2,8x6,8d2,4x3,4d4,1x3',
         dec_blocks='1x1,4m1,4x2,8m4,8x5,16m8,16x10,32m16,32x21',
       ),
-      eval=dict(published_bpd=2.87),
+      evals=dict(published_bpd=2.87),
       train=dict(
         batch_size=32,  # the release: 16 per GPU on 2
         num_steps=1_100_000,  # the release stopped its seeds between 650k and 1.05M
@@ -71,8 +71,7 @@ DIFFERENCES = {
       ),
       optimizer=dict(min_learning_rate=2e-4, weight_decay=0.01),
       train=dict(batch_size=32),
-      evals=dict(batch_size=64),
-      eval=dict(published_bpd=2.87),
+      evals=dict(batch_size=64, published_bpd=2.87),
     ),
     'c1': dict(
       model=dict(
@@ -83,7 +82,7 @@ DIFFERENCES = {
           **_NETWORK,
         ),
       ),
-      eval=dict(published_bpd=None),
+      evals=dict(published_bpd=None),
     ),
   },
   'nvae': {
@@ -105,8 +104,7 @@ DIFFERENCES = {
           num_cells_dec=2,
           num_flows=1,
         ),
-        evals=dict(batch_size=256),
-        eval=dict(**nvae.IWAE, published_bpd=2.91),
+        evals=dict(batch_size=256, **nvae.IWAE, published_bpd=2.91),
       ),
     )
   },

@@ -20,8 +20,7 @@ DIFFERENCES = {
         geco_target=-1.5,
         geco_step_size_acceleration=5.0,
       ),
-      evals=dict(batch_size=8),
-      eval=dict(names=('segmentation', 'textures')),
+      evals=dict(batch_size=8, names=('segmentation', 'textures')),
     )
   }
 }

@@ -26,11 +26,11 @@ _RUN = dict(
     save_every=700,
   ),
   evals=dict(
+    names=('elbo', 'bernoulli_baseline'),
     batch_size=50,
     elbo=dict(every=700),
     pictures=dict(every=700, temperatures=(1.0, 0.8, 0.6)),
   ),
-  eval=dict(names=('elbo', 'bernoulli_baseline')),
   sample=dict(temperatures=(1.0, 0.8, 0.6)),
 )
 DIFFERENCES = {

@@ -43,7 +43,6 @@ DIFFERENCES = {
         '256x2,512m256,1024m512',
       ),
       optimizer=dict(learning_rate=7e-5, clip_norm=360.0),
-      eval=dict(published_bpd=2.42),
       train=dict(
         batch_size=32,  # the release: 1 per GPU on 32
         num_steps=1_700_000,
@@ -51,7 +50,8 @@ DIFFERENCES = {
         skip_threshold=500.0,
       ),
       evals=dict(
-        pictures=dict(every=25_000, num=1, temperatures=(1.0, 0.9, 0.8, 0.7), num_partial=0)
+        published_bpd=2.42,
+        pictures=dict(every=25_000, num=1, temperatures=(1.0, 0.9, 0.8, 0.7), num_partial=0),
       ),
       sample=dict(num=1),
     )
@@ -66,7 +66,7 @@ DIFFERENCES = {
         train_transforms=('flip',),
       ),
       **faces.LARGE,
-      eval=dict(published_bpd=2.3),
+      evals=dict(**faces.LARGE_EVALS, published_bpd=2.3),
     ),
   },
 }

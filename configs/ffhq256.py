@@ -48,14 +48,13 @@ DIFFERENCES = {
         dec_blocks='1x2,4m1,4x3,8m4,8x4,16m8,16x9,32m16,32x21,64m32,64x13,128m64,128x7,256m128',
       ),
       optimizer=dict(learning_rate=1.5e-4, clip_norm=130.0),
-      eval=dict(published_bpd=0.61),
       train=dict(
         batch_size=32,  # the release: 1 per GPU on 32
         num_steps=1_700_000,
         ema_decay=0.999,
         skip_threshold=180.0,
       ),
-      evals=dict(pictures=dict(num=2, temperatures=(1.0,), num_partial=3)),
+      evals=dict(pictures=dict(num=2, temperatures=(1.0,), num_partial=3), published_bpd=0.61),
       sample=dict(num=2),
     )
   },
@@ -70,19 +69,17 @@ DIFFERENCES = {
       ),
       model=faces.BASELINE_8BIT,
       train=dict(batch_size=8, num_steps=900_000, skip_threshold=500.0),
-      evals=dict(batch_size=32, **faces.PICTURES_256),
-      eval=dict(published_bpd=2.17),
+      evals=dict(batch_size=32, **faces.PICTURES_256, published_bpd=2.17),
       sample=dict(num=2),
     ),
-    'compact': dict(model=faces.COMPACT_8BIT, eval=dict(published_bpd=None)),
+    'compact': dict(model=faces.COMPACT_8BIT, evals=dict(published_bpd=None)),
     '5bit': dict(
       model=faces.BASELINE_5BIT,
       optimizer=dict(clip_norm=20.0, decay_steps=750_000),  # 100k steps before the end
       train=dict(batch_size=16, skip_threshold=1000.0),
-      evals=dict(batch_size=64),
-      eval=dict(published_bpd=0.53),
+      evals=dict(batch_size=64, published_bpd=0.53),
     ),
-    '5bit,c1': dict(model=faces.C1_5BIT, eval=dict(published_bpd=None)),
+    '5bit,c1': dict(model=faces.C1_5BIT, evals=dict(published_bpd=None)),
   },
   'nvae': {
     'nvae': nvae.merged(
@@ -92,8 +89,7 @@ DIFFERENCES = {
       dict(
         data=dict(**nvae.VIEWS, train_transforms=('flip',)),
         model=nvae.FACES_256,
-        evals=dict(batch_size=24, **faces.PICTURES_256),
-        eval=dict(**nvae.IWAE, published_bpd=0.69),
+        evals=dict(batch_size=24, **faces.PICTURES_256, **nvae.IWAE, published_bpd=0.69),
         sample=dict(num=2),
       ),
     )

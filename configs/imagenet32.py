@@ -37,7 +37,7 @@ DIFFERENCES = {
         dec_blocks='1x2,4m1,4x4,8m4,8x9,16m8,16x19,32m16,32x40',
       ),
       optimizer=dict(learning_rate=1.5e-4),
-      eval=dict(published_bpd=3.8),
+      evals=dict(published_bpd=3.8),
       train=dict(
         batch_size=256,  # the release: 8 per GPU on 32
         num_steps=1_700_000,
@@ -59,8 +59,7 @@ DIFFERENCES = {
           num_cells_dec=2,
           num_flows=1,
         ),
-        evals=dict(batch_size=256),
-        eval=dict(**nvae.IWAE, published_bpd=3.92),
+        evals=dict(batch_size=256, **nvae.IWAE, published_bpd=3.92),
       ),
     )
   },

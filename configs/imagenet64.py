@@ -33,7 +33,7 @@ DIFFERENCES = {
         dec_blocks='1x2,4m1,4x3,8m4,8x7,16m8,16x15,32m16,32x31,64m32,64x12',
       ),
       optimizer=dict(learning_rate=1.5e-4, clip_norm=220.0),
-      eval=dict(published_bpd=3.52),
+      evals=dict(published_bpd=3.52),
       train=dict(
         batch_size=128,  # the release: 4 per GPU on 32
         num_steps=1_600_000,

@@ -37,8 +37,7 @@ DIFFERENCES = {
       ),
       optimizer=dict(min_learning_rate=2e-4),
       train=dict(batch_size=32),
-      evals=dict(batch_size=64),
-      eval=dict(published_bpd=3.3),
+      evals=dict(batch_size=64, published_bpd=3.3),
     ),
     'c1': dict(
       model=dict(
@@ -51,7 +50,7 @@ DIFFERENCES = {
           **_NETWORK,
         ),
       ),
-      eval=dict(published_bpd=None),
+      evals=dict(published_bpd=None),
     ),
     'compact': dict(
       model=lists(
@@ -59,7 +58,7 @@ DIFFERENCES = {
         ratios=_RATIOS,
         **_NETWORK,
       ),
-      eval=dict(published_bpd=None),
+      evals=dict(published_bpd=None),
     ),
   }
 }

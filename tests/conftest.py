@@ -3,6 +3,7 @@
 import gc
 import os
 import subprocess
+import sys
 
 from absl import flags
 import jax
@@ -44,6 +45,31 @@ def debug_config(data_root):
   from configs import demo_mnist
 
   return demo_mnist.get_config('vdvae,debug')
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, data_root):
+  """(flags) -> (exit code, stdout, stderr) of the command, run in this process."""
+  from hvae_tpu import main
+
+  def run(*arguments: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    for name in [name for name in flags.FLAGS if name.startswith('config.')]:
+      delattr(flags.FLAGS, name)  # each call defines the overrides that it finds
+    flags.FLAGS.unparse_flags()
+    argv = ['hvae_tpu', *map(str, arguments)]
+    monkeypatch.setattr(sys, 'argv', argv)  # overrides are looked for there
+    cache = jax.config.jax_compilation_cache_dir
+    try:
+      code = main.main(argv)
+    finally:
+      jax.config.update('jax_compilation_cache_dir', cache)
+      flags.FLAGS.mark_as_parsed()
+      for flag in ('mode', 'workdir', 'checkpoint', 'config', 'coordinator'):
+        flags.FLAGS[flag].unparse()
+    return code, *capsys.readouterr()
+
+  return run
 
 
 @pytest.fixture

@@ -21,12 +21,12 @@ ROOMS = {
   'data': 'storage',
   'metrics': 'storage',
   'figures': 'storage devices',
-  'generation': 'nn devices',
+  'generation': 'nn models devices',
   'runs': 'storage devices nn models data figures',
   'training': 'storage devices models data runs',
-  'evals': 'storage devices nn metrics figures training',
+  'evals': 'storage devices nn models metrics figures training',
   'importers': 'storage devices nn models data runs training evals',
-  'planning': 'devices nn models data training evals',
+  'planning': 'storage devices nn models data training evals',
   'modes': 'storage devices nn models data metrics figures generation runs training evals '
   'importers planning',
 }
@@ -34,16 +34,15 @@ FILES = {  # the files beside the rooms: the public API, the commands, and what 
   '': 'runs training evals',
   'errors': '',
   'settings': '',
-  'commands': '',
+  'commands': 'training',
   'main': 'commands storage devices modes',
   'convert': 'commands importers',
   'table': 'planning',
   'bench': 'commands planning',
 }
 EXCEPTIONS = {  # module -> further rooms, and why
-  'hvae_tpu.importers.conversion': 'commands',  # reads configs as the commands do
-  'hvae_tpu.planning.table': 'commands',  # the body of a command
-  'hvae_tpu.planning.bench.scaling': 'commands main',  # measures the command itself
+  'hvae_tpu.planning.config_tables': 'commands',  # the body of a command
+  'hvae_tpu.planning.benchmarks.scaling': 'commands main runs storage',  # times the command
   'hvae_tpu.modes.plan': 'commands',  # tells the command of a config
   'hvae_tpu.modes.report': 'commands',  # the same
 }
@@ -92,7 +91,8 @@ def allowed(name: str) -> list[str]:
   package, *rest = name.split('.')
   room = rest[0] if rest else ''
   if package == 'configs':
-    return ['configs', 'hvae_tpu.models', 'hvae_tpu.modes', 'hvae_tpu.evals']
+    rooms = ('models', 'modes', 'evals', 'training', 'settings')
+    return ['configs', *(f'hvae_tpu.{r}' for r in rooms)]
   if package == 'data_prep':
     if room in DATA_PREP:
       rooms = [f'data_prep.{r}' for r in (room, 'errors', *DATA_PREP[room].split())]

@@ -1,48 +1,37 @@
 """The data sets that can be built: name -> module, imported only when it is asked for.
 
 A builder module has a docstring whose first line describes the set, `ABOUT`, a
-`data_prep.request.About`, and one function, `load(request) -> data_prep.contents.Contents`, where
-`request` is a `data_prep.request.Request`. A module that builds several sets of one kind (sizes)
-has `ABOUT` as a mapping from the name of the set.
+`data_prep.core.request.About`, and a function `load(request)`, which takes a
+`data_prep.core.request.Request` and returns `data_prep.core.contents.Contents`. In a module that
+builds several sets of one kind (sizes), `ABOUT` is a mapping from the name of the set.
 """
 
+_MODULES = {  # module -> the data sets that it builds
+  'mnist': ('mnist',),
+  'binarized_mnist': ('binarized_mnist',),
+  'cifar10': ('cifar10',),
+  'imagenet': ('imagenet32', 'imagenet64'),
+  'imagenet_box': ('imagenet32_box', 'imagenet64_box'),
+  'celeba64': ('celeba64',),
+  'celebahq': ('celebahq256', 'celebahq1024'),
+  'ffhq': ('ffhq256', 'ffhq1024'),
+  'image_folder': ('image_folder',),
+  'cwvae_videos': ('minerl', 'mazes', 'moving_mnist'),
+  'moving_mnist20': ('moving_mnist20',),
+  'video_folder': ('video_folder',),
+  'multi_object': ('tetrominoes', 'multi_dsprites', 'clevr6', 'clevr10'),
+  'clevrtex': ('clevrtex',),
+  'demo_mnist': ('demo_mnist',),
+  'demo_natural': ('demo_natural32', 'demo_natural64'),
+  'demo_photos': ('demo_photos32', 'demo_photos64', 'demo_photos256'),
+  'demo_moving_mnist': ('demo_moving_mnist',),
+  'demo_mazes': ('demo_mazes',),
+  'demo_minerl': ('demo_minerl',),
+  'demo_tetrominoes': ('demo_tetrominoes',),
+  'demo_multi_dsprites': ('demo_multi_dsprites',),
+  'demo_clevr': ('demo_clevr6', 'demo_clevr10', 'demo_clevrtex'),
+}
 BUILDERS = {
-  'mnist': 'data_prep.builders.mnist',
-  'binarized_mnist': 'data_prep.builders.binarized_mnist',
-  'cifar10': 'data_prep.builders.cifar10',
-  'imagenet32': 'data_prep.builders.imagenet',
-  'imagenet64': 'data_prep.builders.imagenet',
-  'imagenet32_box': 'data_prep.builders.imagenet_box',
-  'imagenet64_box': 'data_prep.builders.imagenet_box',
-  'celeba64': 'data_prep.builders.celeba64',
-  'celebahq256': 'data_prep.builders.celebahq',
-  'celebahq1024': 'data_prep.builders.celebahq',
-  'ffhq256': 'data_prep.builders.ffhq',
-  'ffhq1024': 'data_prep.builders.ffhq',
-  'image_folder': 'data_prep.builders.image_folder',
-  'minerl': 'data_prep.builders.cwvae_videos',
-  'mazes': 'data_prep.builders.cwvae_videos',
-  'moving_mnist': 'data_prep.builders.cwvae_videos',
-  'moving_mnist20': 'data_prep.builders.moving_mnist20',
-  'video_folder': 'data_prep.builders.video_folder',
-  'tetrominoes': 'data_prep.builders.multi_object',
-  'multi_dsprites': 'data_prep.builders.multi_object',
-  'clevr6': 'data_prep.builders.multi_object',
-  'clevr10': 'data_prep.builders.multi_object',
-  'clevrtex': 'data_prep.builders.clevrtex',
-  'demo_mnist': 'data_prep.builders.demo_mnist',
-  'demo_natural32': 'data_prep.builders.demo_natural',
-  'demo_natural64': 'data_prep.builders.demo_natural',
-  'demo_photos32': 'data_prep.builders.demo_photos',
-  'demo_photos64': 'data_prep.builders.demo_photos',
-  'demo_photos256': 'data_prep.builders.demo_photos',
-  'demo_moving_mnist': 'data_prep.builders.demo_moving_mnist',
-  'demo_mazes': 'data_prep.builders.demo_mazes',
-  'demo_minerl': 'data_prep.builders.demo_minerl',
-  'demo_tetrominoes': 'data_prep.builders.demo_tetrominoes',
-  'demo_multi_dsprites': 'data_prep.builders.demo_multi_dsprites',
-  'demo_clevr6': 'data_prep.builders.demo_clevr',
-  'demo_clevr10': 'data_prep.builders.demo_clevr',
-  'demo_clevrtex': 'data_prep.builders.demo_clevr',
+  name: f'data_prep.datasets.{module}' for module, names in _MODULES.items() for name in names
 }
 ALIASES = {'mmnist': 'moving_mnist'}

@@ -8,11 +8,12 @@ import shutil
 from typing import Any
 
 from hvae_tpu.errors import UserError
-from hvae_tpu.storage import buckets
+from hvae_tpu.storage import buckets, files
 
 CACHE = '~/.cache/hvae_tpu/data'
 _CARD = 'dataset.json'
 _PIECE = 2**24  # bytes
+_REMEDY = 'name another disk with HVAE_DATA_CACHE, or mount the bucket'
 
 
 def local_copy(root: str, name: str) -> pathlib.Path:
@@ -41,7 +42,8 @@ def local_copy(root: str, name: str) -> pathlib.Path:
   if not (local / _CARD).exists():
     local.mkdir(parents=True, exist_ok=True)
     _copy(remote, local, card)
-    _replace(local / _CARD, text.encode())
+    with files.replacing(local / _CARD, _REMEDY) as partial:
+      partial.write_text(text)
   return local
 
 
@@ -59,19 +61,6 @@ def _copy(remote: Any, local: pathlib.Path, card: dict[str, Any]) -> None:
     )
   print(f'copying {remote} ({need / 2**30:.2f} GB) to {local}', flush=True)
   for file in (*missing, *lists):
-    (local / file).parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(local / file)
-    with (remote / file).open('rb') as source, partial.open('wb') as target:
-      shutil.copyfileobj(source, target, _PIECE)
-    partial.replace(local / file)
-
-
-def _replace(path: pathlib.Path, content: bytes) -> None:
-  partial = _partial(path)
-  partial.write_bytes(content)
-  partial.replace(path)
-
-
-def _partial(path: pathlib.Path) -> pathlib.Path:
-  # Processes of one host may copy at the same time.
-  return path.with_name(f'.{path.name}.{os.getpid()}')
+    with files.replacing(local / file, _REMEDY) as partial:
+      with (remote / file).open('rb') as source, partial.open('wb') as target:
+        shutil.copyfileobj(source, target, _PIECE)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from hvae_tpu.data.copies import local_copy
 from hvae_tpu.errors import UserError
-from hvae_tpu.storage import buckets
+from hvae_tpu.storage import buckets, files
 
 _FORMAT = 1  # of the data cards that this file reads
 
@@ -91,19 +90,13 @@ def open_dataset(name: str, root: str | os.PathLike = '') -> Dataset:
   root = os.fspath(root or os.environ.get('HVAE_DATA') or 'data')
   folder = local_copy(root, name) if buckets.is_remote(root) else pathlib.Path(root) / name
   path = folder / 'dataset.json'
-  try:
-    card = json.loads(path.read_text())
-  except FileNotFoundError as error:
-    raise UserError(
-      f'data set {name!r} is not in {root} (no {path}); '
-      f'run: python -m data_prep.build {name} --out={root}'
-    ) from error
-  except (OSError, ValueError) as error:
-    raise UserError(f'{path} cannot be read as a data card: {error}') from error
+  build = f'run: python -m data_prep.build {name} --out={root}'
+  missing = f'data set {name!r} is not in {root} (no {path})'
+  card = files.read_json(path, build, missing=missing)
   if card.get('format') != _FORMAT:
     raise UserError(
       f'{path} is of format {card.get("format")}, but this version reads format {_FORMAT}; '
-      f'delete {path.parent} and run: python -m data_prep.build {name} --out={root}'
+      f'delete {path.parent} and {build}'
     )
   dataset = Dataset(card, path.parent)
   for split in card['splits'].values():

@@ -180,7 +180,7 @@ def write(cfg: str | Path, output: str | Path) -> None:
     UserError: the cfg cannot be read or has no counterpart, or `output` exists.
   """
   values, output = cfg_files.read(cfg), Path(output)
-  found = {**fields(values, cfg), 'eval': {'published_bpd': None}}
+  found = {**fields(values, cfg), 'evals': {'published_bpd': None}}
   place = values['data']['dataset_source'], found['model']['image_size']
   text = {
     'package': 'configs',

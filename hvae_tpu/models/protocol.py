@@ -1,10 +1,13 @@
-"""What the trainer knows about a model, and what evaluations and modes may ask for by name.
+"""The interface of a model: the two methods that the trainer calls, and everything optional.
 
 A model is a frozen dataclass: its fields are the hyper-parameters (the `model` section of a
-config), its methods the interface. All methods are pure functions of arrays.
+config), its methods the interface. All methods are pure functions of arrays. A model with `init`
+and `loss` trains, resumes and evaluates; each attribute or method below adds what its users name.
 """
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+import inspect
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from jax import Array
 
@@ -18,14 +21,14 @@ State = Any  # pytree
 
 
 class Segments(NamedTuple):
-  """What a model of slots makes of pictures, at each of T stages (layers, then refinements).
+  """Slots of pictures at each of T stages (layers, then refinements).
 
   Attributes:
-    rgb: [B, T, K, H, W, 3] in [0, 1], what each slot looks like.
+    rgb: [B, T, K, H, W, 3] in [0, 1], the picture that each slot paints.
     log_masks: [B, T, K, H, W], log-probabilities over the slots.
-    attention: [B, T, K, H, W], of the stage, or of the last one that has any.
-    slots: [B, T, K, D], what was decoded.
-    mean: [B, T, K, D], of the distribution that they were drawn from.
+    attention: [B, T, K, H, W], of the stage, or of the last stage that has attention.
+    slots: [B, T, K, D], the decoded vectors.
+    mean: [B, T, K, D], means of the distributions that the slots were drawn from.
     nll, kl: [B, R], nats, of the last R stages (before any refinement, after one, ...); None for a
       model without distributions.
   """
@@ -46,22 +49,47 @@ class Model(Protocol):
   reduced is a scalar `[]`. Names carry units where they are not nats per example.
   """
 
-  level_names: tuple[str, ...]  # what the L levels of `[B, L]` metrics are: 'res16/group03'
-
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
-    """Parameters and whatever else persists, from the first training batch."""
+    """Makes the parameters, and the state that persists, from the first training batch."""
 
   def loss(
     self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array, train: bool
   ) -> tuple[Array, tuple[State, Metrics]]:
-    """Scalar loss in the paper's own scale. `train=False` gives what the paper reports.
+    """Computes the loss, a scalar in the paper's scale; `train=False` gives the reported quantity.
 
     `step` is the clock of every schedule, a traced int32.
     """
 
 
+class OptionalAttributes(Protocol):
+  """Attributes that the trainer, evaluations, modes, figures and generation ask for by name."""
+
+  # Names of the L levels of `[B, L]` metrics and of the latent groups, coarsest first, such as
+  # 'res16/group03'. Without it, metrics are `[B]` or `[]`.
+  level_names: tuple[str, ...]
+  level_sizes: Array  # [L] float32, latent dimensions of each level: positions times channels
+  num_dims: int  # observed values of an example; bits/dim are nats / (num_dims * ln 2)
+  image_size: int  # pixels, the side of its square images
+  image_channels: int
+  cycle: int  # frames of one tick of the slowest level (video); divides contexts and chunks
+  num_slots: int  # K
+  # Fields of the dataclass, which modes replace for drawing.
+  output_statistic: str  # 'sample' or 'mean' of the pixels
+  output_temperature: float  # of drawn pixels
+  # Fields of a model that is trained with GECO.
+  use_geco: bool
+  geco_target: float  # nats per dimension, of the negative log-likelihood
+  log_scale: float  # nats per dimension, the lowest negative log-likelihood that is possible
+  # Fields that decide memory and speed only, told by `--mode=plan`.
+  dtype: str
+  remat: str
+  unroll: str
+  # Field -> platform ('cpu', 'tpu', 'gpu') -> value of 'auto', where the usual one is not right.
+  AUTO: ClassVar[Mapping[str, Mapping[str, str]]]
+
+
 class OptionalMethods(Protocol):
-  """Methods that one evaluation or mode asks for; a model has them or it has not."""
+  """Methods that evaluations, modes, figures and generation ask for by name."""
 
   def encode(
     self,
@@ -85,7 +113,7 @@ class OptionalMethods(Protocol):
     temperature: Array | float | None = None,
     given: Array | None = None,
   ) -> Array:
-    """Pictures, uint8, from latents; those where `given` is False are drawn from the prior.
+    """Decodes latents to pictures, uint8; those where `given` is False are drawn from the prior.
 
     `given` is [L], or [L, V] to choose among the variates of a group; None is all. The draws are
     those of `encode` with the first key of `jax.random.split(rng)`.
@@ -99,7 +127,7 @@ class OptionalMethods(Protocol):
     num: int,
     temperature: Array | float | None = None,
   ) -> Array:
-    """Pictures, uint8 [num, ...]; `temperature` is one number or one per level."""
+    """Draws pictures, uint8 [num, ...]; `temperature` is one number or one per level."""
 
   def draw_prior(
     self,
@@ -117,18 +145,18 @@ class OptionalMethods(Protocol):
     """
 
   def temperature_ramp(self, start: float, stop: float) -> Array:
-    """Temperatures [L] from `start` towards `stop`, where levels share them in groups."""
+    """Returns temperatures [L] from `start` towards `stop`, where levels share them in groups."""
 
   def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
-    """KL of each latent channel of each level, summed over space: [B, L, V], nats."""
+    """Computes the KL of each latent channel of each level, summed over space: [B, L, V], nats."""
 
   def pruned(
     self, params: Params, state: State, batch: Batch, rng: Array, variates: Array | None
   ) -> Metrics:
-    """What `loss` reports, with the `variates` [L, V] that are False drawn from the prior."""
+    """Computes the metrics of `loss`, with False `variates` [L, V] drawn from the prior."""
 
   def log_weights(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
-    """log p(x, z) - log q(z | x) of one draw z of the posterior, [B], nats."""
+    """Computes log p(x, z) - log q(z | x) of one draw z of the posterior, [B], nats."""
 
   def predict(
     self,
@@ -142,25 +170,29 @@ class OptionalMethods(Protocol):
     num: int,
     total: int = 0,
   ) -> tuple[Array, Any]:
-    """Video: `num` frames after `context` observed ones, and a carry: chunks equal the whole.
+    """Predicts `num` frames of a video after `context` observed ones, [B, num, H, W, C] in [0, 1].
 
-    `total` is the number of frames of all chunks together. Models with `predict` have `cycle`, of
-    which contexts and chunks are multiples.
+    Also returns a carry: chunks predicted one after the other equal the whole. `total` is the
+    number of frames of all chunks together. Models with `predict` have `cycle`, of which contexts
+    and chunks are multiples.
     """
 
   def reconstruct(
     self, params: Params, state: State, batch: Batch, rng: Array
   ) -> tuple[Array, Array]:
-    """Video: all frames, from posteriors, and from priors one tick ahead; [B, T, H, W, C] each."""
+    """Decodes all frames of a video, from posteriors, and from priors one tick ahead.
+
+    Returns: [B, T, H, W, C] each, in [0, 1].
+    """
 
   def segment(self, params: Params, state: State, batch: Batch, rng: Array) -> Segments:
-    """Takes pictures apart into slots."""
+    """Splits pictures into slots."""
 
   def paint(self, params: Params, slots: Array) -> tuple[Array, Array]:
-    """Slots [..., D] -> colours [..., H, W, 3] in [0, 1], and logits of masks [..., H, W]."""
+    """Decodes slots [..., D] to colours [..., H, W, 3] in [0, 1] and mask logits [..., H, W]."""
 
   def warnings(self, card: dict[str, Any]) -> list[str]:
-    """What to tell, one sentence each, before training on the data set of a card."""
+    """Returns warnings, one sentence each, to print before training on the data set of a card."""
 
   def refresh(
     self,
@@ -171,24 +203,66 @@ class OptionalMethods(Protocol):
     iterations: int = 20,
     num: int = 16,
   ) -> State:
-    """State to sample with: batch statistics of generated images, `iterations` batches of `num`."""
+    """Renews batch statistics by generated images, `iterations` batches of `num`, for sampling."""
 
   def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
-    """Quantities whose distribution is worth watching, float32 of any shape."""
+    """Computes quantities whose distribution is worth watching, float32 of any shape."""
+
+
+METHODS = frozenset(
+  name
+  for part in (Model, OptionalMethods)
+  for name, _ in inspect.getmembers(part, inspect.isfunction)
+  if not name.startswith('_')
+)
+ATTRIBUTES = frozenset(OptionalAttributes.__annotations__)
+
+
+def missing(model: Any, names: Sequence[str]) -> list[str]:
+  """Returns the names that a model lacks, methods with brackets: ['sample()', 'level_names'].
+
+  Raises:
+    ValueError: a name that is no part of this protocol.
+  """
+  if unknown := sorted(set(names) - METHODS - ATTRIBUTES):
+    raise ValueError(f'{", ".join(unknown)} must be described in {__name__}')
+  return [f'{n}()' if n in METHODS else n for n in names if not hasattr(model, n)]
+
+
+def require(model: Any, names: Sequence[str], what: str, remedy: str = '') -> None:
+  """Raises UserError if a model lacks attributes or methods.
+
+  Args:
+    model: of a run.
+    names: of attributes and methods of this protocol.
+    what: the feature that needs them, such as '--mode=sample'.
+    remedy: what to do instead of writing them, such as 'set config.evals.ssim.every=0'.
+  """
+  if lacks := missing(model, names):
+    remedies = ['give the model what models/protocol.py says', *([remedy] if remedy else [])]
+    raise UserError(
+      f'{what} needs {", ".join(lacks)}, which {type(model).__name__} lacks; '
+      f'{" or ".join(remedies)}'
+    )
+
+
+def level_names(model: Any) -> tuple[str, ...]:
+  """Returns the names of a model's levels, () where it has none."""
+  return tuple(getattr(model, 'level_names', ()))
 
 
 def check_images(model: Any, batch: Batch) -> None:
   """Raises UserError if a batch has pictures of another shape than the model's."""
   expected = (model.image_size, model.image_size, model.image_channels)
-  if (found := batch['image'].shape[1:]) != expected:
+  if (actual := batch['image'].shape[1:]) != expected:
     raise UserError(
-      f'the data has images {list(found)}, but config.model.image_size and image_channels ask '
+      f'the data has images {list(actual)}, but config.model.image_size and image_channels ask '
       f'for {list(expected)}; correct them, or config.data.name'
     )
 
 
 def likelihood_problems(model: Any) -> list[str]:
-  """What is wrong with the likelihood of a model of pictures, one sentence each."""
+  """Returns the faults of the likelihood of a model of pictures, one sentence each."""
   errors = []
   if model.likelihood != 'bernoulli' and model.image_channels != 3:
     errors.append(
@@ -203,7 +277,7 @@ def likelihood_problems(model: Any) -> list[str]:
 
 
 def unroll_problems(model: Any) -> list[str]:
-  """What is wrong with `unroll`, one sentence or none."""
+  """Returns the fault of `unroll`, one sentence or none."""
   if model.unroll == 'full' or (model.unroll.isdigit() and int(model.unroll) > 0):
     return []
   return [f"model.unroll={model.unroll!r} must be 'auto', 'full' or a number of blocks"]

@@ -61,8 +61,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     index, pictures = _decode(trained, stored, keep, temperature, count, seed, check)
     if jax.process_index() == 0:
       path = trained.run.workdir / 'decode' / f'{folder.name}-keep{keep}.npz'
-      with files.replacing(path) as partial, open(partial, 'wb') as file:
-        np.savez(file, pictures=pictures, index=index, source=stored.card['source'])
+      arrays = {'pictures': pictures, 'index': index, 'source': stored.card['source']}
+      files.save_arrays(path, arrays)
       columns = min(options.columns, count)
       images.save_png(path.with_suffix('.png'), images.banded([pictures], columns))
       print(f'{count:,} pictures from the first {keep} of {levels} groups; stored in {path}')

@@ -1,7 +1,6 @@
 """`--mode=disentangle`: ranges of the dimensions of slots, how active they are, and DCI scores."""
 
 from collections.abc import Callable
-import csv
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +72,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       about = {
         'origin': trained.origin(),
         'data': config.data.name,
-        'view': setup.view_of(config, options.split),
+        'view': setup.view_name(config, options.split),
         'scenes': len(slots),
         'factors': [column.name for column in columns],
         'scores': {mode: dict(found[1]._asdict()) for mode, found in scores.items()},
@@ -166,10 +165,7 @@ def _store_table(
     for mode, matrix in importance.items():
       row |= {f'{mode}/{c.name}': v for c, v in zip(columns, matrix[i], strict=True)}
     rows.append(row)
-  with files.replacing(path) as partial, open(partial, 'w') as file:
-    table = csv.DictWriter(file, rows[0])
-    table.writeheader()
-    table.writerows(rows)
+  files.save_csv(path, rows)
   best = np.argsort(-active)[:10]
   print('most active: ' + ', '.join(f'{i} ({active[i]:.2g})' for i in best))
   print(f'stored in {path.parent}')

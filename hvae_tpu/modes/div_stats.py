@@ -24,7 +24,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   needs = ('kl_per_variate', 'level_sizes')
   trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=div_stats', needs)
   dataset = setup.open_data(config)
-  view, batch_size = setup.view_of(config, config.div_stats.split), config.evals.batch_size
+  view, batch_size = setup.view_name(config, config.div_stats.split), config.evals.batch_size
   sharding.check_batch_size(batch_size, trained.run.mesh, 'evals.batch_size')
   size = dataset.size(view)
   total = int(share * size) // batch_size if 0 < share <= 1 else 0
@@ -36,7 +36,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
 
   def measure(check: Callable[[], None]) -> int:
     mesh, state = trained.run.mesh, trained.run.state
-    batches = setup.chosen_batches(dataset, config, mesh, view, seed, total, check)
+    batches = setup.random_batches(dataset, config, mesh, view, seed, total, check)
     kl = pruned.mean_kl(trained.run.model)(
       trained.params, state.model_state, loaded_run.shown(batches, total), jax.random.key(seed)
     )

@@ -28,7 +28,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   options = config.encode
   latents.check_formats(tuple(options.formats))
   trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=encode', NEEDS)
-  quantile, view = options.quantile, setup.view_of(config, options.split)
+  quantile, view = options.quantile, setup.view_name(config, options.split)
   mask = channel_kl.variates(trained, config, quantile, 'config.encode.quantile')
   dataset = setup.open_data(config)
   if options.num < 0:

@@ -1,4 +1,4 @@
-"""`--mode=eval`: runs `config.eval.names` on a view of the data, and stores what they give."""
+"""`--mode=eval`: runs `config.evals.names` on a view of the data, and stores what they give."""
 
 from collections.abc import Callable, Iterator
 import math
@@ -26,10 +26,10 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     UserError: no such checkpoint, view or evaluation.
   """
   weights = config.evals.weights
-  evals.check_weights(weights)
+  evals.check(config.evals)
   opened = restore.open_run(workdir, checkpoint, config, evals.WEIGHTS[weights])
   dataset = setup.open_data(config)
-  view = setup.view_of(config, config.eval.split)
+  view = setup.view_name(config, config.evals.split)
   step = opened.state.step
   size = setup.num_examples(dataset, config, view)
   loaded_run.say(
@@ -44,7 +44,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       about = {'run': str(opened.workdir), 'step': step, 'view': view, 'weights': weights}
       stem = f'{view.replace("/", "-")}-{step}-{weights}'
       _store(opened.workdir / 'eval', stem, about | {'results': plain}, pictures)
-      print(_summary(numbers, config.eval.published_bpd))
+      print(_summary(numbers, config.evals.published_bpd))
       print(f'stored in {opened.workdir / "eval"}')
     return 0
 
@@ -58,21 +58,25 @@ def _evaluate(
   check: Callable[[], None],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """Numbers and pictures of all evaluations, by `<evaluation>/<name>`."""
-  split = config.eval.split
-  if config.open_loop.batch_size and 'open_loop' in config.eval.names:
+  split = config.evals.split
+  if config.open_loop.batch_size and 'open_loop' in config.evals.names:
     sharding.check_batch_size(config.open_loop.batch_size, opened.mesh, 'open_loop.batch_size')
   batches = setup.eval_batches(dataset, config, opened.mesh, split, check)
 
   def shown(
-    role: str | None = None, seq_len: int = 0, batch_size: int = 0, spread: bool = False
+    other: str | None = None, seq_len: int = 0, batch_size: int = 0, interleave_videos: bool = False
   ) -> Iterator[dict[str, jax.Array]]:
-    size = setup.num_examples(dataset, config, setup.view_of(config, role or split), seq_len)
+    size = setup.num_examples(dataset, config, setup.view_name(config, other or split), seq_len)
     total = -(-size // (batch_size or config.evals.batch_size))
-    return loaded_run.shown(batches(role, seq_len, batch_size, spread), total)
+    return loaded_run.shown(batches(other, seq_len, batch_size, interleave_videos), total)
 
-  options, numbers, pictures = _options(config), {}, {}
-  for name in config.eval.names:
-    results = evals.create(name, options, opened.model, shown, config.seed)(opened.state)
+  numbers, pictures = {}, {}
+  for name in config.evals.names:
+    values, where = _options(config, name)
+    evaluate = evals.create(
+      name, config.evals, opened.model, shown, config.seed, values=values, where=where
+    )
+    results = evaluate(opened.state)
     for key, value in results.items():
       if np.ndim(value) == 2:
         continue  # values of a histogram, which only TensorBoard shows
@@ -81,16 +85,18 @@ def _evaluate(
   return numbers, pictures
 
 
-def _options(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """`config.evals` without what is for evaluations during training: limits, and the predictions
-  of videos, which are those of `--mode=open_loop`."""
-  found = ml_collections.ConfigDict(config.evals.to_dict())
-  for section in found.values():
-    if isinstance(section, ml_collections.ConfigDict) and 'max_batches' in section:
-      section.max_batches = config.eval.max_batches
-  found.open_loop.update({k: v for k, v in config.open_loop.items() if k in found.open_loop})
-  found.open_loop.section = 'config.open_loop'  # which its messages name
-  return found
+def _options(config: ml_collections.ConfigDict, name: str) -> tuple[dict[str, Any], str]:
+  """Returns the options of an evaluation, and their path in the config.
+
+  The limits of evaluations during training do not count, but `config.evals.max_batches`. Videos are
+  predicted as by `--mode=open_loop`.
+  """
+  values = {key: value for key, value in config.evals[name].items() if key != 'every'}
+  if name == 'open_loop':
+    return {key: config.open_loop[key] for key in values}, 'config.open_loop'
+  if 'max_batches' in values:
+    values['max_batches'] = config.evals.max_batches
+  return values, f'config.evals.{name}'
 
 
 def _store(directory: Path, stem: str, record: dict, pictures: dict) -> None:

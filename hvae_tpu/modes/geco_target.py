@@ -4,7 +4,6 @@ The heuristic of EfficientMORL's authors: guess a target, train a tenth of the s
 negative log-likelihood that was reached once the objects were found.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +58,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     return interruption.exit_code
   proposal = _proposal(config, model, dataset, mesh, state)
   if jax.process_index() == 0:
-    with files.replacing(folder / 'proposal.json') as partial:
-      partial.write_text(json.dumps(proposal, indent=2) + '\n')
+    files.save_json(folder / 'proposal.json', proposal, strict=False)
     print(_described(proposal))
   return 0
 
@@ -109,7 +107,7 @@ def _proposal(
   config: ml_collections.ConfigDict, model: Any, dataset: Any, mesh: Any, state: Any
 ) -> dict[str, Any]:
   """What was reached on the validation view, per dimension, and what follows from it."""
-  inferring = models.create(config.model.to_dict(), setup.platform(mesh), differentiated=False)
+  inferring = models.create(config.model.to_dict(), sharding.platform(mesh), differentiated=False)
   batches = setup.eval_batches(dataset, config, mesh, 'valid')
   found = evals.create('segmentation', config.evals, inferring, batches, config.seed)(state)
   geco = {name: float(value) for name, value in state.model_state['geco'].items()}

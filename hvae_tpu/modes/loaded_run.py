@@ -18,6 +18,7 @@ from hvae_tpu.devices import sharding
 from hvae_tpu.devices.interruption import Interrupted, Interruption
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import import_report
+from hvae_tpu.models import protocol
 from hvae_tpu.nn.distributions import STATISTICS
 from hvae_tpu.runs import restore
 from hvae_tpu.training.state import eval_params
@@ -70,15 +71,15 @@ def open_trained(
   Args:
     config, workdir, checkpoint: as `runs.open_run` takes them.
     mode: what asks.
-    needs: methods that the model must have.
+    needs: attributes and methods that the model must have.
 
   Raises:
-    UserError: no such run or checkpoint, another model, or one without a method.
+    UserError: no such run or checkpoint, another model, or one that lacks what the mode needs.
   """
   evals.check_weights(config.evals.weights)
   weights = evals.WEIGHTS[config.evals.weights][0]
   run = restore.open_run(workdir, checkpoint, config, (weights,))
-  check_methods(run.model, mode, needs)
+  protocol.require(run.model, needs, mode)
   say(*import_report.describe(run.meta.get('import')))
   return Trained(run, weights, eval_params(run.state, weights))
 
@@ -120,13 +121,6 @@ def prepared(
   return model, refresh(trained.params, state, key, temperature, iterations, options.refresh_num)
 
 
-def check_methods(model: Any, what: str, needs: tuple[str, ...]) -> None:
-  """Raises UserError if the model lacks a method that `what` needs."""
-  for name in needs:
-    if not hasattr(model, name):
-      raise UserError(f'{what} needs {name}(), which {type(model).__name__} lacks')
-
-
 def check_origin(stored: dict[str, Any], here: dict[str, Any], what: str, remedy: str) -> None:
   """Raises UserError if `what` was made with other weights than those of `here`."""
   if stored.get('sha256') != here['sha256']:
@@ -143,7 +137,7 @@ def interruptible(body: Callable[[Callable[[], None]], int]) -> int:
   interruption = Interruption()
   with interruption:
     try:
-      return body(interruption.check)
+      return body(interruption.raise_if_interrupted)
     except Interrupted:
       say('stopped; nothing was written')
       return interruption.exit_code

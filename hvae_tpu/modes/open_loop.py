@@ -15,7 +15,6 @@ frames is equal: no mean and no deviation counts it; `*_left_out` says how often
 """
 
 from collections.abc import Callable, Iterator
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from hvae_tpu import settings
 from hvae_tpu.devices import sharding
 from hvae_tpu.evals import open_loop
 from hvae_tpu.evals.open_loop import Outcome
@@ -30,8 +30,7 @@ from hvae_tpu.figures import film_strips, images, plots
 from hvae_tpu.figures.films import save_gif, side_by_side
 from hvae_tpu.metrics.score_curves import Moments, moments
 from hvae_tpu.modes import loaded_run
-from hvae_tpu.storage import folders
-from hvae_tpu.storage.files import replacing, save_json
+from hvae_tpu.storage import files, folders
 from hvae_tpu.training import setup
 
 BEST = {'ssim': 'SSIM', 'psnr': 'PSNR (dB)'}  # what the best of several samples is chosen by
@@ -48,7 +47,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   seed, split, grids, strict = (
     section.pop(k) for k in ('seed', 'split', 'grids', 'grid_strict_reference')
   )
-  options = open_loop.Options('config.open_loop', **section)
+  options = settings.checked(open_loop.Options, section, 'config.open_loop')
   trained = loaded_run.open_trained(
     config, workdir, checkpoint, '--mode=open_loop', open_loop.NEEDS
   )
@@ -56,19 +55,17 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   dataset = setup.open_data(config)
   if options.batch_size:
     sharding.check_batch_size(options.batch_size, mesh, 'open_loop.batch_size')
-  predict = open_loop.predictor(trained.run.model, options)
-  view = setup.view_of(config, split)
+  predict = open_loop.predictor(trained.run.model, options, 'config.open_loop')
+  view = setup.view_name(config, split)
   directory = trained.run.workdir / 'open_loop' / f'{view.replace("/", "-")}-{trained.stem}'
   about = {'origin': trained.origin(), 'data': config.data.name, 'view': view}
   about['options'] = {'seed': seed, **section}
 
   def work(check: Callable[[], None]) -> int:
     batches = setup.eval_batches(dataset, config, mesh, split, check)(
-      seq_len=options.seq_len, batch_size=options.batch_size, spread=True
+      seq_len=options.seq_len, batch_size=options.batch_size, interleave_videos=True
     )
-    found = open_loop.outcomes(
-      predict, trained.params, state.model_state, batches, jax.random.key(seed), options
-    )
+    found = predict(trained.params, state.model_state, batches, jax.random.key(seed))
     if jax.process_index():
       for _ in found:
         pass
@@ -97,7 +94,7 @@ def _store(
   together = open_loop.gathered(curves)
   _store_curves(folder, together)
   results = {name: moments(values) for name, values in together.items()}
-  save_json(
+  files.save_json(
     folder / 'summary.json',
     {
       **about,
@@ -134,12 +131,11 @@ def _store_example(folder: Path, number: int, outcome: Outcome, grids: bool, str
   if len(outcome.samples) > 1:
     samples |= {'random_sample_2': 1}
     samples |= {f'best_{name}_sample': outcome.best(name) for name in BEST}
-  files = {f'sample{number}_gt/gt_ctx': outcome.context, f'sample{number}_gt/gt_pred': outcome.true}
+  clips = {f'sample{number}_gt/gt_ctx': outcome.context, f'sample{number}_gt/gt_pred': outcome.true}
   for name, index in samples.items():
-    files[f'sample{number}/{name}'] = film_strips.to_uint8(outcome.samples[index])
-  for name, frames in files.items():
-    with replacing(folder / f'{name}.npz') as partial, open(partial, 'wb') as file:
-      np.savez_compressed(file, frames)
+    clips[f'sample{number}/{name}'] = film_strips.to_uint8(outcome.samples[index])
+  for name, frames in clips.items():
+    files.save_arrays(folder / f'{name}.npz', {'arr_0': frames}, compressed=True)
     if grids:
       images.save_png(folder / f'{name}.png', film_strips.strips(frames, strict))
 
@@ -154,12 +150,10 @@ def _store_curves(folder: Path, curves: Curves) -> None:
       columns[f'{name}_left_out'] = of_frames.left_out
   for name, label in BEST.items():
     for part in ('mean', 'stddev'):
-      with replacing(folder / f'{name}_{part}.npz') as path, open(path, 'wb') as file:
-        np.savez(file, columns[f'{name}_{part}'])
+      arrays = {'arr_0': columns[f'{name}_{part}']}
+      files.save_arrays(folder / f'{name}_{part}.npz', arrays)
     bands = {'best sample': found[name][:2], 'last frame': found[f'copy_last_{name}'][:2]}
     plots.save_bands(folder / f'{name}_range.png', bands, 'predicted frame', label)
-  with replacing(folder / 'per_frame.csv') as path, open(path, 'w', newline='') as file:
-    writer = csv.writer(file)
-    writer.writerow(['frame', *columns])
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    writer.writerows([i, *row] for i, row in enumerate(rows))
+  rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+  table = [{'frame': i, **dict(zip(columns, row, strict=True))} for i, row in enumerate(rows)]
+  files.save_csv(folder / 'per_frame.csv', table)

@@ -1,7 +1,6 @@
 """`--mode=pick`: numbered samples to choose from, and a sheet of the chosen ones."""
 
 from collections.abc import Callable
-import json
 from pathlib import Path
 import sys
 from typing import Any
@@ -124,8 +123,7 @@ def _store(
     'statistic': options.statistic,
     'refresh_iterations': options.refresh_iterations,
   }
-  with files.replacing(folder / 'chosen.json') as partial:
-    partial.write_text(json.dumps(about, indent=2) + '\n')
+  files.save_json(folder / 'chosen.json', about)
   card = {**about, 'batch_size': len(numbers) * trained.run.mesh.size, 'view': 'prior'}
   source, size = f'prior/seed{options.seed}', 256 * 2**20
   with latents.Writer(folder / 'latents', source, card, None, ('z',), ('npz',), size) as writer:

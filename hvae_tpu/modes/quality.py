@@ -1,7 +1,6 @@
 """`--mode=quality`: distances of samples to training and test pictures, by their features."""
 
 from collections.abc import Callable
-import json
 from pathlib import Path
 
 import jax
@@ -72,7 +71,7 @@ def _read(
   config: ml_collections.ConfigDict, dataset: data.Dataset, split: str, most: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """The first pictures of a split, as evaluations see them, and their labels if there are any."""
-  view = setup.view_of(config, split)
+  view = setup.view_name(config, split)
   count = min(most or dataset.size(view), dataset.size(view))
   if count < LEAST:
     raise UserError(f'view {view!r} has {count} pictures; --mode=quality needs {LEAST}')
@@ -129,8 +128,7 @@ def _store(
     'seed': config.quality.seed,
     'results': results,
   }
-  with files.replacing(path) as partial:
-    partial.write_text(json.dumps(about, indent=2) + '\n')
+  files.save_json(path, about, strict=False)
   print('pictures: ' + ', '.join(f'{count:,} {name}' for name, count in counts.items()))
   names = list(results['samples to train'])
   widest = max(map(len, names))

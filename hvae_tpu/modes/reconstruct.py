@@ -1,7 +1,6 @@
 """`--mode=reconstruct`: likelihood, rate, distortion and pictures, whole or with pruned latents."""
 
 from collections.abc import Callable
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   ]
   dataset = setup.open_data(config)
   mesh, state = trained.run.mesh, trained.run.state
-  view = setup.view_of(config, options.split)
+  view = setup.view_name(config, options.split)
   reconstruct = reconstruction.make(trained.run.model, mesh, masks, options.num_pictures)
 
   def work(check: Callable[[], None]) -> int:
@@ -105,18 +104,14 @@ def _store(
   originals: np.ndarray,
   options: Any,
 ) -> None:
-  with files.replacing(folder / f'{stem}.csv') as partial, open(partial, 'w') as file:
-    table = csv.DictWriter(file, rows[0])
-    table.writeheader()
-    table.writerows(rows)
+  files.save_csv(folder / f'{stem}.csv', rows)
   points = [(row['kl'], row['nll'], f'{row["quantile"]:g}') for row in rows]
   labels = 'rate (KL), nats per example', 'distortion (-log p), nats per example'
   plots.save_curve(folder / f'{stem}-rate-distortion.png', points, *labels, title=stem)
   columns = min(options.columns, len(originals))
   if columns:
     pictures = {f'q{row["quantile"]:g}': r.pictures for row, r in zip(rows, results, strict=True)}
-    with files.replacing(folder / f'{stem}.npz') as partial, open(partial, 'wb') as file:
-      np.savez(file, originals=originals, **pictures)
+    files.save_arrays(folder / f'{stem}.npz', {'originals': originals, **pictures})
     bands = [originals, *pictures.values()]
     images.save_png(folder / f'{stem}.png', images.banded(bands, columns))
     if options.save_targets:

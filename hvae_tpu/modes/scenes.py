@@ -68,7 +68,7 @@ def read(
   wanted = ml_collections.ConfigDict(config)
   with wanted.unlocked():
     wanted.data.fields = tuple(dict.fromkeys((*config.data.fields, *fields)))
-  run, size = trained.run, dataset.size(setup.view_of(config, split))
+  run, size = trained.run, dataset.size(setup.view_name(config, split))
   count = min(count or size, size)
   batches = setup.eval_batches(dataset, wanted, run.mesh, split, check)()
   segment = jax.jit(run.model.segment)

@@ -1,7 +1,6 @@
 """`--mode=segment`: scenes taken apart, at every stage: scores, arrays and figures."""
 
 from collections.abc import Callable
-import csv
 from pathlib import Path
 
 import jax
@@ -30,7 +29,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=segment', scenes.NEEDS)
   dataset = setup.open_data(config)
   entities = scenes.entities(dataset.card)
-  view = setup.view_of(config, options.split)
+  view = setup.view_name(config, options.split)
   stem = trained.run.workdir / 'segment' / f'{view.replace("/", "-")}-{trained.stem}'
 
   def work(check: Callable[[], None]) -> int:
@@ -76,16 +75,12 @@ def _scores(scene: scenes.Scene) -> list[dict[str, float]]:
 def _store(stem: Path, scene: scenes.Scene, entities: int, show_attention: bool) -> None:
   owners = scene.fields['segmentation'][..., 0]
   record = scene_records.record(scene.fields['image'], owners, entities, scene.found)
-  with files.replacing(Path(f'{stem}-{scene.number:04d}.npz')) as path, open(path, 'wb') as file:
-    np.savez(file, **record)
+  files.save_arrays(Path(f'{stem}-{scene.number:04d}.npz'), record)
   plots.save_scene(Path(f'{stem}-{scene.number:04d}.png'), record, show_attention)
 
 
 def _store_table(path: Path, rows: list[dict[str, float]]) -> None:
-  with files.replacing(path) as partial, open(partial, 'w') as file:
-    table = csv.DictWriter(file, rows[0])
-    table.writeheader()
-    table.writerows(rows)
+  files.save_csv(path, rows)
   names = [name for name in rows[0] if name != 'scene']
   print('  '.join(f'{name:>11}' for name in names))
   for refinements in sorted({row['refinements'] for row in rows}):

@@ -36,7 +36,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   values = traversals.steps(traversals.limits(known['range'], options.limits), options.frames)
   dims = np.argsort(-known['activeness'].mean(0))[: options.num_dims]
   dataset = setup.open_data(config)
-  view = setup.view_of(config, options.split)
+  view = setup.view_name(config, options.split)
   folder = trained.run.workdir / 'traverse'
   sweep = traversals.sweep(trained.run.model)
   paint = jax.jit(lambda *arguments: sweep(*arguments)[0])

@@ -6,18 +6,17 @@
 <run>/div_stats/<step>-<weights>.json   the weights they belong to, the data, level names
 """
 
-import json
 from pathlib import Path
 from typing import Any
-import zipfile
 
 import ml_collections
 import numpy as np
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import pruned
-from hvae_tpu.modes.loaded_run import Trained, check_methods, check_origin
-from hvae_tpu.storage.files import replacing
+from hvae_tpu.models import protocol
+from hvae_tpu.modes.loaded_run import Trained, check_origin
+from hvae_tpu.storage import files
 
 METHODS = ('kl_per_variate', 'pruned', 'level_sizes')
 
@@ -32,10 +31,8 @@ def store(trained: Trained, kl: np.ndarray, about: dict[str, Any]) -> Path:
   bits = pruned.bits_per_position(kl, np.asarray(trained.run.model.level_sizes))
   # The text last: without it the numbers do not count.
   path.with_suffix('.json').unlink(missing_ok=True)
-  with replacing(path) as partial, open(partial, 'wb') as file:
-    np.savez(file, kl=kl.astype(np.float32), bits=bits.astype(np.float32))
-  with replacing(path.with_suffix('.json')) as partial:
-    partial.write_text(json.dumps(about, indent=2) + '\n')
+  files.save_arrays(path, {'kl': kl.astype(np.float32), 'bits': bits.astype(np.float32)})
+  files.save_json(path.with_suffix('.json'), about)
   return path
 
 
@@ -65,30 +62,25 @@ def variates(
   check_quantile(quantile, key)
   if quantile == 1:
     return None
-  check_methods(trained.run.model, f'{key}={quantile}', METHODS)
+  protocol.require(trained.run.model, METHODS, f'{key}={quantile}', f'set {key} to 1')
   return pruned.most_active(_bits(trained, config, f'{key}={quantile}'), quantile)
 
 
 def _bits(trained: Trained, config: ml_collections.ConfigDict, what: str) -> np.ndarray:
   path, step = folder(trained) / f'{trained.stem}.npz', trained.run.state.step
   remedy = f'run --mode=div_stats --checkpoint={step} with the same --config and --workdir'
-  try:
-    about = json.loads(path.with_suffix('.json').read_text())
-    with np.load(path) as arrays:
-      bits = arrays['bits']
-    origin, data_name = about['origin'], about['data']
-  except FileNotFoundError as error:
-    others = ', '.join(sorted(other.stem for other in path.parent.glob('*.json')))
-    found = f'; there are those of {others}' if others else ''
+  missing = (
+    f'{what} needs div_stats of step {step}, {trained.weights} weights, but {path} is missing'
+  )
+  if others := ', '.join(sorted(other.stem for other in path.parent.glob('*.json'))):
+    missing += f'; there are those of {others}'
+  about_path = path.with_suffix('.json')
+  about = files.read_json(about_path, remedy, missing=missing, keys=('origin', 'data'))
+  bits = files.read_arrays(path, ('bits',), remedy, missing=missing)['bits']
+  check_origin(about['origin'], trained.origin(), str(path), remedy)
+  if about['data'] != config.data.name:
     raise UserError(
-      f'{what} needs div_stats of step {step}, {trained.weights} weights, but {path} is missing'
-      f'{found}; {remedy}'
-    ) from error
-  except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-    raise UserError(f'{path} cannot be read ({error}); {remedy}') from error
-  check_origin(origin, trained.origin(), str(path), remedy)
-  if data_name != config.data.name:
-    raise UserError(
-      f'{path} was made on data set {data_name}, but config.data.name={config.data.name}; {remedy}'
+      f'{path} was made on data set {about["data"]}, but config.data.name={config.data.name}; '
+      f'{remedy}'
     )
   return bits

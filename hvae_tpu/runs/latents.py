@@ -12,7 +12,6 @@ latents-00000.array_record    a record per example: the bytes, little-endian, of
 
 from collections.abc import Sequence
 import contextlib
-import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ import numpy as np
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.nn.distributions import Group, Latents
-from hvae_tpu.storage import folders
+from hvae_tpu.storage import files, folders
 
 CARD = 'latents.json'
 FORMAT = 2  # of the folders that this file reads
@@ -142,7 +141,7 @@ class Writer:
       'sides': self._sides,
       'variates': [np.flatnonzero(kept).tolist() for kept in self._variates],
     }
-    (self._partial / CARD).write_text(json.dumps({**self._about, **layout}, indent=1) + '\n')
+    files.save_json(self._partial / CARD, {**self._about, **layout}, indent=1)
 
 
 def _write_records(path: Path, source: str, arrays: dict[str, np.ndarray]) -> None:
@@ -252,14 +251,7 @@ def open_latents(path: str | os.PathLike) -> Stored:
     UserError: it is none, of another version, or its card is damaged.
   """
   path = Path(path)
-  try:
-    card = json.loads((path / CARD).read_text())
-    if not isinstance(card, dict):
-      raise ValueError('it is no JSON object')
-  except (OSError, ValueError) as error:
-    raise UserError(
-      f'{path} has no readable {CARD} ({error}); give a folder that --mode=encode wrote'
-    ) from error
+  card = files.read_json(path / CARD, 'give a folder that --mode=encode wrote')
   if card.get('format') != FORMAT:
     raise UserError(
       f'{path} is of format {card.get("format")}, but this version reads format {FORMAT}; run '

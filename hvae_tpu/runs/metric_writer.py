@@ -16,7 +16,7 @@ from hvae_tpu.errors import UserError
 from hvae_tpu.figures.films import FPS, encode_gif, save_gif, side_by_side
 from hvae_tpu.figures.images import _checked
 from hvae_tpu.storage import buckets, quiet_tensorflow
-from hvae_tpu.storage.files import _strict
+from hvae_tpu.storage.files import strings_for_nonfinite
 
 
 class Writer:
@@ -73,7 +73,7 @@ class Writer:
     values = {}
     for name, value in metrics.items():
       values.update(self._by_tag(f'{prefix}/{name}', np.asarray(value)))
-    line = {'step': int(step), 'time': time.time(), **{k: _strict(v) for k, v in values.items()}}
+    line = {'step': int(step), 'time': time.time(), **strings_for_nonfinite(values)}
     self._lines.write(json.dumps(line, allow_nan=False) + '\n')
     self._submit(lambda events: events.write_scalars(int(step), values))
 

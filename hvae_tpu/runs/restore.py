@@ -8,13 +8,12 @@ import jax
 from jax.sharding import Mesh
 import ml_collections
 
-from hvae_tpu import models
+from hvae_tpu import data, models
 from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
 from hvae_tpu.runs import checkpoints
 from hvae_tpu.runs.workdir import CONFIG, from_json, stored_config, to_json
 from hvae_tpu.storage import buckets
-from hvae_tpu.training.setup import platform, train_spec
 from hvae_tpu.training.state import TrainState
 
 
@@ -66,7 +65,7 @@ def open_run(
     config.mesh.update(data=-1, fsdp=1, spatial=1)  # this machine need not be the one that trained
   check_model(workdir, stored, config)
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
-  model = models.create(config.model.to_dict(), platform(mesh), differentiated=False)
+  model = models.create(config.model.to_dict(), sharding.platform(mesh), differentiated=False)
   store = checkpoints.Checkpoints(workdir, read_only=True)
   try:
     named = store.resolve(checkpoint, config.train.best_metric)
@@ -110,7 +109,7 @@ def restore_weights(
   weights: tuple[str, ...],
 ) -> TrainState:
   """The parts of a state that inference needs; see `Run.state`. `section` is `config.data`."""
-  batch = train_spec(store.meta(step)['card'], section, 1)
+  batch = data.train_spec(store.meta(step)['card'], section, 1)
   params, model_state = jax.eval_shape(model.init, jax.random.key(0), batch)
   has_average = any(name.startswith('ema_params/') for name in store.shapes(step))
   parts = {'model_state': model_state} if jax.tree.leaves(model_state) else {}

@@ -5,17 +5,15 @@
 <run>/disentangle/<step>-<weights>.json   the weights they belong to, the data, scores
 """
 
-import json
 from pathlib import Path
 from typing import Any
-import zipfile
 
 import ml_collections
 import numpy as np
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.modes.loaded_run import Trained, check_origin
-from hvae_tpu.storage.files import replacing
+from hvae_tpu.storage import files
 
 
 def place(trained: Trained) -> Path:
@@ -28,10 +26,8 @@ def store(trained: Trained, arrays: dict[str, np.ndarray], about: dict[str, Any]
   path = place(trained)
   # The text last: without it the numbers do not count.
   path.with_suffix('.json').unlink(missing_ok=True)
-  with replacing(path) as partial, open(partial, 'wb') as file:
-    np.savez(file, **arrays)
-  with replacing(path.with_suffix('.json')) as partial:
-    partial.write_text(json.dumps(about, indent=2) + '\n')
+  files.save_arrays(path, arrays)
+  files.save_json(path.with_suffix('.json'), about, strict=False)
   return path
 
 
@@ -43,18 +39,14 @@ def load(trained: Trained, config: ml_collections.ConfigDict) -> dict[str, np.nd
   """
   path, step = place(trained), trained.run.state.step
   remedy = f'run --mode=disentangle --checkpoint={step} with the same --config and --workdir'
-  try:
-    about = json.loads(path.with_suffix('.json').read_text())
-    with np.load(path) as stored:
-      arrays = {name: stored[name] for name in ('range', 'activeness')}
-    origin, data_name = about['origin'], about['data']
-  except FileNotFoundError as error:
-    raise UserError(f'traversals need {path}, which is missing; {remedy}') from error
-  except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-    raise UserError(f'{path} cannot be read ({error}); {remedy}') from error
-  check_origin(origin, trained.origin(), str(path), remedy)
-  if data_name != config.data.name:
+  missing = f'traversals need {path}, which is missing'
+  about_path = path.with_suffix('.json')
+  about = files.read_json(about_path, remedy, missing=missing, keys=('origin', 'data'))
+  arrays = files.read_arrays(path, ('range', 'activeness'), remedy, missing=missing)
+  check_origin(about['origin'], trained.origin(), str(path), remedy)
+  if about['data'] != config.data.name:
     raise UserError(
-      f'{path} was made on data set {data_name}, but config.data.name={config.data.name}; {remedy}'
+      f'{path} was made on data set {about["data"]}, but config.data.name={config.data.name}; '
+      f'{remedy}'
     )
   return arrays

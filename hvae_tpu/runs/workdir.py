@@ -8,15 +8,16 @@
 * `damaged-checkpoint-<step>-<n>/`: set aside by a resume
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
+from hvae_tpu.devices.distributed import print_once
 from hvae_tpu.errors import UserError
+from hvae_tpu.storage import files
 
 CONFIG = 'config.json'
 
@@ -39,24 +40,13 @@ def _with_tuples(value: Any) -> Any:
 
 def store_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
   """Writes config.json, whole or not at all. Raises UserError if the directory does not allow."""
-  temporary = workdir / f'.{CONFIG}.{os.getpid()}'
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps(to_json(config), indent=2) + '\n')
-    temporary.replace(workdir / CONFIG)
-  except OSError as error:
-    raise UserError(f'--workdir={workdir} cannot be written: {error}') from error
+  files.save_json(workdir / CONFIG, to_json(config), strict=False)
 
 
 def stored_config(workdir: Path) -> dict[str, Any] | None:
   """config.json as a dict, None where there is none. Raises UserError if it cannot be read."""
   path = workdir / CONFIG
-  try:
-    return json.loads(path.read_text())
-  except FileNotFoundError:
-    return None
-  except (OSError, ValueError) as error:
-    raise UserError(f'{path} cannot be read as a config ({error}); restore or delete it') from error
+  return files.read_json(path, 'restore or delete it') if path.exists() else None
 
 
 def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -90,9 +80,8 @@ def check_resumable(
   stored: dict[str, Any],
   config: ml_collections.ConfigDict,
   changeable: Iterable[str],
-  say: Callable[[str], None] = print,
 ) -> None:
-  """Compares a config with that of the run in `workdir`; tells what changes.
+  """Compares a config with that of the run in `workdir`, and prints the fields that change.
 
   Raises:
     UserError: they differ in a binding key, and `train.allow_config_change` is not set.
@@ -108,4 +97,4 @@ def check_resumable(
       f'Use another --workdir, or the old values, or --config.train.allow_config_change=true'
     )
   for text in described.values():
-    say(f'changed since the last start: {text}')
+    print_once(f'changed since the last start: {text}')

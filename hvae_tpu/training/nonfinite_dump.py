@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ from jax.sharding import Mesh
 import ml_collections
 
 from hvae_tpu import data
+from hvae_tpu.devices.distributed import print_once
 from hvae_tpu.errors import UserError
 from hvae_tpu.runs.checkpoints import Checkpoints
 from hvae_tpu.runs.workdir import to_json
+from hvae_tpu.storage import files
 from hvae_tpu.training import nonfinite, setup
 from hvae_tpu.training.state import TrainState
 from hvae_tpu.training.step import step_key
@@ -33,10 +34,9 @@ class Recorder:
     dataset: data.Dataset,
     model: Any,
     mesh: Mesh,
-    say: Callable[[str], None] = print,
   ):
     self._workdir, self._config, self._dataset = workdir, config, dataset
-    self._model, self._mesh, self._say = model, mesh, say
+    self._model, self._mesh = model, mesh
     self._done = False
 
   def __call__(self, step: int, clock: int, state: TrainState) -> None:
@@ -81,8 +81,8 @@ class Recorder:
     store.save(bundle['state_step'], state, meta)
     store.close()
     if jax.process_index() == 0:
-      (directory / FILE).write_text(json.dumps(bundle, indent=2) + '\n')
-    self._say(
+      files.save_json(directory / FILE, bundle)
+    print_once(
       f'the loss of step {step:,} is not finite (first such parameter: '
       f'{bundle["first_nonfinite_parameter"]}, gradient: {bundle["first_nonfinite_gradient"]}); '
       f'wrote {directory}; look into it with --mode=replay'
@@ -121,7 +121,5 @@ def find(workdir: Path, name: str) -> tuple[Path, dict[str, Any]]:
   path = Path(name) / FILE if name else (found[-1] if found else None)
   if path is None:
     raise UserError(f'{workdir} has no nonfinite-* folder: no step of it had a loss to look into')
-  try:
-    return path.parent, json.loads(path.read_text())
-  except (OSError, ValueError) as error:
-    raise UserError(f'config.replay.bundle={name}: {path} cannot be read: {error}') from error
+  remedy = 'correct config.replay.bundle, or leave it out for the newest one'
+  return path.parent, files.read_json(path, remedy)

@@ -8,8 +8,9 @@ import pytest
 
 from configs import systems
 from hvae_tpu import models
-from hvae_tpu.planning import table
+from hvae_tpu.planning import config_tables
 from hvae_tpu.training import optimizers
+from hvae_tpu.training.config import check_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILES = {
@@ -88,6 +89,7 @@ def test_builds(name, argument, debug):
   assert config.is_locked and argument.split(',')[0] in FILES[name].__doc__
   for platform in ('cpu', 'tpu', 'gpu'):
     models.create(config.model.to_dict(), platform)
+  check_config(config)
   optimizers.create(config.optimizer, config.train.num_steps)
   with pytest.raises(AttributeError):
     config.train.batchsize = 1
@@ -103,7 +105,7 @@ def test_model_section_has_the_fields_of_the_model(name):
 @pytest.mark.parametrize(('name', 'argument'), COUNTS)
 def test_parameter_counts_of_the_release(name, argument):
   number = COUNTS[name, argument]
-  assert table.count(FILES[name].get_config(argument)) == number
+  assert config_tables.parameter_count(FILES[name].get_config(argument)) == number
   words = ' '.join(FILES[name].__doc__.split())
   shown = argument.removeprefix('efficient_vdvae,').removeprefix('nvae,')
   assert f'{shown}: {number:,} parameters' in words
@@ -139,7 +141,7 @@ def test_hierarchies_of_the_release(name, argument):
 def test_variants_of_variants():
   config = FILES['ffhq256'].get_config('efficient_vdvae,5bit,c1')
   assert (config.model.num_bits, config.model.output_distribution_base) == (5, 'logstd')
-  assert config.train.skip_threshold == 1000 and config.eval.published_bpd is None
+  assert config.train.skip_threshold == 1000 and config.evals.published_bpd is None
   for wrong in ('c1', '5bit,compact', 'c1,5bit'):
     with pytest.raises(ValueError, match='5bit,c1'):
       FILES['ffhq256'].get_config(f'efficient_vdvae,{wrong}')
@@ -155,7 +157,7 @@ def test_debug_is_small(name, argument):
     maps = 1024 * (5 * 5 * 4 + 13)
   if argument.startswith(('efficient_morl', 'slot_attention')):  # encoder and decoder are given
     maps = 400_000
-  assert table.count(config) < 50_000 + maps
+  assert config_tables.parameter_count(config) < 50_000 + maps
 
 
 @pytest.mark.parametrize('name', FILES)

@@ -155,7 +155,7 @@ def test_data_of_a_source(tmp_path, source, side, expected):
   config = load(tmp_path / 'a.py')
   assert config.data.name == expected and config.model.image_size == side
   assert config.model.likelihood == ('bernoulli' if 'mnist' in source else 'dmol')
-  assert config.eval.published_bpd is None
+  assert config.evals.published_bpd is None
   json.dumps(config.model.to_dict())
 
 

@@ -21,7 +21,7 @@ EXAMPLES = 12  # of the test view
 def tiny_config(root):
   config = demo_moving_mnist.get_config('cwvae,debug')
   config.data.root = str(root)
-  config.eval.names = ('elbo',)
+  config.evals.names = ('elbo',)
   return config
 
 

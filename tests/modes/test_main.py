@@ -6,13 +6,11 @@ import shutil
 import subprocess
 import sys
 
-from absl import flags
 import jax
 import numpy as np
 import pytest
 
 import hvae_tpu
-from hvae_tpu import main
 
 DEBUG = 'configs/demo_mnist.py:vdvae,debug'
 TINY = (
@@ -24,30 +22,6 @@ TINY = (
   '--config.evals.elbo.every=0',
   '--config.evals.pictures.every=0',
 )
-
-
-@pytest.fixture
-def command(monkeypatch, capsys, data_root):
-  """(flags) -> (exit code, stdout, stderr) of the command, run in this process."""
-
-  def run(*arguments: str) -> tuple[int, str, str]:
-    capsys.readouterr()
-    for name in [name for name in flags.FLAGS if name.startswith('config.')]:
-      delattr(flags.FLAGS, name)  # each call defines the overrides that it finds
-    flags.FLAGS.unparse_flags()
-    argv = ['hvae_tpu', *map(str, arguments)]
-    monkeypatch.setattr(sys, 'argv', argv)  # overrides are looked for there
-    cache = jax.config.jax_compilation_cache_dir
-    try:
-      code = main.main(argv)
-    finally:
-      jax.config.update('jax_compilation_cache_dir', cache)
-      flags.FLAGS.mark_as_parsed()
-      for flag in ('mode', 'workdir', 'checkpoint', 'config', 'coordinator'):
-        flags.FLAGS[flag].unparse()
-    return code, *capsys.readouterr()
-
-  return run
 
 
 @pytest.fixture(scope='module')

@@ -105,7 +105,7 @@ def test_reconstruct(used):
 def test_the_elbo_is_that_of_the_evaluation(used, tmp_path):
   """Of the same posterior; two draws of it differ by little over 250 examples."""
   config = used.config.copy_and_resolve_references()
-  config.eval.names = ('elbo',)
+  config.evals.names = ('elbo',)
   assert MODES['eval'].run(config, used.workdir, 'latest') == 0
   expected = json.loads((used.workdir / 'eval' / f'test-1-{config.evals.weights}.json').read_text())
   with open(used.workdir / 'reconstruct' / 'test-1-ema.csv') as file:
@@ -196,7 +196,7 @@ REFUSED = {
   ('decode', 'num', -1): 'config.decode.num=-1 must be at least 0',
   ('decode', 'keep', 4): 'config.decode.keep=4 must lie between 0 and 3',
   ('decode', 'temperature', (1.0, 0.5)): 'config.decode.temperature has 2 numbers; the model has 3',
-  ('decode', 'latents', 'nowhere'): 'nowhere has no readable latents.json',
+  ('decode', 'latents', 'nowhere'): 'nowhere/latents.json is missing',
   ('decode', 'temperature', ('linear(1)',)): "config.decode.temperature='linear(1)' is not a ramp",
   ('div_stats', 'share', 0.001): 'config.div_stats.share=0.001 must be at most 1, and at least one',
   ('sample', 'temperatures', ((1.0,),)): 'temperatures[0] has 1 numbers; the model has 3 levels',
@@ -309,7 +309,7 @@ def test_a_signal_stops_an_evaluation(used, monkeypatch, capsys):
 
   monkeypatch.setattr(loaded_run, 'shown', told)
   config = used.config.copy_and_resolve_references()
-  config.eval.names, config.evals.weights = ('iwae',), 'raw'
+  config.evals.names, config.evals.weights = ('iwae',), 'raw'
   assert MODES['eval'].run(config, used.workdir, 'latest') == 0
   assert 'stopped; nothing was written' in capsys.readouterr().out
   assert not (used.workdir / 'eval' / 'test-1-raw.json').exists()

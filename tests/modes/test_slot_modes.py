@@ -114,9 +114,9 @@ def test_traversals_need_ranges_of_these_weights(used, tmp_path):
 
 def test_eval_compares_with_colours(used, capsys):
   config = used.config.copy_and_resolve_references()
-  config.eval.names = ('segmentation', 'textures', 'colour_kmeans_baseline')
+  config.evals.names = ('segmentation', 'textures', 'colour_kmeans_baseline')
   config.evals.batch_size = 80
-  config.eval.max_batches = 1
+  config.evals.max_batches = 1
   assert MODES['eval'].run(config, used.workdir, 'latest') == 0
   record = json.loads((used.workdir / 'eval' / 'test-1-ema.json').read_text())
   results = record['results']
@@ -157,7 +157,9 @@ def test_models_without_slots_are_refused(mode, data_root, tmp_path, monkeypatch
   monkeypatch.setenv('HVAE_DATA', str(data_root))
   config = demo_mnist.get_config('vdvae,debug')
   trained_runs.save(tmp_path, config)
-  with pytest.raises(UserError, match=f'--mode={mode} needs segment\\(\\), which VDVAE lacks'):
+  with pytest.raises(
+    UserError, match=f'--mode={mode} needs segment\\(\\), paint\\(\\), num_slots, which VDVAE lacks'
+  ):
     call(config, tmp_path, mode)
 
 

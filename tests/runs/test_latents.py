@@ -122,7 +122,7 @@ def test_a_failure_leaves_what_was_there(tmp_path):
 
 
 def test_refused(tmp_path):
-  with pytest.raises(UserError, match='has no readable latents.json.*--mode=encode wrote'):
+  with pytest.raises(UserError, match='latents.json is missing; give a folder that'):
     latents.open_latents(tmp_path)
   with pytest.raises(
     UserError, match=r"config.encode.formats=\('csv',\) must be some of array_rec"
@@ -163,5 +163,5 @@ def test_damaged_cards_are_refused(tmp_path, change, message):
 @pytest.mark.parametrize('text', ['[]', '5', '{"format"', ''])
 def test_cards_that_are_none_are_refused(tmp_path, text):
   (tmp_path / 'latents.json').write_text(text)
-  with pytest.raises(UserError, match='has no readable latents.json .*--mode=encode wrote'):
+  with pytest.raises(UserError, match='latents.json cannot be read .*; give a folder that'):
     latents.open_latents(tmp_path)

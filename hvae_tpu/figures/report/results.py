@@ -7,7 +7,7 @@ from pathlib import Path
 import re
 from typing import Any
 
-from hvae_tpu.errors import UserError
+from hvae_tpu.storage import files
 
 PICTURES = ('.png', '.gif')
 # Folders of modes whose pictures are worth a page, in its order; samples are drawn for the page.
@@ -55,12 +55,7 @@ def record(workdir: Path, mode: str, step: int) -> dict[str, Any] | None:
   path = max(_about(workdir.glob(f'{mode}/*.json'), workdir, step), key=_time, default=None)
   if path is None:
     return None
-  try:
-    return json.loads(path.read_text())
-  except ValueError as error:
-    raise UserError(
-      f'{path} is damaged ({error}); delete it, or run --mode={mode} again'
-    ) from error
+  return files.read_json(path, f'delete it, or run --mode={mode} again')
 
 
 def rate_distortion(workdir: Path, step: int) -> list[dict[str, str]]:

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvae_tpu.importers import efficient_morl, tables
-from hvae_tpu.importers.golden import Tolerance, noise, watched
 from hvae_tpu.models.efficient_morl import objective
 from hvae_tpu.models.efficient_morl.decoders import Decoder
 from hvae_tpu.models.efficient_morl.encoder import positions
@@ -20,7 +19,8 @@ from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention, Slots
 from tests.golden_checks.efficient_morl import forward, networks
 from tests.golden_checks.efficient_morl.networks import Cases
 from tests.support import golden_files, kinks
-from tests.support.golden_files import Golden, compare, differences, fail_with
+from tests.support.golden_files import Golden, Tolerance, compare, differences, fail_with
+from tests.support.tracing import noise, watched
 
 # The stored values are 1.02e-4 of their maximum off a computation in float64: sums over 9216 pixels
 # behind five layers.

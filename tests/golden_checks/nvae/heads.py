@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu.importers.golden import Tolerance, constant, noise
-from hvae_tpu.importers.nvae_golden import SUM, channels_last
 from hvae_tpu.models.nvae import NVAE, heads, objective, regularisers
 from hvae_tpu.models.nvae.heads import Head
 from hvae_tpu.nn import distributions
 from tests.golden_checks.nvae import networks, pieces
+from tests.golden_checks.nvae.computed import SUM, channels_last
 from tests.golden_checks.nvae.networks import COMPONENT, Cases
 from tests.support import golden_files
-from tests.support.golden_files import Golden, compare, in_turn
+from tests.support.golden_files import Golden, Tolerance, compare, in_turn
+from tests.support.tracing import constant, noise
 
 RNG = jax.random.key(0)
 GRADIENT = 1e-4  # relative error of the norm
@@ -176,7 +176,7 @@ def _check_bernoulli(golden: Golden, name: str) -> None:
 def _check_normal_kl(golden: Golden, name: str) -> None:
   inputs = {k: channels_last(v) for k, v in golden.under(f'input/{name}').items()}
   stored = {k: channels_last(v) for k, v in golden.under(f'output/{name}').items()}
-  normal = NVAE().latent_form(flow_encodes=True).normal
+  normal = NVAE().latent_config(flow_encodes=True).normal
   q = normal(inputs['mu_q'], inputs['logsig_q'])
   p = normal(inputs['mu_p'], inputs['logsig_p'])
   results = {'kl': q.kl(p), 'q_sigma': q.std, 'q_mu': q.mean}
@@ -233,7 +233,7 @@ def _check_seed_head(golden: Golden, name: str) -> None:
 
 
 def _seed_normal(channels: np.ndarray, temperature: float | None = None):
-  form = networks.model_of(SEED).latent_form(flow_encodes=True)
+  form = networks.model_of(SEED).latent_config(flow_encodes=True)
   return form.normal(*np.split(channels, 2, axis=-1), temperature)
 
 

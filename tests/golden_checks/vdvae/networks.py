@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from hvae_tpu.importers import openai_vdvae
-from hvae_tpu.importers.golden import Tolerance
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.vdvae import VDVAE
+from tests.support.golden_files import Tolerance
 
 GRADIENT = Tolerance(1e-3, 2e-6, of_max=1e-3)
 PREPROCESSING = Tolerance(0, 1e-6)
@@ -24,6 +24,8 @@ DATASETS = {
   'ffhq_1024': 'ffhq1024',
 }
 SCALING = ('input_mean', 'input_std', 'num_bits')
+# The smallest network, for tests of the likelihood alone.
+ONE_BLOCK = dict(enc_blocks='32x1', dec_blocks='32x1')
 SAME_NAMES = (
   'image_size',
   'image_channels',

@@ -8,14 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from hvae_tpu.importers import vdvae_golden
-from hvae_tpu.importers.golden import Tolerance, noise
 from hvae_tpu.models.vdvae import VDVAE, layout
 from hvae_tpu.nn import distributions, layers
-from tests.golden_checks.vdvae import networks
+from tests.golden_checks.vdvae import computed, networks
 from tests.golden_checks.vdvae.release import Cases
 from tests.support import golden_files
-from tests.support.golden_files import Golden, compare, in_turn
+from tests.support.golden_files import Golden, Tolerance, compare, in_turn
+from tests.support.tracing import noise
 
 # Values reach 160 nats per dimension, and lose digits to cancellation just above the threshold
 # where the density takes over.
@@ -35,6 +34,7 @@ def dmol_cases(golden: Golden) -> Cases:
 
 def _dmol_model(golden: Golden) -> VDVAE:
   return VDVAE(
+    **networks.ONE_BLOCK,
     num_mixtures=golden.config['num_mixtures'],
     num_bits=5 if golden.config['low_bit'] else 8,
     sample_rounding='truncate',
@@ -85,7 +85,7 @@ def _check_samples(golden: Golden) -> None:
   run = golden_files.quick_jit(draw)
   for suffix, uniforms in (('', draws), ('_u_half', [np.full_like(u, 0.5) for u in draws])):
     x, image = run(golden['input/logits'], *uniforms)
-    compare_samples(golden, suffix, x, image, vdvae_golden.FEATURES)
+    compare_samples(golden, suffix, x, image, computed.FEATURES)
 
 
 def compare_samples(
@@ -118,7 +118,7 @@ def primitive_cases(golden: Golden) -> Cases:
 def _check_primitive(golden: Golden, name: str) -> None:
   operation, number = re.fullmatch(r'(.*?)(\d*)', name).groups()
   value = PRIMITIVES[operation](golden, int(number or 0))
-  tolerance = vdvae_golden.LOSS if operation == 'kl' else vdvae_golden.FEATURES
+  tolerance = computed.LOSS if operation == 'kl' else computed.FEATURES
   compare({name: value}, {name: golden[f'output/{name}']}, lambda _: tolerance)
 
 
@@ -156,7 +156,7 @@ def preprocess_cases(golden: Golden) -> Cases:
 
 
 def _check_preprocess(golden: Golden, dataset: str) -> None:
-  model, level = VDVAE(**networks.scaling(dataset)), golden['input/level']
+  model, level = VDVAE(**networks.ONE_BLOCK, **networks.scaling(dataset)), golden['input/level']
   found = {'x': model.scale_input(level), 'x_target': model.scale_target(level)}
   compare(found, golden.under(f'output/{dataset}'), lambda _: networks.PREPROCESSING)
 

@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hvae_tpu.importers import tables, vdvae_golden, vdvae_jax
-from hvae_tpu.importers.golden import Tolerance, constant, noise
+from hvae_tpu.importers import tables, vdvae_jax
 from hvae_tpu.importers.tables import Entry
-from hvae_tpu.importers.vdvae_golden import LOG_PROB, PORT
 from hvae_tpu.models.vdvae import VDVAE
 from hvae_tpu.nn import distributions, layers
-from tests.golden_checks.vdvae import networks, pieces
+from tests.golden_checks.vdvae import computed, networks, pieces
+from tests.golden_checks.vdvae.computed import LOG_PROB, PORT
 from tests.golden_checks.vdvae.release import Cases, given_levels, parse_variant
 from tests.support import golden_files
-from tests.support.golden_files import Golden, compare, in_turn
+from tests.support.golden_files import Golden, Tolerance, compare, in_turn
+from tests.support.tracing import constant, noise
 
 SAMPLES = Tolerance(1e-5, 2e-5)  # before clipping they reach 1e7
 
@@ -81,7 +81,7 @@ def _compiled(golden: Golden):
   params, image = read_params(golden, model), golden['input/image_uint8']
 
   def run(params, image, eps):
-    loss = lambda params: vdvae_golden.port_run(model, params, image, eps)
+    loss = lambda params: computed.port_run(model, params, image, eps)
     (_, found), grads = jax.value_and_grad(loss, has_aux=True)(params)
     return {**found, 'grad_norm': optax.tree.norm(grads)}, grads
 
@@ -92,7 +92,7 @@ def _compiled(golden: Golden):
 def _check_pass(golden: Golden, name: str) -> None:
   found, _ = _run(golden, float(name.removeprefix('eps')))
   expected = golden.under(f'output/{name}')
-  compare(found, expected, vdvae_golden.port_forward.tolerance)
+  compare(found, expected, computed.port_tolerance)
 
 
 def _check_gradient(golden: Golden, name: str) -> None:
@@ -132,11 +132,15 @@ def _generator(golden: Golden):
 
   def generate(params, eps, temperatures, z, given):
     latents = tuple(distributions.Group(value, jnp.zeros_like(value), value) for value in z)
-    with vdvae_golden.watched() as seen, noise(normal=constant(eps)):
+    with computed.watched() as seen, noise(normal=constant(eps)):
       model.decode(params, {}, latents, rng, temperatures, given)
-    return vdvae_golden.features(model, seen[0])
+    return computed.features(model, seen[0])
 
   return functools.partial(golden_files.quick_jit(generate), read_params(golden, model))
+
+
+def _head(num_mixtures: int) -> VDVAE:
+  return VDVAE(**networks.ONE_BLOCK, likelihood='dmol_exact', num_mixtures=num_mixtures)
 
 
 def dmol_cases(golden: Golden) -> Cases:
@@ -149,7 +153,7 @@ def dmol_cases(golden: Golden) -> Cases:
 
 
 def _check_log_prob(golden: Golden) -> None:
-  model = VDVAE(likelihood='dmol_exact', num_mixtures=golden.config['num_mixtures'])
+  model = _head(golden.config['num_mixtures'])
   target = golden['input/x_target']
   if 'input/image_uint8' in golden:
     scaled = model.scale_target(golden['input/image_uint8'])
@@ -174,7 +178,7 @@ def _check_log_prob(golden: Golden) -> None:
 def _check_samples(golden: Golden) -> None:
   """The most probable component, with the given logistic noise and with none."""
   k = golden.config['num_mixtures']
-  model = VDVAE(likelihood='dmol_exact', num_mixtures=k)
+  model = _head(k)
   given = golden['input/logistic_noise']
 
   def draw(logits, logistic):
@@ -210,4 +214,4 @@ def _check_primitives(golden: Golden) -> None:
 
 
 def _primitive(key: str) -> Tolerance:
-  return vdvae_golden.FEATURES if key == 'gelu' else vdvae_golden.LOSS
+  return computed.FEATURES if key == 'gelu' else computed.LOSS
