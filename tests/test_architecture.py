@@ -42,8 +42,8 @@ FILES = {  # the files beside the rooms: the public API, the commands, and what 
 }
 EXCEPTIONS = {  # module -> further rooms, and why
   'hvae_tpu.importers.conversion': 'commands',  # reads configs as the commands do
-  'hvae_tpu.planning.table': 'commands',  # the body of a command
-  'hvae_tpu.planning.bench.scaling': 'commands main',  # measures the command itself
+  'hvae_tpu.planning.config_tables': 'commands',  # the body of a command
+  'hvae_tpu.planning.benchmarks.scaling': 'commands main runs storage',  # times the command
   'hvae_tpu.modes.plan': 'commands',  # tells the command of a config
   'hvae_tpu.modes.report': 'commands',  # the same
 }
@@ -92,7 +92,8 @@ def allowed(name: str) -> list[str]:
   package, *rest = name.split('.')
   room = rest[0] if rest else ''
   if package == 'configs':
-    return ['configs', 'hvae_tpu.models', 'hvae_tpu.modes', 'hvae_tpu.evals']
+    rooms = ('models', 'modes', 'evals', 'training', 'settings')
+    return ['configs', *(f'hvae_tpu.{r}' for r in rooms)]
   if package == 'data_prep':
     if room in DATA_PREP:
       rooms = [f'data_prep.{r}' for r in (room, 'errors', *DATA_PREP[room].split())]

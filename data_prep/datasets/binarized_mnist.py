@@ -12,7 +12,7 @@ from data_prep.core import views
 from data_prep.core.contents import Contents, Split
 from data_prep.core.request import About, RemoteFile, Request
 from data_prep.errors import DataPrepError
-from data_prep.raw import locate, parts, prepared, recognise
+from data_prep.raw import locate, parts, recognise, tfds_folders
 from data_prep.raw.pictures import ArrayPictures
 from data_prep.raw.preparation import Preparation, picture_set, split_of_pictures
 
@@ -86,7 +86,7 @@ def _read_amat(path: pathlib.Path) -> np.ndarray:
 
 
 def _read_prepared(folder: pathlib.Path, split: str) -> Split:
-  records = prepared.open_split(folder, split, mode='L')
+  records = tfds_folders.open_split(folder, split, mode='L')
   images = np.stack([records.read(index) for index in range(len(records.names))])
   return _split(images * np.uint8(255) if images.max() == 1 else images)
 

@@ -8,7 +8,7 @@ from data_prep.core import views
 from data_prep.core.contents import Contents, Split
 from data_prep.core.request import About, RemoteFile, Request
 from data_prep.errors import DataPrepError
-from data_prep.raw import locate, parts, pictures, prepared, recognise
+from data_prep.raw import locate, parts, pictures, recognise, tfds_folders
 from data_prep.raw.preparation import Preparation, picture_set, split_of_pictures
 
 _SITE = 'https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html'
@@ -54,7 +54,7 @@ def load(request: Request) -> Contents:
   if recognise.container_of(paths[0]) == 'tfds':
     kind = 'tfds'
     splits = {
-      split: split_of_pictures(prepared.open_split(paths[0], theirs), _PREPARE)
+      split: split_of_pictures(tfds_folders.open_split(paths[0], theirs), _PREPARE)
       for split, theirs in _PREPARED.items()
     }
   else:

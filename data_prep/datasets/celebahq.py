@@ -8,7 +8,7 @@ from data_prep.core import views
 from data_prep.core.contents import Contents, View
 from data_prep.core.request import About, Request
 from data_prep.errors import DataPrepError
-from data_prep.raw import archives, locate, parts, pictures, prepared, recognise
+from data_prep.raw import archives, locate, parts, pictures, recognise, tfds_folders
 from data_prep.raw.pictures import EncodedPictures, Pictures, RecordPictures
 from data_prep.raw.preparation import Preparation, picture_set, split_of_pictures
 
@@ -85,7 +85,7 @@ def _open(path: pathlib.Path, name: str) -> tuple[Pictures, np.ndarray | None, d
   """Pictures, their order if it is not their own, and the views that this form allows."""
   kind = recognise.container_of(path)
   if kind == 'tfds':
-    found = prepared.open_split(path, 'train')
+    found = tfds_folders.open_split(path, 'train')
     names = [_filename(found, index, path) for index in range(len(found.names))]
     return found, np.argsort(names), make_views()
   if kind in ('folder', 'tar') and (records := _open_glow(path, name)):

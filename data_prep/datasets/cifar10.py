@@ -9,7 +9,7 @@ from data_prep.core import views
 from data_prep.core.contents import Contents, Field, Split, View
 from data_prep.core.request import About, RemoteFile, Request
 from data_prep.errors import DataPrepError
-from data_prep.raw import archives, locate, parts, pickles, prepared, recognise
+from data_prep.raw import archives, locate, parts, pickles, recognise, tfds_folders
 from data_prep.raw.pictures import ArrayPictures
 from data_prep.raw.preparation import Preparation, picture_set, split_of_pictures
 
@@ -144,7 +144,7 @@ def _from_planes(pixels: np.ndarray) -> np.ndarray:
 
 def _read_prepared(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
   """In the order of the batches, which the feature `id` tells: `train_00000`."""
-  records = prepared.open_split(folder, split)
+  records = tfds_folders.open_split(folder, split)
   examples = [records.example(index) for index in range(len(records.names))]
   try:
     numbers = [int(re.fullmatch(r'\w+_(\d+)', e['id'][0].decode())[1]) for e in examples]

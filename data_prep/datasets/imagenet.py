@@ -12,7 +12,7 @@ from data_prep.core import views
 from data_prep.core.contents import Contents, Split, View
 from data_prep.core.request import About, RemoteFile, Request
 from data_prep.errors import DataPrepError
-from data_prep.raw import archives, locate, parts, pictures, prepared, recognise
+from data_prep.raw import archives, locate, parts, pictures, recognise, tfds_folders
 from data_prep.raw.pictures import Pictures
 from data_prep.raw.preparation import Preparation, picture_set, split_of_pictures
 
@@ -129,7 +129,7 @@ def _open(
   if len(paths) == 1 and recognise.container_of(paths[0]) == 'tfds':
     if paths[0].parent.parent.name == 'imagenet_resized':
       raise DataPrepError(f'{paths[0]} is box-filtered: build {request.name}_box from it')
-    return {s: prepared.open_split(paths[0], theirs) for s, theirs in _PREPARED.items()}, paths
+    return {s: tfds_folders.open_split(paths[0], theirs) for s, theirs in _PREPARED.items()}, paths
   if len(paths) == 1 and (records := _open_glow(paths[0], request.name)):
     return records, paths
   dealt = parts.by_role(paths, _ROLES)

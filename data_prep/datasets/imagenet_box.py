@@ -8,7 +8,7 @@ from data_prep.core import views
 from data_prep.core.contents import Contents
 from data_prep.core.request import About, RemoteFile, Request
 from data_prep.errors import DataPrepError
-from data_prep.raw import locate, parts, planar, prepared, recognise
+from data_prep.raw import locate, parts, planar, recognise, tfds_folders
 from data_prep.raw.preparation import Preparation, picture_set, split_of_pictures
 
 _SITE = 'https://image-net.org/data/downsample/'
@@ -86,7 +86,7 @@ def load(request: Request) -> Contents:
   if kind == 'tfds':
     if paths[0].parent.parent.name == 'downsampled_imagenet':
       raise DataPrepError(f"{paths[0]} is van den Oord's set: build imagenet{size} from it")
-    opened = {s: prepared.open_split(paths[0], theirs) for s, theirs in _PREPARED.items()}
+    opened = {s: tfds_folders.open_split(paths[0], theirs) for s, theirs in _PREPARED.items()}
   else:
     dealt = parts.by_role(paths, _ROLES)
     opened = {role: planar.open_batches(found, size) for role, found in dealt.items()}

@@ -15,7 +15,7 @@ from data_prep.core import views
 from data_prep.core.contents import Contents, Field, Split, View
 from data_prep.core.request import About, RemoteFile, Request
 from data_prep.errors import DataPrepError
-from data_prep.raw import archives, locate, parts, prepared, recognise
+from data_prep.raw import archives, locate, parts, recognise, tfds_folders
 from data_prep.raw.pictures import ArrayPictures
 from data_prep.raw.preparation import Preparation, picture_set, split_of_pictures
 
@@ -177,7 +177,7 @@ def _read_keras(path: pathlib.Path) -> dict[str, Split]:
 
 
 def _read_prepared(folder: pathlib.Path, split: str) -> Split:
-  records = prepared.open_split(folder, split, mode='L')
+  records = tfds_folders.open_split(folder, split, mode='L')
   try:
     labels = [int(records.example(i)['label'][0]) for i in range(len(records.names))]
   except (KeyError, TypeError, IndexError) as error:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from data_prep.errors import DataPrepError
-from data_prep.raw import archives, pictures, prepared, recognise
+from data_prep.raw import archives, pictures, recognise, tfds_folders
 from data_prep.raw.pictures import RecordPictures
 
 _FILMS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
@@ -170,7 +170,7 @@ def open_prepared(path: pathlib.Path, split: str, channels: int) -> PreparedVide
   Raises:
     DataPrepError: no such split, an empty one, or a missing or damaged shard.
   """
-  records = prepared.open_split(path, split, _MODES[channels])
+  records = tfds_folders.open_split(path, split, _MODES[channels])
   if not records.names:
     raise DataPrepError(f'{path} holds no videos in split {split!r}; prepare the folder again')
   return PreparedVideos(records, channels)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from data_prep.synthetic import grid_rays, mazes, sky
-from data_prep.synthetic.fine_pictures import halve
+from data_prep.synthetic.supersampling import halve
 
 SIZE = 64
 _FINE = 2 * SIZE  # drawn at twice the size, then averaged

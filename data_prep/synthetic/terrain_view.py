@@ -6,7 +6,7 @@ import numpy as np
 
 from data_prep.synthetic import grid_rays, sky, terrain, terrain_ground, terrain_walk, trees
 from data_prep.synthetic.directions import direction
-from data_prep.synthetic.fine_pictures import halve
+from data_prep.synthetic.supersampling import halve
 
 SIZE = 64
 _FINE = 2 * SIZE  # drawn at twice the size, then averaged

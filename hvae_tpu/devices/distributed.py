@@ -58,6 +58,14 @@ def meet(where: str) -> None:
   multihost_utils.sync_global_devices(where)
 
 
+def print_once(*lines: str) -> None:
+  """Prints lines on the first process only."""
+  if jax.process_index() == 0:
+    for line in lines:
+      print(line)
+    sys.stdout.flush()
+
+
 @contextlib.contextmanager
 def leaving_together(heartbeat_seconds: int) -> Iterator[None]:
   """Bounds the time that a process which fails waits for the others to end.

@@ -74,6 +74,11 @@ def batch_parts(mesh: Mesh) -> int:
   return mesh.size // mesh.shape[SPATIAL]
 
 
+def platform(mesh: Mesh) -> str:
+  """Returns the kind of the mesh's devices: 'cpu', 'gpu' or 'tpu'."""
+  return mesh.devices.flat[0].platform
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 

@@ -3,10 +3,10 @@
 An evaluation is a module with `NEEDS`, the methods of a model that it asks for, `make(model,
 batches, **options) -> run`, and `run(params, model_state, step, rng) -> dict` of numbers, uint8
 pictures [H, W, C], uint8 films [N, T, H, W, C], and float arrays of two axes, which are the values
-of histograms. `batches(role, seq_len, batch_size, spread)` iterates once over the view of that role
-('train', 'valid', 'test'; None: the evaluated one) as global arrays with `mask`; sizes that are 0
-are those of the config, and `spread` takes a piece of every video before the second of any. A
-module may `check(options, batch_size)` first.
+of histograms. `batches(split, seq_len, batch_size, interleave_videos)` iterates once over a split
+('train', 'valid', 'test'; None: the evaluated one) as global arrays with `mask`. Sizes of 0 are
+those of the config. With `interleave_videos`, the first clips of all videos come before their
+second clips. A module may `check(options, batch_size)` first.
 """
 
 from collections.abc import Callable, Iterator

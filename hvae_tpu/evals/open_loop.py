@@ -138,7 +138,7 @@ def make(
   options = Options(**options)
   predict = predictor(model, options)
   sizes = dict(seq_len=options.seq_len, batch_size=options.batch_size)
-  read = functools.partial(batches, **sizes, spread=True)
+  read = functools.partial(batches, **sizes, interleave_videos=True)
   # What does not fit is told now, not at the first evaluation.
   with contextlib.closing(read()) as opened:
     options.check_length(options.seq_len or next(opened)['video'].shape[1])

@@ -39,7 +39,7 @@ def make(
   if num < 1:
     raise UserError(f'config.evals.teacher_forced.num={num} must be at least 1')
   decode = jax.jit(model.reconstruct)
-  read = functools.partial(batches, seq_len=seq_len, spread=True)
+  read = functools.partial(batches, seq_len=seq_len, interleave_videos=True)
   read().close()  # sizes that do not fit are told now, not at the first evaluation
 
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, Any]:

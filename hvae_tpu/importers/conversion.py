@@ -68,7 +68,7 @@ def import_run(
   config = _config(name, config, found, source)
   _check_settings(form, name, config)
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
-  model = models.create(config.model.to_dict(), setup.platform(mesh), differentiated=False)
+  model = models.create(config.model.to_dict(), sharding.platform(mesh), differentiated=False)
   batch = form.example(model, found)
   card = _card(config, batch, found, required=verify_examples > 0)
   entries = form.field_tables(model, batch)
@@ -315,7 +315,7 @@ def _measure(
     return None
   dataset = data.open_dataset(config.data.name, config.data.root)
   batches = setup.eval_batches(dataset, config, mesh, 'test')
-  view = setup.view_of(config, 'test')
+  view = setup.view_name(config, 'test')
   weights = 'raw' if config.evals.weights == 'raw' else 'ema'
   section = config.evals.copy_and_resolve_references()
   section.elbo.max_batches = 0  # `count` is the limit

@@ -72,7 +72,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       about = {
         'origin': trained.origin(),
         'data': config.data.name,
-        'view': setup.view_of(config, options.split),
+        'view': setup.view_name(config, options.split),
         'scenes': len(slots),
         'factors': [column.name for column in columns],
         'scores': {mode: dict(found[1]._asdict()) for mode, found in scores.items()},

@@ -29,7 +29,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   evals.check_weights(weights)
   opened = restore.open_run(workdir, checkpoint, config, evals.WEIGHTS[weights])
   dataset = setup.open_data(config)
-  view = setup.view_of(config, config.evals.split)
+  view = setup.view_name(config, config.evals.split)
   step = opened.state.step
   size = setup.num_examples(dataset, config, view)
   loaded_run.say(
@@ -64,11 +64,11 @@ def _evaluate(
   batches = setup.eval_batches(dataset, config, opened.mesh, split, check)
 
   def shown(
-    role: str | None = None, seq_len: int = 0, batch_size: int = 0, spread: bool = False
+    other: str | None = None, seq_len: int = 0, batch_size: int = 0, interleave_videos: bool = False
   ) -> Iterator[dict[str, jax.Array]]:
-    size = setup.num_examples(dataset, config, setup.view_of(config, role or split), seq_len)
+    size = setup.num_examples(dataset, config, setup.view_name(config, other or split), seq_len)
     total = -(-size // (batch_size or config.evals.batch_size))
-    return loaded_run.shown(batches(role, seq_len, batch_size, spread), total)
+    return loaded_run.shown(batches(other, seq_len, batch_size, interleave_videos), total)
 
   options, numbers, pictures = _options(config), {}, {}
   for name in config.evals.names:

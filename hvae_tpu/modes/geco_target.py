@@ -107,7 +107,7 @@ def _proposal(
   config: ml_collections.ConfigDict, model: Any, dataset: Any, mesh: Any, state: Any
 ) -> dict[str, Any]:
   """What was reached on the validation view, per dimension, and what follows from it."""
-  inferring = models.create(config.model.to_dict(), setup.platform(mesh), differentiated=False)
+  inferring = models.create(config.model.to_dict(), sharding.platform(mesh), differentiated=False)
   batches = setup.eval_batches(dataset, config, mesh, 'valid')
   found = evals.create('segmentation', config.evals, inferring, batches, config.seed)(state)
   geco = {name: float(value) for name, value in state.model_state['geco'].items()}

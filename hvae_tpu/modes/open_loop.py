@@ -55,14 +55,14 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   if options.batch_size:
     sharding.check_batch_size(options.batch_size, mesh, 'open_loop.batch_size')
   predict = open_loop.predictor(trained.run.model, options)
-  view = setup.view_of(config, split)
+  view = setup.view_name(config, split)
   directory = trained.run.workdir / 'open_loop' / f'{view.replace("/", "-")}-{trained.stem}'
   about = {'origin': trained.origin(), 'data': config.data.name, 'view': view}
   about['options'] = {'seed': seed, **section}
 
   def work(check: Callable[[], None]) -> int:
     batches = setup.eval_batches(dataset, config, mesh, split, check)(
-      seq_len=options.seq_len, batch_size=options.batch_size, spread=True
+      seq_len=options.seq_len, batch_size=options.batch_size, interleave_videos=True
     )
     found = open_loop.outcomes(
       predict, trained.params, state.model_state, batches, jax.random.key(seed), options

@@ -8,9 +8,9 @@ from typing import Any
 import ml_collections
 
 from hvae_tpu.errors import UserError
-from hvae_tpu.planning import chips, planning, search
+from hvae_tpu.planning import chips, planner, search
 from hvae_tpu.planning.analysis import Analysis
-from hvae_tpu.planning.plan_report import GIB, Plan
+from hvae_tpu.planning.plan import GIB, Plan
 from hvae_tpu.planning.programs import PROGRAMS
 from hvae_tpu.storage import files
 
@@ -34,7 +34,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     )
   all_fit = True
   for topology in chips.split(options.topology):
-    plan = planning.make(config, topology, options.programs)
+    plan = planner.make_plan(config, topology, options.programs)
     lines, rows = [], []
     for line, row in _answers(config, topology, plan):
       print(line, flush=True)
@@ -62,7 +62,7 @@ def _search(config: ml_collections.ConfigDict, topology: str) -> Iterator[Answer
     for remat in config.plan.remats:
       trial = copy.deepcopy(config)
       trial.model.update(remat=remat, dtype=dtype)
-      found = search.largest(_at_batch(trial, topology), step, hbm, config.plan.max_batch)
+      found = search.largest_batch(_at_batch(trial, topology), step, hbm, config.plan.max_batch)
       peak, work = found.analysis.compiled.peak, found.analysis.work
       row = {
         'remat': remat,
@@ -85,7 +85,7 @@ def _search(config: ml_collections.ConfigDict, topology: str) -> Iterator[Answer
 def _at_batch(config: ml_collections.ConfigDict, topology: str) -> Callable[[int], Analysis]:
   def compile_with(batch_size: int) -> Analysis:
     config.train.batch_size = batch_size
-    return planning.analyse_program('train', config, topology)
+    return planner.analyse_program('train', config, topology)
 
   return compile_with
 

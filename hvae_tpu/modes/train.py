@@ -47,7 +47,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     )
   dataset = _open_dataset(config.data)
   data.check_required(dataset, config.data.train_split, **config.data.require)
-  setup.check_transforms(dataset.card, config.data)
+  data.check_transforms(dataset.card, config.data)
   size = data.num_examples(dataset, config.data.train_split, config.data.seq_len)
   epochs.resolve(config, size, say)
   for key in ('num_steps', 'log_every'):
@@ -67,7 +67,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'{config.train.num_steps:,}. Raise it to train on, or use --mode=eval or --mode=sample'
     )
     return 0
-  batch = setup.train_spec(dataset.card, config.data, config.train.batch_size)
+  batch = data.train_spec(dataset.card, config.data, config.train.batch_size)
   ema = config.train.ema_decay is not None
   abstract = lambda ema: abstract_state(model, tx, batch, mesh, ema)
   start, state = _resume(checkpoints, abstract, ema, say)
@@ -139,11 +139,11 @@ def _evaluations(
   say: Callable[[str], None],
 ) -> list[tuple[str, int, Callable[[TrainState], dict[str, Any]]]]:
   """The evaluations that run during training, on the validation view."""
-  model = models.create(config.model.to_dict(), setup.platform(mesh), differentiated=False)
+  model = models.create(config.model.to_dict(), sharding.platform(mesh), differentiated=False)
   scheduled = evals.scheduled(config.evals, model, say)
   if not scheduled:
     return []
-  batches = setup.eval_batches(dataset, config, mesh, 'valid', interruption.check)
+  batches = setup.eval_batches(dataset, config, mesh, 'valid', interruption.raise_if_interrupted)
   return [
     (name, every, evals.create(name, config.evals, model, batches, config.seed))
     for name, every in scheduled

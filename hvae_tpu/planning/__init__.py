@@ -1,1 +1,1 @@
-"""What a training program will need on chips that are not there: memory, work, traffic, time."""
+"""Planning for TPU slices without a TPU: memory, work, traffic and time of a program."""

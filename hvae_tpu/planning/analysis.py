@@ -1,4 +1,4 @@
-"""What a program needs on a chip: compiled, or from the record of an earlier compilation."""
+"""Memory, traffic and work of a compiled program; compilations are cached as JSON records."""
 
 from collections.abc import Iterator
 import contextlib
@@ -22,28 +22,28 @@ from hvae_tpu.planning.programs import Traced
 from hvae_tpu.storage import files
 
 CACHE = Path('~/.cache/hvae_tpu/plan').expanduser()
-FORMAT = 2  # of the records; another one whenever a program is read in another way
-COMPILER_OPTIONS = ('LIBTPU_INIT_ARGS', 'XLA_FLAGS')  # of the environment
-# Two wordings: needed for temporaries alone, and in all.
+FORMAT = 2  # of the records; goes up when programs are read in another way
+COMPILER_OPTIONS = ('LIBTPU_INIT_ARGS', 'XLA_FLAGS')  # environment variables
+# Two wordings: the memory needed for temporaries alone, and in total.
 NEEDED = re.compile(r'([\d.]+)([KMG])(?:\) exceeds available HBM| of \S+ hbm)')
 UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30}
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-  """What the compiler says of a program, per device, in bytes and cycles.
+  """The compiler's figures of a program on one device.
 
   Attributes:
-    fits: whether it could be compiled within the memory of the chip.
-    peak: of memory at any time, arguments included; where it does not fit, what the compiler says
-      is needed, which may leave out the arguments.
-    arguments, temporaries, code: its parts as the compiler reports them. Temporaries may count
-      more than is alive at once.
+    fits: whether the program could be compiled within the memory of the chip.
+    peak: largest memory in use at any time, arguments included, bytes. If the program does not
+      fit: the memory that the compiler asks for, which may leave out the arguments.
+    arguments, temporaries, code: parts of the memory as the compiler reports them, bytes.
+      Temporaries may count more than is alive at once.
     collectives: kind -> (count, bytes, bytes sent by a device).
-    cycles: estimated by the compiler, without copies that move beside the computation.
-    precisions: convolutions and products at each operand precision.
-    seconds: of compilation.
-    host_peak: memory of this process so far.
+    cycles: estimated by the compiler, without copies that overlap with the computation.
+    precisions: operand precision -> number of convolutions and matrix products.
+    seconds: time of the compilation.
+    host_peak: largest memory of this process so far, bytes.
   """
 
   fits: bool
@@ -60,16 +60,16 @@ class Compiled:
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-  """A program on a slice.
+  """Analysis of a program on a slice.
 
   Attributes:
-    parameters: of the model.
-    state_bytes: of the train state on one device.
-    batch_size: global.
-    devices: of the slice.
-    work: of all devices together, in one run.
-    compiled: on one device.
-    beside: bytes of the train state on a device that the program does not read, but that are there.
+    parameters: number of parameters of the model.
+    state_bytes: train state on one device, bytes.
+    batch_size: global batch size.
+    devices: number of devices of the slice.
+    work: work of one run, of all devices together.
+    compiled: the compiler's figures, of one device.
+    beside: bytes on a device of the train state that stays there but is not read by the program.
   """
 
   parameters: int
@@ -81,26 +81,26 @@ class Analysis:
   beside: float = 0.0
 
   def fits(self, hbm: float) -> bool:
-    """Whether it runs on a device of so many bytes, with what lies beside it."""
+    """Returns whether the program and the state beside it fit into a device of `hbm` bytes."""
     return self.compiled.fits and self.compiled.peak + self.beside <= hbm
 
   def peak_on(self, devices: int) -> float:
-    """Bytes to expect on each of another number of devices, where all hold the whole state."""
+    """Predicts the peak, bytes a device, on another number of devices that all hold the state."""
     batch = max(self.compiled.peak - self.state_bytes, 0.0)
     return self.state_bytes + batch * self.devices / devices
 
 
 def analyse(traced: Traced, topology: str, effort: str = '', cache: Path = CACHE) -> Analysis:
-  """Compiles for the slice that `traced` lies on, unless the same was compiled before.
+  """Compiles a program for its slice, unless the same program was compiled before.
 
   Args:
-    traced: see `programs`.
+    traced: a program of `programs`, traced for the devices of the slice.
     topology: name of the slice.
-    effort: of the compiler; 'EFFORT_O1' is for tests of memory only.
+    effort: effort level of the compiler; 'EFFORT_O1' is for tests of memory only.
     cache: folder of records.
 
   Raises:
-    UserError: the compiler failed, other than for want of memory.
+    UserError: the compiler failed for another reason than memory.
   """
   return Analysis(
     parameters=sum(x.size for x in jax.tree.leaves(traced.state.params)),
@@ -114,12 +114,13 @@ def analyse(traced: Traced, topology: str, effort: str = '', cache: Path = CACHE
 
 
 def _resident(tree: Any) -> float:
-  """Bytes of abstract arrays on one device."""
+  """Returns the bytes of abstract arrays on one device."""
   leaves = jax.tree.leaves(tree)
   return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
 
 
 def _compile(traced: Traced, topology: str, effort: str, cache: Path) -> Compiled:
+  """Returns the record of a compilation; compiles and writes it if there is none."""
   lowered = traced.trace.lower()
   versions = [importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'libtpu')]
   variables = [os.environ.get(name, '') for name in COMPILER_OPTIONS]
@@ -131,27 +132,27 @@ def _compile(traced: Traced, topology: str, effort: str, cache: Path) -> Compile
   options = {'xla_optimization_level': effort} if effort else {}
   began = time.perf_counter()
   try:
-    with _without_cache_of_jax():
-      compiled = lowered.compile(compiler_options=options)
+    with _without_jax_cache():
+      executable = lowered.compile(compiler_options=options)
   except jax.errors.JaxRuntimeError as error:
-    found = _too_large(error, topology)
+    compiled = _too_large(error, topology)
   else:
-    found = _read(compiled, traced.mesh.size)
-  found = dataclasses.replace(
-    found,
+    compiled = _read(executable, traced.mesh.size)
+  compiled = dataclasses.replace(
+    compiled,
     seconds=time.perf_counter() - began,
     host_peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
   )
-  files.save_json(record, dataclasses.asdict(found), indent=None, end='', strict=False)
-  return found
+  files.save_json(record, dataclasses.asdict(compiled), indent=None, end='', strict=False)
+  return compiled
 
 
 @contextlib.contextmanager
-def _without_cache_of_jax() -> Iterator[None]:
-  """That cache would keep what is compiled for devices that are not there, but cannot load it."""
+def _without_jax_cache() -> Iterator[None]:
+  """Disables JAX's compilation cache, which cannot load programs for described devices."""
   before = jax.config.jax_enable_compilation_cache
   jax.config.update('jax_enable_compilation_cache', False)
-  compilation_cache.reset_cache()  # it asks once whether it is enabled
+  compilation_cache.reset_cache()  # JAX checks only once whether the cache is enabled
   try:
     yield
   finally:
@@ -160,7 +161,7 @@ def _without_cache_of_jax() -> Iterator[None]:
 
 
 def _too_large(error: Exception, topology: str) -> Compiled:
-  """The answer for a program that does not fit; UserError for any other failure."""
+  """Returns the record of a program that does not fit; raises UserError for other failures."""
   text = str(error)
   match = NEEDED.search(text)
   if 'RESOURCE_EXHAUSTED' not in text or match is None:
@@ -170,8 +171,9 @@ def _too_large(error: Exception, topology: str) -> Compiled:
   return Compiled(fits=False, peak=float(match[1]) * UNITS[match[2]])
 
 
-def _read(compiled: Any, num_devices: int) -> Compiled:
-  memory, program = compiled.memory_analysis(), hlo.Program(compiled.as_text(), num_devices)
+def _read(executable: Any, num_devices: int) -> Compiled:
+  """Reads the figures of a compiled program."""
+  memory, program = executable.memory_analysis(), hlo.Program(executable.as_text(), num_devices)
   return Compiled(
     fits=True,
     peak=memory.peak_memory_in_bytes,

@@ -1,4 +1,4 @@
-"""TPU chips: their published figures, and slices of them described to the compiler."""
+"""Published figures of TPU chips, and slices of chips described to the compiler."""
 
 import importlib.util
 import os
@@ -17,11 +17,12 @@ class Chip(NamedTuple):
   """Figures of one device as JAX counts them: half a chip for v2, v3 and 7x.
 
   Attributes:
-    hbm: bytes that a program may use: the limit that the compiler enforces.
-    flops: multiplications and additions a second with bfloat16 operands, at most.
-    hbm_bandwidth: bytes a second.
-    ici_bandwidth: bytes a second over all links between chips.
-    clock: of the compiler's cycles, 1/s: what makes `flops` of its matrix units.
+    hbm: memory that the compiler lets a program use, bytes.
+    flops: peak rate with bfloat16 operands, FLOP/s.
+    hbm_bandwidth: bytes/s.
+    ici_bandwidth: over all links between chips, bytes/s.
+    clock: clock of the compiler's cycles, 1/s; derived from `flops` and the size of the matrix
+      units.
   """
 
   hbm: float
@@ -31,8 +32,8 @@ class Chip(NamedTuple):
   clock: float
 
 
-# https://cloud.google.com/tpu/docs: the pages of the versions, per chip; halved where a chip is two
-# devices. Limits of memory are those in the compiler's own messages.
+# https://cloud.google.com/tpu/docs: one page a version; figures per chip, halved if a chip is two
+# devices. The limits of memory come from the compiler's error messages.
 CHIPS = {
   'v2': Chip(7.48 * GIB, 23e12, 350e9, 31e9, 0.70e9),
   'v3': Chip(15.48 * GIB, 61.5e12, 450e9, 41e9, 0.94e9),
@@ -42,15 +43,15 @@ CHIPS = {
   'v6e': Chip(31.25 * GIB, 918e12, 1640e9, 448e9, 1.75e9),
   'tpu7x': Chip(94.75 * GIB, 1153e12, 3690e9, 600e9, 2.20e9),
 }
-# Passes over the matrix unit that an operation of each precision takes, in float32.
+# Passes over the matrix unit that a float32 operation of each precision takes.
 PASSES = {'default': 1, 'high': 3, 'highest': 6}
 
 
 def split(text: str, flag: str = '--topology') -> list[str]:
-  """'v5e:4x4,v4:2x2x2' -> names of topologies.
+  """Splits 'v5e:4x4,v4:2x2x2' into names of topologies.
 
   Raises:
-    UserError: none, or one of an unknown chip.
+    UserError: the list is empty, or a chip is unknown.
   """
   names = [name.strip() for name in text.split(',') if name.strip()]
   for name in names:
@@ -66,31 +67,34 @@ def split(text: str, flag: str = '--topology') -> list[str]:
 
 
 def chip_of(topology: str) -> Chip:
+  """Returns the figures of the chip of a slice."""
   return CHIPS[topology.partition(':')[0]]
 
 
 def describe(topology: str) -> list[jax.Device]:
-  """The devices of a slice, for the compiler only. 'v5e:1x1' is a single chip.
+  """Returns the described devices of a slice, for the compiler only. 'v5e:1x1' is one chip.
 
   Raises:
-    UserError: no TPU compiler on this machine, or a shape that the chip does not come in.
+    UserError: this machine has no TPU compiler, or the chip has no slices of this shape.
   """
   if importlib.util.find_spec('libtpu') is None:
     raise UserError(f'--mode=plan compiles for {topology} and needs libtpu; {INSTALL}')
-  # Not to ask a metadata server, and not to wait for other processes that hold the library.
+  # Do not query a metadata server, and do not wait for other processes that hold the library.
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
   os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
   os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
   chip, _, shape = topology.partition(':')
   options = {}
   if chip == 'v4':
-    options['chip_config_name'] = 'megacore'  # its cores are one device, as on the machines
+    options['chip_config_name'] = (
+      'megacore'  # both cores of a chip are one device, as on the real machines
+    )
   if set(shape) <= set('1x'):
     options['chips_per_host_bounds'] = (1, 1, 1)
   try:
-    found = topologies.get_topology_desc(platform='tpu', topology_name=topology, **options)
-    return list(found.devices)
-  except Exception as error:  # the library raises whatever it likes
+    description = topologies.get_topology_desc(platform='tpu', topology_name=topology, **options)
+    return list(description.devices)
+  except Exception as error:  # the library raises many types
     reason = str(error).strip().splitlines()[0]
     raise UserError(
       f'--topology={topology} is no slice that the compiler knows ({reason}); v5e and v6e come as '

@@ -1,4 +1,4 @@
-"""A roofline: the least time that a step can take, from published figures of the chip."""
+"""Roofline model: lower bounds on the time of a step, from published figures of the chip."""
 
 from typing import NamedTuple
 
@@ -7,16 +7,17 @@ from hvae_tpu.planning.analysis import Analysis
 
 
 class Estimate(NamedTuple):
-  """Seconds of a step, none of them measured.
+  """Estimated seconds of one step; none of them is measured.
 
   Attributes:
-    compute: matrix units at their peak, with the passes that the precision takes.
-    memory: operands and results of convolutions and products, and the state, once each.
-    links: collectives round a ring, at the bandwidth of all links of a chip.
-    roofline: the least: the largest of these, as if they all ran side by side.
-    planned: at the share of the peak that is expected.
-    cycles: the compiler's own estimate, at the clock of the chip; uncalibrated.
-    intensity: FLOPs per byte of memory traffic.
+    compute: s, with matrix units at their peak; counts the passes that the precision takes.
+    memory: s, to read operands and write results of convolutions and matrix products once, and to
+      read and write the state once.
+    links: s, for collectives that go round a ring, at the bandwidth of all links of a chip.
+    roofline: s, lower bound: the largest of the three above, as if they ran side by side.
+    planned: s, the same with compute at the expected fraction of the peak.
+    cycles: s, from the compiler's own estimate of cycles at the clock of the chip; uncalibrated.
+    intensity: arithmetic intensity, FLOPs per byte of memory traffic.
   """
 
   compute: float
@@ -28,17 +29,19 @@ class Estimate(NamedTuple):
   intensity: float
 
 
-def estimate(found: Analysis, chip: chips.Chip, precision: str, efficiency: float) -> Estimate:
-  """Times of one step.
+def estimate(analysis: Analysis, chip: chips.Chip, precision: str, efficiency: float) -> Estimate:
+  """Estimates the time of one step on one device.
 
   Args:
-    precision: of convolutions and products; 'default' multiplies in bfloat16.
-    efficiency: share of the matrix units' peak that a real step is expected to reach.
+    analysis: of the program.
+    chip: published figures of the device.
+    precision: of convolutions and matrix products; 'default' multiplies in bfloat16.
+    efficiency: fraction of the matrix units' peak that a real step is expected to reach.
   """
-  compute = found.work.flops / found.devices * chips.PASSES[precision] / chip.flops
-  moved = found.work.bytes / found.devices + 2 * found.state_bytes
+  compute = analysis.work.flops / analysis.devices * chips.PASSES[precision] / chip.flops
+  moved = analysis.work.bytes / analysis.devices + 2 * analysis.state_bytes
   memory = moved / chip.hbm_bandwidth
-  sent = sum(wire for _, _, wire in found.compiled.collectives.values())
+  sent = sum(wire for _, _, wire in analysis.compiled.collectives.values())
   links = sent / chip.ici_bandwidth
   return Estimate(
     compute=compute,
@@ -46,6 +49,6 @@ def estimate(found: Analysis, chip: chips.Chip, precision: str, efficiency: floa
     links=links,
     roofline=max(compute, memory, links),
     planned=max(compute / efficiency, memory, links),
-    cycles=found.compiled.cycles / chip.clock,
-    intensity=found.work.flops / found.devices / moved,
+    cycles=analysis.compiled.cycles / chip.clock,
+    intensity=analysis.work.flops / analysis.devices / moved,
   )

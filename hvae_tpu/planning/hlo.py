@@ -1,6 +1,6 @@
-"""Reading a compiled TPU program: its traffic between chips, precision and estimated cycles.
+"""Reader of compiled TPU programs: traffic between chips, precisions and estimated cycles.
 
-The text is that of `compiled.as_text()`. Loops count as often as they run.
+It reads the text that `compiled.as_text()` returns. Loops count as often as they run.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,11 +27,11 @@ COLLECTIVES = (
   'all-to-all',
   'ragged-all-to-all',
 )
-SCATTERS = 'all-reduce-scatter'  # what the fusions are named that the TPU makes of them
+REDUCE_SCATTER_FUSION = 'all-reduce-scatter'  # the TPU compiler's name for such fusions
 
 
 class Instruction(NamedTuple):
-  """One line: name, opcode, result types, and all of its text."""
+  """One line of a program: name, opcode, result types, and the text behind `=`."""
 
   name: str
   opcode: str
@@ -40,12 +40,12 @@ class Instruction(NamedTuple):
 
 
 class Traffic(NamedTuple):
-  """Of one kind of collective in one run of the program.
+  """Traffic of one kind of collective in one run of the program.
 
   Attributes:
-    count: how often it runs.
-    bytes: of its results on one device (of its operands for a reduce-scatter).
-    wire_bytes: that one device sends, if it goes round a ring.
+    count: number of executions.
+    bytes: size of the results on one device (of the operands for a reduce-scatter).
+    wire_bytes: bytes that one device sends if the collective goes round a ring.
   """
 
   count: int
@@ -54,11 +54,11 @@ class Traffic(NamedTuple):
 
 
 class Program:
-  """A program in its text form.
+  """A compiled program, parsed from its text.
 
   Args:
-    text: of the compiled program.
-    num_devices: that it runs on.
+    text: text of the compiled program.
+    num_devices: number of devices that it runs on.
   """
 
   def __init__(self, text: str, num_devices: int):
@@ -67,18 +67,18 @@ class Program:
     self.rounds = dict(self._rounds(self.entry, 1))
 
   def _rounds(self, name: str, times: int) -> Iterator[tuple[str, int]]:
-    """How often each computation runs, of those that are not fused into one operation."""
-    found: dict[str, int] = {name: times}
+    """Counts the runs of each computation that is not fused into one operation."""
+    runs: dict[str, int] = {name: times}
     for instruction in self.computations.get(name, ()):
       if instruction.opcode in ('while', 'call', 'conditional', 'async-start'):
         inner = times * (self.trips(instruction) if instruction.opcode == 'while' else 1)
         for callee in callees(instruction):
           for key, value in self._rounds(callee, inner):
-            found[key] = found.get(key, 0) + value
-    return iter(found.items())
+            runs[key] = runs.get(key, 0) + value
+    return iter(runs.items())
 
   def trips(self, loop: Instruction) -> int:
-    """Rounds of a counting loop: as noted by the compiler, or what its condition compares with."""
+    """Returns the iterations of a counting loop: noted by the compiler, or the limit it tests."""
     if noted := KNOWN_TRIPS.search(loop.text):
       return int(noted[1])
     condition = self.computations.get(CONDITION.search(loop.text)[1], [])
@@ -87,21 +87,21 @@ class Program:
     return max(constants, default=1)
 
   def collectives(self) -> Mapping[str, Traffic]:
-    """What devices exchange in one run, by kind."""
-    found: dict[str, Traffic] = {}
+    """Returns the traffic between devices in one run, by kind of collective."""
+    traffic: dict[str, Traffic] = {}
     for name, times in self.rounds.items():
       for instruction in self.computations.get(name, ()):
         kind, size = self._collective(instruction)
         if kind:
-          old = found.get(kind, Traffic(0, 0.0, 0.0))
+          old = traffic.get(kind, Traffic(0, 0.0, 0.0))
           wire = size * self._ring_share(kind, self._group_size(instruction))
-          found[kind] = Traffic(
+          traffic[kind] = Traffic(
             old.count + times, old.bytes + times * size, old.wire_bytes + times * wire
           )
-    return found
+    return traffic
 
   def _collective(self, instruction: Instruction) -> tuple[str, float]:
-    """Kind of a collective and its bytes; an empty kind for everything else."""
+    """Returns the kind of a collective and its bytes; the kind is empty for other instructions."""
     opcode = instruction.opcode.removesuffix('-start')
     if self._scattered(instruction):
       opcode = 'reduce-scatter'
@@ -109,7 +109,7 @@ class Program:
       return '', 0.0
     size = _size(instruction.result)
     if instruction.opcode.endswith('-start') and opcode != 'all-reduce':
-      # As many operands stand before the results; scalars of bookkeeping follow.
+      # The operands come first, then as many results, then scalars for bookkeeping.
       arrays = SHAPE_PARTS.findall(instruction.result)
       size = sum(map(_size, arrays[len(arrays) // 2 :]))
     if opcode == 'reduce-scatter':
@@ -117,15 +117,15 @@ class Program:
     return opcode, size
 
   def _scattered(self, instruction: Instruction) -> Instruction | None:
-    """The all-reduce inside of a fusion that keeps a part of it only."""
+    """Returns the all-reduce inside a fusion that keeps only a part of its result, or None."""
     callee = next(iter(callees(instruction)), '') if instruction.opcode == 'fusion' else ''
-    if not callee.startswith(SCATTERS):
+    if not callee.startswith(REDUCE_SCATTER_FUSION):
       return None
     inner = self.computations[callee]
     return next(i for i in inner if i.opcode.removesuffix('-start') == 'all-reduce')
 
   def _group_size(self, instruction: Instruction) -> int:
-    """Devices that take part together."""
+    """Returns the number of devices in each group of a collective."""
     match = GROUP.search((self._scattered(instruction) or instruction).text)
     if match is None:
       return self.num_devices
@@ -138,12 +138,13 @@ class Program:
 
   @staticmethod
   def _ring_share(kind: str, group: int) -> float:
+    """Returns the bytes that a device of a ring sends, per byte of the collective."""
     if kind == 'collective-permute':
       return 1.0
     return (2.0 if kind == 'all-reduce' else 1.0) * (group - 1) / group
 
   def cycles(self) -> float:
-    """The compiler's estimate of one run; data that moves beside the computation is not in it."""
+    """Returns the compiler's estimate of one run, without copies that overlap with computation."""
     total = 0
     for name, times in self.rounds.items():
       for instruction in self.computations.get(name, ()):
@@ -152,22 +153,22 @@ class Program:
     return total
 
   def precisions(self) -> Mapping[str, int]:
-    """Number of convolutions (which matrix products are here too) at each operand precision."""
-    found: dict[str, int] = {}
+    """Counts convolutions by operand precision; matrix products are convolutions on a TPU."""
+    counts: dict[str, int] = {}
     for instructions in self.computations.values():
       for instruction in instructions:
         if instruction.opcode == 'convolution':
           match = re.search(r'operand_precision=\{(\w+),', instruction.text)
           name = match[1] if match else 'default'
-          found[name] = found.get(name, 0) + 1
-    return found
+          counts[name] = counts.get(name, 0) + 1
+    return counts
 
 
 SHAPE_PARTS = re.compile(r'(?:pred|bf16|[suf]\d+|c\d+)\[[\d,]+\]')
 
 
 def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
-  """Computations by name, and the name of the entry."""
+  """Returns the computations by name, and the name of the entry computation."""
   computations: dict[str, list[Instruction]] = {}
   entry, lines = '', []
   for line in text.splitlines():
@@ -183,7 +184,7 @@ def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
 
 
 def callees(instruction: Instruction) -> list[str]:
-  """The computations that it runs, without the condition of a loop."""
+  """Returns the computations that an instruction runs, without the condition of a loop."""
   names = CALLED.findall(instruction.text)
   if branches := BRANCHES.search(instruction.text):
     names += [name.strip().lstrip('%') for name in branches[1].split(',')]
@@ -191,7 +192,7 @@ def callees(instruction: Instruction) -> list[str]:
 
 
 def _size(types: str) -> float:
-  """Bytes of the arrays in a result type."""
+  """Returns the bytes of the arrays in a result type."""
   total = 0.0
   for dtype, shape in SHAPE.findall(types):
     bits = 8 if dtype == 'pred' else int(re.search(r'\d+', dtype)[0])

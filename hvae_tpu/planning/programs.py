@@ -1,4 +1,4 @@
-"""The programs of a run, lowered for chips that are not there: the same functions that run."""
+"""Programs of a run, traced for described devices: the same functions that training runs."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,15 +18,15 @@ from hvae_tpu.training.step import trace_step
 
 
 class Traced(NamedTuple):
-  """A program before its compilation.
+  """Program before its compilation.
 
   Attributes:
-    trace: of jax; it has the jaxpr and lowers.
-    state: abstract train state, with placements.
-    batch_size: global.
-    mesh: of the described devices.
-    model: with its `auto` values resolved for them.
-    beside: abstract arrays that are on the devices too, while it runs in a training.
+    trace: traced program of JAX; it holds the jaxpr and can be lowered.
+    state: abstract train state with shardings.
+    batch_size: global batch size.
+    mesh: mesh of the described devices.
+    model: model with its `auto` values resolved for these devices.
+    beside: further abstract arrays that stay on the devices while the program runs.
   """
 
   trace: Any
@@ -38,23 +38,23 @@ class Traced(NamedTuple):
 
 
 def train_program(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> Traced:
-  """The train step, as `--mode=train` runs it."""
+  """Traces the train step, as `--mode=train` runs it."""
   mesh = _mesh(config, devices)
   size = config.train.batch_size
   model, tx, step = setup.train_step(config, mesh)
-  batch = _placed(batch_shapes(config, size, config.data.seq_len), mesh)
+  batch = _sharded(batch_shapes(config, size, config.data.seq_len), mesh)
   state = abstract_state(model, tx, batch, mesh, config.train.ema_decay is not None)
   return Traced(trace_step(step, state, batch), state, size, mesh, model)
 
 
 def eval_program(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> Traced:
-  """One batch of evaluation `elbo`, as it runs between the steps of a training."""
+  """Traces one batch of the evaluation `elbo`, as it runs between training steps."""
   mesh = _mesh(config, devices)
   size = config.evals.batch_size
-  model = models.create(config.model.to_dict(), setup.platform(mesh), differentiated=False)
+  model = models.create(config.model.to_dict(), sharding.platform(mesh), differentiated=False)
   tx, _ = optimizers.create(config.optimizer, config.train.num_steps)
   shapes = batch_shapes(config, size, config.data.eval_seq_len or config.data.seq_len)
-  batch = _placed({**shapes, 'mask': jax.ShapeDtypeStruct((size,), bool)}, mesh)
+  batch = _sharded({**shapes, 'mask': jax.ShapeDtypeStruct((size,), bool)}, mesh)
   state = abstract_state(model, tx, shapes, mesh, ema=config.train.ema_decay is not None)
   scalar = lambda dtype: jax.ShapeDtypeStruct((), dtype, sharding=sharding.replicated(mesh))
   trace = elbo.program(model).trace(
@@ -68,7 +68,7 @@ PROGRAMS: dict[str, Callable[..., Traced]] = {'train': train_program, 'eval': ev
 
 
 def check(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> None:
-  """Before anything is compiled: raises UserError where training would refuse these devices."""
+  """Raises UserError if training would refuse these devices; compiles nothing."""
   mesh = _mesh(config, devices)
   sharding.check_batch_size(config.train.batch_size, mesh)
   sharding.check_batch_size(config.evals.batch_size, mesh, 'evals.batch_size')
@@ -77,10 +77,10 @@ def check(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> None:
 def batch_shapes(
   config: ml_collections.ConfigDict, batch_size: int, seq_len: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes of a batch as the model's fields say them; the data set need not be on this machine.
+  """Returns the shapes of a batch from the config alone; the data set need not be present.
 
   Raises:
-    UserError: a field whose shape does not follow from the config.
+    UserError: a field has a shape that does not follow from the config.
   """
   model = config.model
   side, channels = model.image_size, model.image_channels
@@ -101,7 +101,8 @@ def batch_shapes(
   }
 
 
-def _placed(batch: Any, mesh: Mesh) -> Any:
+def _sharded(batch: Any, mesh: Mesh) -> Any:
+  """Adds the shardings of a batch to its shapes."""
   place = lambda s: sharding.batch_sharding(mesh, s.shape)
   return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place(s)), batch)
 

@@ -8,7 +8,7 @@ import pytest
 
 from configs import systems
 from hvae_tpu import models
-from hvae_tpu.planning import table
+from hvae_tpu.planning import config_tables
 from hvae_tpu.training import optimizers
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -103,7 +103,7 @@ def test_model_section_has_the_fields_of_the_model(name):
 @pytest.mark.parametrize(('name', 'argument'), COUNTS)
 def test_parameter_counts_of_the_release(name, argument):
   number = COUNTS[name, argument]
-  assert table.count(FILES[name].get_config(argument)) == number
+  assert config_tables.parameter_count(FILES[name].get_config(argument)) == number
   words = ' '.join(FILES[name].__doc__.split())
   shown = argument.removeprefix('efficient_vdvae,').removeprefix('nvae,')
   assert f'{shown}: {number:,} parameters' in words
@@ -155,7 +155,7 @@ def test_debug_is_small(name, argument):
     maps = 1024 * (5 * 5 * 4 + 13)
   if argument.startswith(('efficient_morl', 'slot_attention')):  # encoder and decoder are given
     maps = 400_000
-  assert table.count(config) < 50_000 + maps
+  assert config_tables.parameter_count(config) < 50_000 + maps
 
 
 @pytest.mark.parametrize('name', FILES)

@@ -13,7 +13,7 @@ from hvae_tpu.models import create
 from hvae_tpu.models.cwvae import CWVAE, cells, frames, network, objective, recurrence
 from hvae_tpu.nn import distributions, layers
 from hvae_tpu.planning import work
-from hvae_tpu.planning.bench import cwvae_ticks
+from hvae_tpu.planning.benchmarks import cwvae_ticks
 from tests.support import tiny
 
 MODEL = tiny.SYSTEMS['cwvae'].model

@@ -1,4 +1,4 @@
-"""Planning without a TPU compiler: counting, reading programs, searching, messages."""
+"""Planning without a TPU compiler: counts, parsed programs, batch search, messages."""
 
 import dataclasses
 import math
@@ -13,9 +13,9 @@ from configs import cifar10
 from hvae_tpu import commands, models
 from hvae_tpu.errors import UserError
 from hvae_tpu.modes import plan as mode
-from hvae_tpu.planning import chips, hlo, planning, programs, search, table, work
-from hvae_tpu.planning.analysis import Analysis, Compiled, _too_large, _without_cache_of_jax
-from hvae_tpu.planning.plan_report import Plan
+from hvae_tpu.planning import chips, config_tables, hlo, planner, programs, search, work
+from hvae_tpu.planning.analysis import Analysis, Compiled, _too_large, _without_jax_cache
+from hvae_tpu.planning.plan import Plan
 from tests.support import tiny
 
 GIB = 2**30
@@ -28,9 +28,9 @@ def flops(function, *arguments) -> float:
 
 def test_products_are_counted():
   a, b = np.ones((3, 4, 5), np.float32), np.ones((3, 5, 7), np.float32)
-  found = work.count(jax.make_jaxpr(jnp.matmul)(a, b))
-  assert found.flops == 2 * 3 * 4 * 5 * 7
-  assert found.bytes == 4 * (a.size + b.size + 3 * 4 * 7)
+  counted = work.count(jax.make_jaxpr(jnp.matmul)(a, b))
+  assert counted.flops == 2 * 3 * 4 * 5 * 7
+  assert counted.bytes == 4 * (a.size + b.size + 3 * 4 * 7)
 
 
 def conv(x, kernel, stride=1, groups=1):
@@ -58,7 +58,7 @@ def test_strides_and_groups():
   once = 2 * 2 * 4 * 4 * 4 * 6 * 10
   kernel = np.ones((2, 2, 6, 10), np.float32)
   assert flops(half, x, kernel) == once
-  # The gradient of the input runs over a picture with holes, which are not worked out.
+  # The gradient of the input is over a dilated picture; its zeros are not counted.
   assert flops(jax.grad(lambda x, k: half(x, k).sum()), x, kernel) == 2 * once
   depthwise = lambda x, kernel: conv(x, kernel, groups=6)
   each = np.ones((3, 3, 1, 6), np.float32)
@@ -76,7 +76,7 @@ def test_a_loop_counts_as_often_as_it_runs():
 
 @pytest.mark.parametrize('name', tiny.SYSTEMS)
 def test_a_scanned_model_counts_as_the_unrolled_one(name):
-  """Also with what the backward pass computes again, which is little of a model of video."""
+  """Rematerialisation adds the forward pass of blocks, a small part of a video model."""
   model = tiny.SYSTEMS[name].model
   if not hasattr(model, 'unroll'):
     pytest.skip('this system has no runs of blocks')
@@ -133,8 +133,8 @@ ENTRY %main.7 (q: f32[8]) -> f32[8] {
 
 
 def test_collectives_count_as_often_as_their_loop_runs():
-  found = hlo.Program(TEXT, 4).collectives()
-  assert found == {
+  traffic = hlo.Program(TEXT, 4).collectives()
+  assert traffic == {
     'all-reduce': hlo.Traffic(5, 5 * 32.0, 5 * 32.0),  # 2 (2 - 1) / 2 of it, among two
     'all-gather': hlo.Traffic(1, 32.0, 24.0),
     'reduce-scatter': hlo.Traffic(1, 4 * 72.0, 4 * 72.0 * 3 / 4),
@@ -146,8 +146,8 @@ def test_a_fused_reduce_scatter_counts_its_own_group():
   inner = 'all-reduce(%input), to_apply'
   assert inner in TEXT
   text = TEXT.replace(inner, 'all-reduce(%input), replica_groups={{0,1},{2,3}}, to_apply')
-  found = hlo.Program(text, 4).collectives()['reduce-scatter']
-  assert found == hlo.Traffic(1, 2 * 72.0, 72.0)
+  traffic = hlo.Program(text, 4).collectives()['reduce-scatter']
+  assert traffic == hlo.Traffic(1, 2 * 72.0, 72.0)
 
 
 def test_collectives_of_several_arrays_at_once():
@@ -156,8 +156,8 @@ def test_collectives_of_several_arrays_at_once():
   two = '%gather = ((bf16[4]{0}, f32[2]{0}), (bf16[16]{0}, f32[8]{0}), u32[]) all-gather-start(%q)'
   assert hlo.Program(TEXT.replace(line, two), 4).collectives()['all-gather'].bytes == 32 + 32
   both = '%sum = (f32[4]{0}, f32[6]{0}) all-reduce-start(%q)'
-  found = hlo.Program(TEXT.replace(line, both), 4).collectives()['all-reduce']
-  assert found.bytes == 5 * 32 + 40
+  traffic = hlo.Program(TEXT.replace(line, both), 4).collectives()['all-reduce']
+  assert traffic.bytes == 5 * 32 + 40
 
 
 @pytest.mark.parametrize(
@@ -167,12 +167,12 @@ def test_collectives_of_several_arrays_at_once():
     ('Ran out of memory in memory space hbm. Used 20.5G of 15.75G hbm. Exceeded', 20.5 * GIB),
   ],
 )
-def test_what_does_not_fit_is_an_answer(message, needed):
-  found = _too_large(RuntimeError(f'RESOURCE_EXHAUSTED: {message}'), 'v5e:2x2')
-  assert not found.fits and found.peak == needed
+def test_a_program_beyond_the_memory_is_recorded(message, needed):
+  compiled = _too_large(RuntimeError(f'RESOURCE_EXHAUSTED: {message}'), 'v5e:2x2')
+  assert not compiled.fits and compiled.peak == needed
 
 
-def test_other_failures_of_the_compiler_are_told():
+def test_other_failures_of_the_compiler_are_reported():
   error = RuntimeError(
     'RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 20M of 16M'
   )
@@ -180,7 +180,7 @@ def test_other_failures_of_the_compiler_are_told():
     _too_large(error, 'v5e:2x2')
 
 
-def test_what_is_planned_is_not_in_the_cache_of_jax(tmp_path):
+def test_planned_programs_are_not_in_the_cache_of_jax(tmp_path):
   usual = jax.config.jax_compilation_cache_dir
   lowered = lambda power: jax.jit(lambda x: x**power).lower(1.0)
   try:
@@ -188,7 +188,7 @@ def test_what_is_planned_is_not_in_the_cache_of_jax(tmp_path):
     compilation_cache.reset_cache()
     lowered(31).compile()
     before = set(tmp_path.iterdir())
-    with _without_cache_of_jax():
+    with _without_jax_cache():
       lowered(37).compile()
     assert before and set(tmp_path.iterdir()) == before
     lowered(41).compile()
@@ -213,22 +213,22 @@ def analysis(batch_size: int, peak: float, hbm: float = 16 * GIB) -> Analysis:
   [(2, 0.5, 27, 3), (2, 6, 2, 3), (2, 12, 1, 3), (20, 1, 0, 1), (1, 1e-3, 64, 3), (15, 0.2, 4, 2)],
 )
 def test_largest_batch_on_a_line(base, slope, expected, compilations):
-  """Per device; memory is that of a line in the batch."""
+  """Numbers are per device; memory is affine in the batch size."""
   seen = []
 
   def run(batch_size):
     seen.append(batch_size)
     return analysis(batch_size, (base + slope * batch_size / 4) * GIB)
 
-  found = search.largest(run, 4, 16 * GIB, 256)
-  assert found.batch_size == 4 * expected
-  assert found.compilations == compilations == len(set(seen))
+  largest = search.largest_batch(run, 4, 16 * GIB, 256)
+  assert largest.batch_size == 4 * expected
+  assert largest.compilations == compilations == len(set(seen))
 
 
-def test_a_line_that_bends_is_told():
+def test_a_line_that_bends_is_reported():
   run = lambda size: analysis(size, (2 + (size / 4) ** 2 / 8) * GIB)
-  found = search.largest(run, 4, 16 * GIB, 256)
-  assert found.batch_size == 16 and found.bound > 16 and found.compilations == 3
+  largest = search.largest_batch(run, 4, 16 * GIB, 256)
+  assert largest.batch_size == 16 and largest.bound > 16 and largest.compilations == 3
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_line_that_bends_is_told():
     ('v5e:2x2,h100:8', "'h100:8' must be chip:shape"),
   ],
 )
-def test_topologies_that_are_none(text, message):
+def test_wrong_topologies_are_refused(text, message):
   with pytest.raises(UserError, match=message):
     chips.split(text)
 
@@ -251,7 +251,7 @@ def test_without_the_compiler(monkeypatch, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_programs_that_are_none(tmp_path):
+def test_unknown_programs_are_refused(tmp_path):
   config = cifar10.get_config('vdvae,debug')
   config.plan.programs = ('sample',)
   with pytest.raises(UserError, match='config.plan.programs has sample; programs are train, eval'):
@@ -271,7 +271,7 @@ def test_shapes_without_a_data_set():
 
 
 def test_traces_are_those_of_the_real_step():
-  """Lowered for the host, the same program trains."""
+  """Lowers the train and eval programs for the host."""
   config = cifar10.get_config('vdvae,debug')
   traced = programs.train_program(config, jax.devices()[:1])
   assert traced.batch_size == config.train.batch_size
@@ -286,9 +286,9 @@ def test_traces_are_those_of_the_real_step():
 
 
 def plan(peak: float, **fields) -> Plan:
-  found = analysis(8, peak)
+  train = analysis(8, peak)
   compiled = dataclasses.replace(
-    found.compiled,
+    train.compiled,
     arguments=0.5 * GIB,
     collectives={'all-reduce': (2, 4e6, 6e6)},
     precisions={'highest': 3},
@@ -299,7 +299,7 @@ def plan(peak: float, **fields) -> Plan:
     topology='v5e:2x2',
     settings=SETTINGS,
     num_steps=86_400,
-    analyses={'train': dataclasses.replace(found, compiled=compiled)},
+    analyses={'train': dataclasses.replace(train, compiled=compiled)},
     efficiency=0.1,
     **fields,
   )
@@ -307,13 +307,15 @@ def plan(peak: float, **fields) -> Plan:
 
 def test_estimates():
   made = plan(2 * GIB)
-  found = made.estimate('train')
-  assert found.compute == pytest.approx(6 * 1e12 / 4 / 197e12)  # six passes
-  assert found.memory == pytest.approx((1e9 / 4 + 2e6) / 819e9)
-  assert found.links == pytest.approx(6e6 / 200e9)
-  assert found.roofline == found.compute and found.planned == pytest.approx(10 * found.compute)
-  assert found.cycles == pytest.approx(2e-3)
-  assert made.days() == pytest.approx((found.roofline, found.planned))
+  estimate = made.estimate('train')
+  assert estimate.compute == pytest.approx(6 * 1e12 / 4 / 197e12)  # six passes
+  assert estimate.memory == pytest.approx((1e9 / 4 + 2e6) / 819e9)
+  assert estimate.links == pytest.approx(6e6 / 200e9)
+  assert estimate.roofline == estimate.compute and estimate.planned == pytest.approx(
+    10 * estimate.compute
+  )
+  assert estimate.cycles == pytest.approx(2e-3)
+  assert made.days() == pytest.approx((estimate.roofline, estimate.planned))
   text = made.text()
   assert 'arguments 0.50, temporaries 0.00 (1.50 at a time)' in text
   assert 'fits: peak 2.00 GiB' in text and '3 of 3 convolutions and products at highest' in text
@@ -333,10 +335,10 @@ def test_a_program_that_does_not_fit_is_an_answer():
 
 def test_evaluations_need_room_beside_the_train_state():
   made = plan(2 * GIB)
-  found = dataclasses.replace(made.analyses['train'], beside=13 * GIB)
-  assert made._replace(analyses={'eval': found}).fits
-  found = dataclasses.replace(found, beside=14 * GIB)
-  larger = made._replace(analyses={'eval': found})
+  evaluation = dataclasses.replace(made.analyses['train'], beside=13 * GIB)
+  assert made._replace(analyses={'eval': evaluation}).fits
+  evaluation = dataclasses.replace(evaluation, beside=14 * GIB)
+  larger = made._replace(analyses={'eval': evaluation})
   assert not larger.fits
   assert 'DOES NOT FIT: peak 2.00 GiB a device, and 14.00 of the train state' in larger.text()
 
@@ -353,44 +355,48 @@ def test_batches_are_checked_before_anything_is_compiled():
 
 def test_table_of_configs():
   config = commands.load_config('configs/cifar10.py:efficient_vdvae,c1')
-  assert table.count(config) == 18_124_020
+  assert config_tables.parameter_count(config) == 18_124_020
   for name, message in (('configs/none.py', 'is no file'), ('configs/cifar10.py:cwvae', 'cwvae')):
     with pytest.raises(UserError, match=message):
       commands.load_config(name)
 
 
 def test_smallest_slice_is_the_first_that_fits(monkeypatch):
-  """Slices with more devices than examples are passed over, and those that cannot be enough."""
+  """Slices with more devices than examples, or with too little memory, are skipped."""
   config = cifar10.get_config('vdvae,debug')
   peaks, tried = {'v5e:1x1': 20 * GIB, 'v5e:2x2': 9 * GIB}, []
   count = lambda topology: math.prod(map(int, topology[4:].split('x')))
 
-  def make(config, topology, programs):
+  def make_plan(config, topology, programs):
     tried.append(topology)
     if topology not in peaks:
       raise UserError('config.train.batch_size=8 must be a positive multiple of the 16 devices')
-    found = dataclasses.replace(plan(peaks[topology]).analyses['train'], devices=count(topology))
-    return plan(0)._replace(topology=topology, settings=SETTINGS, analyses={'train': found})
+    train = dataclasses.replace(plan(peaks[topology]).analyses['train'], devices=count(topology))
+    return plan(0)._replace(topology=topology, settings=SETTINGS, analyses={'train': train})
 
-  monkeypatch.setattr(planning, 'make', make)
+  monkeypatch.setattr(planner, 'make_plan', make_plan)
   monkeypatch.setattr(chips, 'describe', lambda topology: [None] * count(topology))
-  row = table._smallest('configs/cifar10.py', config, ['v5e:1x1', 'v5e:4x4', 'v5e:2x2'])
+  row = config_tables._smallest_slice(
+    'configs/cifar10.py', config, ['v5e:1x1', 'v5e:4x4', 'v5e:2x2']
+  )
   assert row.startswith('| `configs/cifar10.py` | v5e:2x2 | 8 | 2 | blocks | 9.0 |')
   assert tried == ['v5e:1x1', 'v5e:4x4', 'v5e:2x2']
   peaks['v5e:2x2'] = 17 * GIB
-  row = table._smallest('configs/cifar10.py', config, ['v5e:1x1', 'v5e:2x2'])
+  row = config_tables._smallest_slice('configs/cifar10.py', config, ['v5e:1x1', 'v5e:2x2'])
   assert '| none of these | 8 |' in row and '> 17.0' in row
   tried.clear()
   peaks |= {'v5e:1x1': 80 * GIB, 'v5e:2x4': 10 * GIB}  # 20 GiB on each of four, as it seems
-  row = table._smallest('configs/cifar10.py', config, ['v5e:1x1', 'v5e:2x2', 'v5e:2x4'])
+  row = config_tables._smallest_slice(
+    'configs/cifar10.py', config, ['v5e:1x1', 'v5e:2x2', 'v5e:2x4']
+  )
   assert tried == ['v5e:1x1', 'v5e:2x4'] and '| v5e:2x4 | 8 | 1 |' in row
 
 
 def test_slices_of_the_table_are_checked_first():
   with pytest.raises(UserError, match="--slices=v5e:2x2,v9:1x1: 'v9:1x1' must be chip:shape"):
-    next(table._slice_rows({}, ['v5e:2x2', 'v9:1x1']))
+    next(config_tables._slice_rows({}, ['v5e:2x2', 'v9:1x1']))
 
 
 def test_peak_on_more_devices():
-  """The state stays, the rest is shared by them."""
+  """The state stays the same; the rest is divided among the devices."""
   assert analysis(8, 1e6 + 8e9).peak_on(16) == pytest.approx(1e6 + 2e9)

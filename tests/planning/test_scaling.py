@@ -3,7 +3,7 @@
 import pytest
 
 from hvae_tpu.errors import UserError
-from hvae_tpu.planning.bench import scaling
+from hvae_tpu.planning.benchmarks import scaling
 
 
 def test_every_part_is_measured(debug_config, tmp_path, capsys):

@@ -47,7 +47,7 @@ class CWVAE:
   """
 
   image_size: int = 64  # of a frame
-  image_channels: int = 1
+  image_channels: int = 3
   levels: int = 3
   tmp_abs_factor: int = 6  # ticks of a level during one of the level above
   filters: int = 32  # channels of the first convolution

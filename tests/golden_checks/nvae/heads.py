@@ -142,7 +142,7 @@ def _check_bernoulli(golden: Golden, name: str) -> None:
 
 def _check_normal_kl(golden: Golden, name: str) -> None:
   inputs = {k: channels_last(v) for k, v in golden.under(f'input/{name}').items()}
-  normal = NVAE().latent_form(flow_encodes=True).normal
+  normal = NVAE().latent_config(flow_encodes=True).normal
   q = normal(inputs['mu_q'], inputs['logsig_q'])
   p = normal(inputs['mu_p'], inputs['logsig_p'])
   z = q.sample(0.5)
@@ -198,7 +198,7 @@ def _check_seed_head(golden: Golden, name: str) -> None:
 
 
 def _seed_normal(channels: np.ndarray, temperature: float | None = None):
-  form = networks.model_of(SEED).latent_form(flow_encodes=True)
+  form = networks.model_of(SEED).latent_config(flow_encodes=True)
   return form.normal(*np.split(channels, 2, axis=-1), temperature)
 
 

@@ -105,13 +105,13 @@ def _check_skip(golden: Golden, name: str) -> None:
   x = channels_last(golden['input/factorized_reduce/x'])
   stored = channels_last(golden[f'output/{name}'])
   params = {f'conv_{i}': _leaves(golden, f'{name}.conv_{i}') for i in range(1, 5)}
-  skip = cells.SkipDown(stored.shape[-1], NVAE().form(train=True))
+  skip = cells.SkipDown(stored.shape[-1], NVAE().cell_config(train=True))
   found = skip.apply({'params': params}, x)
   compare({'y': found}, {'y': stored}, lambda _: COMPONENT)
 
 
 def _check_flow(golden: Golden, name: str) -> None:
-  form = NVAE().latent_form(flow_encodes=True).flow
+  form = NVAE().latent_config(flow_encodes=True).flow
   convolutions = nvae_official.names(NVAE()).flow_convs
   z, found, whole = channels_last(golden[f'input/{name}/z']), {}, {}
   for cell, order in ((1, 'straight'), (2, 'mirrored')):
@@ -139,7 +139,7 @@ def _check_log_cdf(golden: Golden, name: str) -> None:
 
 def _check_start(golden: Golden, name: str) -> None:
   kernel = tables.CONV.to_ours(golden['input/data_init/weight'])
-  op = cells.ResidualOp(cells.OPS['res_elu'], kernel.shape[-1], 1, NVAE().form(train=True))
+  op = cells.ResidualOp(cells.OPS['res_elu'], kernel.shape[-1], 1, NVAE().cell_config(train=True))
   x = jnp.asarray(channels_last(golden['input/data_init/x']))
   given = lambda rng, shape, *_: jnp.asarray(kernel)
   with _initial_kernel(given):

@@ -22,6 +22,8 @@ DATASETS = {
   'ffhq_1024': 'ffhq1024',
 }
 SCALING = ('input_mean', 'input_std', 'num_bits')
+# The smallest network, for tests of the likelihood alone.
+ONE_BLOCK = dict(enc_blocks='32x1', dec_blocks='32x1')
 SAME_NAMES = (
   'image_size',
   'image_channels',

@@ -33,6 +33,7 @@ def dmol_cases(golden: Golden) -> Cases:
 
 def _dmol_model(golden: Golden) -> VDVAE:
   return VDVAE(
+    **networks.ONE_BLOCK,
     num_mixtures=golden.config['num_mixtures'],
     num_bits=5 if golden.config['low_bit'] else 8,
     sample_rounding='truncate',
@@ -136,7 +137,7 @@ def preprocess_cases(golden: Golden) -> Cases:
 
 
 def _check_preprocess(golden: Golden, dataset: str) -> None:
-  model, level = VDVAE(**networks.scaling(dataset)), golden['input/level']
+  model, level = VDVAE(**networks.ONE_BLOCK, **networks.scaling(dataset)), golden['input/level']
   found = {'x': model.scale_input(level), 'x_target': model.scale_target(level)}
   compare(found, golden.under(f'output/{dataset}'), lambda _: networks.PREPROCESSING)
 

@@ -128,6 +128,10 @@ def _generator(golden: Golden):
   return functools.partial(golden_files.quick_jit(generate), read_params(golden, model))
 
 
+def _head(num_mixtures: int) -> VDVAE:
+  return VDVAE(**networks.ONE_BLOCK, likelihood='dmol_exact', num_mixtures=num_mixtures)
+
+
 def dmol_cases(golden: Golden) -> Cases:
   return {
     'log_prob': functools.partial(_check_log_prob, golden),
@@ -136,7 +140,7 @@ def dmol_cases(golden: Golden) -> Cases:
 
 
 def _check_log_prob(golden: Golden) -> None:
-  model = VDVAE(likelihood='dmol_exact', num_mixtures=golden.config['num_mixtures'])
+  model = _head(golden.config['num_mixtures'])
   target = golden['input/x_target']
   compare(
     {'x_target': model.scale_target(golden['input/image_uint8'])},
@@ -162,7 +166,7 @@ def _check_log_prob(golden: Golden) -> None:
 def _check_samples(golden: Golden) -> None:
   """The most probable component, with the given logistic noise and with none."""
   k = golden.config['num_mixtures']
-  model = VDVAE(likelihood='dmol_exact', num_mixtures=k)
+  model = _head(k)
   given = golden['input/logistic_noise']
 
   def draw(logits, logistic):

@@ -1,4 +1,4 @@
-"""The benchmarks run, and what they count in compiled programs is what the programs do."""
+"""Benchmarks run, and their counts of compiled programs are right."""
 
 import re
 
@@ -9,7 +9,7 @@ import pytest
 from configs import demo_mnist, demo_moving_mnist
 from hvae_tpu import bench
 from hvae_tpu.errors import UserError
-from hvae_tpu.planning.bench import cwvae, loops, timing
+from hvae_tpu.planning.benchmarks import cwvae, loops, timing
 
 
 def test_loops_are_counted():

@@ -1,8 +1,8 @@
-"""Tables of configs: `python -m hvae_tpu.table [--which=slices] [--configs=FILE[:ARG] ...]`.
+"""Tables of configs, `python -m hvae_tpu.table [--which=slices] [--configs=FILE[:ARG] ...]`.
 
 `configs`: parameters and published numbers. `slices`: the smallest TPU slice on which a config fits
-at its batch size, with memory, and days as estimated by `--mode=plan`; it compiles for hours, keeps
-what it has compiled, and goes on from there when started again. Needs libtpu, but no TPU.
+at its batch size, with memory, and days as estimated by `--mode=plan`. This compiles for hours; it
+keeps finished compilations and continues from there when started again. Needs libtpu, but no TPU.
 """
 
 from collections.abc import Iterator
@@ -17,17 +17,19 @@ from hvae_tpu import commands
 from hvae_tpu.errors import UserError
 
 WHICH = flags.DEFINE_enum('which', 'configs', ['configs', 'slices'], 'The table to print.')
-CONFIGS = flags.DEFINE_list('configs', [], 'FILE or FILE:SYSTEM; their commas as +; else a dozen.')
+CONFIGS = flags.DEFINE_list(
+  'configs', [], 'FILE or FILE:SYSTEM, with + for commas; default: a dozen.'
+)
 SLICES = flags.DEFINE_list(
   'slices',
   ['v5e:1x1', 'v5e:2x2', 'v5e:2x4', 'v5e:4x4', 'v5e:4x8', 'v5e:8x8', 'v5e:8x16'],
   'Slices to try, the smallest first.',
 )
 PRECISION = flags.DEFINE_string(
-  'precision', None, "In place of the configs' own; `default` compiles three times faster."
+  'precision', None, "Replaces the configs' precision; `default` compiles three times faster."
 )
-MARGIN = 1.1  # by which an expected peak must be too large for a slice to be left out
-PUBLISHED = (  # as FILE:SYSTEM, the variants after +
+MARGIN = 1.1  # a slice is skipped if the expected peak exceeds its memory by this factor
+PUBLISHED = (  # FILE:SYSTEM, with variants after +
   'cifar10:vdvae',
   'imagenet32:vdvae',
   'imagenet64:vdvae',
@@ -39,12 +41,12 @@ PUBLISHED = (  # as FILE:SYSTEM, the variants after +
   'cifar10:nvae',
   'celeba64:nvae',
   'mnist:nvae',
-  'ffhq256:nvae',  # last: its compiler may want more memory than the host has
+  'ffhq256:nvae',  # last: its compilation may need more memory than the host has
 )
 
 
 def main(argv: list[str]) -> int:
-  """Returns the exit code: 0; 2 for a mistake of the user."""
+  """Runs the command and returns its exit code: 0, or 2 for a user error."""
   return commands.run(argv, lambda: None, _print)
 
 
@@ -53,7 +55,7 @@ def _print() -> int:
   loaded = {name.replace('+', ','): commands.load_config(name.replace('+', ',')) for name in names}
   rows = _config_rows(loaded) if WHICH.value == 'configs' else _slice_rows(loaded, SLICES.value)
   for row in rows:
-    print(row, flush=True)  # as they are made: a row may take an hour
+    print(row, flush=True)  # at once: the next row may take an hour
   versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in ('jax', 'flax'))
   print(f'\n`python -m hvae_tpu.table --which={WHICH.value}`, {versions}')
   return 0
@@ -64,11 +66,12 @@ def _config_rows(loaded: dict[str, ml_collections.ConfigDict]) -> Iterator[str]:
   yield '| --- | --- | --- |'
   for name, config in loaded.items():
     published = config.evals.published_bpd
-    yield f'| `{name}` | {count(config):,} | {"-" if published is None else f"{published:.2f}"} |'
+    published = '-' if published is None else f'{published:.2f}'
+    yield f'| `{name}` | {parameter_count(config):,} | {published} |'
 
 
-def count(config: ml_collections.ConfigDict) -> int:
-  """Parameters of a config's model; nothing is computed."""
+def parameter_count(config: ml_collections.ConfigDict) -> int:
+  """Counts the parameters of a config's model from shapes alone."""
   import jax
 
   from hvae_tpu import models
@@ -91,11 +94,12 @@ def _slice_rows(loaded: dict[str, ml_collections.ConfigDict], slices: list[str])
   for name, config in loaded.items():
     config.train.precision = PRECISION.value or config.train.precision
     with jax.default_matmul_precision(commands.precision(config)):
-      yield _smallest(name, config, slices)
+      yield _smallest_slice(name, config, slices)
 
 
-def _smallest(name: str, config: ml_collections.ConfigDict, slices: list[str]) -> str:
-  from hvae_tpu.planning import chips, plan_report, planning
+def _smallest_slice(name: str, config: ml_collections.ConfigDict, slices: list[str]) -> str:
+  """Returns the table row with the first of `slices` on which a config fits."""
+  from hvae_tpu.planning import chips, plan, planner
 
   batch, most, last = config.train.batch_size, 0.0, None
   for topology in slices:
@@ -103,29 +107,27 @@ def _smallest(name: str, config: ml_collections.ConfigDict, slices: list[str]) -
     if last and last.peak_on(len(chips.describe(topology))) > limit:
       continue
     try:
-      found = planning.make(config, topology, ('train',))
+      slice_plan = planner.make_plan(config, topology, ('train',))
     except UserError as error:
       if 'must be a positive multiple' in str(error):
-        continue  # a slice with more devices than examples
+        continue  # this slice has more devices than examples
       raise
-    last = found.analyses['train']
+    last = slice_plan.analyses['train']
     compiled = last.compiled
     most = compiled.peak
-    if found.fits:
-      least, planned = found.days()
+    if slice_plan.fits:
+      least, planned = slice_plan.days()
       return _row(
         f'`{name}`',
         topology,
         batch,
         f'{batch / last.devices:g}',
-        found.settings['remat'],
-        f'{compiled.peak / plan_report.GIB:.1f}',
-        f'{least:.2g}' if least else '-',  # steps that only the data set knows
+        slice_plan.settings['remat'],
+        f'{compiled.peak / plan.GIB:.1f}',
+        f'{least:.2g}' if least else '-',  # '-': only the data set tells the number of steps
         f'{planned:.2g}' if planned else '-',
       )
-  return _row(
-    f'`{name}`', 'none of these', batch, '', '', f'> {most / plan_report.GIB:.1f}', '', ''
-  )
+  return _row(f'`{name}`', 'none of these', batch, '', '', f'> {most / plan.GIB:.1f}', '', '')
 
 
 def _row(*cells: Any) -> str:

@@ -1,4 +1,4 @@
-"""What the loops of a compiled program do, read from its text."""
+"""Counts of the loops of a compiled program, read from its text."""
 
 import functools
 import re
@@ -18,11 +18,11 @@ class Loop(NamedTuple):
   """A loop with matrix products in its body.
 
   Attributes:
-    trips: iterations.
+    trips: number of iterations.
     products: matrix products in an iteration.
-    chain: how many of them have to wait for each other.
-    operations: everything in an iteration that runs, with a fusion as one.
-    cycles: of an iteration as the compiler estimates them; 0 where it does not.
+    chain: longest chain of matrix products that depend on each other, in an iteration.
+    operations: instructions that run in an iteration; a fusion counts as one.
+    cycles: the compiler's estimate of an iteration; 0 if there is none.
   """
 
   trips: int
@@ -33,7 +33,7 @@ class Loop(NamedTuple):
 
 
 def loops(text: str) -> list[Loop]:
-  """The loops of an optimised HLO module (`compiled.as_text()`), in the order of the text."""
+  """Returns the loops of an optimised HLO module (`compiled.as_text()`), in textual order."""
   program = hlo.Program(text, 1)
   module = program.computations
 
@@ -50,14 +50,14 @@ def loops(text: str) -> list[Loop]:
       longest[i.name] = weight(i) + max((longest.get(o, 0) for o in _operands(i)), default=0)
     return max(longest.values())
 
-  found = []
+  result = []
   for loop in (i for instructions in module.values() for i in instructions):
     if loop.opcode != 'while' or not weight(loop):
       continue
     (body,) = hlo.callees(loop)
     inner = [i for i in module[body] if i.opcode not in FREE]
     cycles = (hlo.CYCLES.search(i.text) for i in inner)
-    found.append(
+    result.append(
       Loop(
         trips=program.trips(loop),
         products=products(body),
@@ -66,22 +66,23 @@ def loops(text: str) -> list[Loop]:
         cycles=sum(int(match[1]) for match in cycles if match),
       )
     )
-  return found
+  return result
 
 
 def _own(instruction: hlo.Instruction) -> int:
+  """Returns 1 if the instruction itself is a matrix product, else 0."""
   named = 'matmul' in instruction.text and instruction.opcode == 'custom-call'
   return int(instruction.opcode in PRODUCTS or named)
 
 
 def _operands(instruction: hlo.Instruction) -> list[str]:
-  """Names in the parentheses behind the opcode."""
+  """Returns the names in the parentheses behind the opcode."""
   behind = instruction.text.split(f' {instruction.opcode}(', 1)[1]
   return re.findall(r'%([\w.\-]+)', behind.split(')')[0])
 
 
 def compiled_for(device: Any, function: Any, *arguments: Any) -> str:
-  """The text of a program for one device, which may be a described one."""
+  """Compiles a function for one device, which may be a described one, and returns the text."""
   placement = sharding.replicated(sharding.make_mesh(1, 1, [device]))
   abstract = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement), arguments

@@ -1,4 +1,4 @@
-"""From a config to its plan."""
+"""Makes the plan of a config: compiles its programs for a slice."""
 
 import copy
 from typing import Any
@@ -9,12 +9,12 @@ from hvae_tpu import data, models
 from hvae_tpu.errors import UserError
 from hvae_tpu.planning import chips
 from hvae_tpu.planning.analysis import Analysis, analyse
-from hvae_tpu.planning.plan_report import Plan
+from hvae_tpu.planning.plan import Plan
 from hvae_tpu.planning.programs import PROGRAMS, check
 from hvae_tpu.training import epochs
 
 
-def make(config: ml_collections.ConfigDict, topology: str, programs: tuple[str, ...]) -> Plan:
+def make_plan(config: ml_collections.ConfigDict, topology: str, programs: tuple[str, ...]) -> Plan:
   """Compiles the named programs of a config for a slice.
 
   Raises:
@@ -32,13 +32,13 @@ def make(config: ml_collections.ConfigDict, topology: str, programs: tuple[str, 
 
 
 def analyse_program(name: str, config: ml_collections.ConfigDict, topology: str) -> Analysis:
-  """One of `PROGRAMS` on a slice whose devices divide its batch; errors as `make`."""
+  """Compiles and analyses one of `PROGRAMS` for a slice; raises as `make_plan` does."""
   traced = PROGRAMS[name](config, chips.describe(topology))
   return analyse(traced, topology, config.plan.effort)
 
 
 def _settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """What decides memory and time, with `auto` values as the devices resolve them."""
+  """Returns the settings that decide memory and time, with `auto` values resolved."""
   model = models.create(config.model.to_dict(), 'tpu')
   names = ('dtype', 'remat', 'unroll')
   fields = {name: getattr(model, name) for name in names if hasattr(model, name)}
@@ -46,7 +46,7 @@ def _settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def _num_steps(config: ml_collections.ConfigDict) -> int:
-  """Steps of training; 0 where they are counted in epochs of a data set that is not here."""
+  """Returns the number of training steps; 0 if it is in epochs of a data set that is missing."""
   if config.train.num_epochs is None:
     return config.train.num_steps
   try:

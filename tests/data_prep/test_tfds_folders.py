@@ -8,7 +8,7 @@ import pytest
 from data_prep import build as command
 from data_prep.datasets import celeba64, celebahq, cifar10, mnist
 from data_prep.errors import DataPrepError
-from data_prep.raw import locate, prepared
+from data_prep.raw import locate, tfds_folders
 from tests.support import raw_files
 from tests.support.built_sets import card_of, read_split
 
@@ -129,7 +129,7 @@ def test_folders_that_contradict_themselves_are_refused(tmp_path, change, messag
   change(info)
   files['dataset_info.json'] = json.dumps(info).encode()
   with pytest.raises(DataPrepError, match=message):
-    prepared.open_split(raw_files.write_folder(tmp_path, files), 'train')
+    tfds_folders.open_split(raw_files.write_folder(tmp_path, files), 'train')
 
 
 @pytest.mark.parametrize('ids', [[b'train_0', b'train_0'], [b'train_1', b'train_2'], [b'a', b'b']])

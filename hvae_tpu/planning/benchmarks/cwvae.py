@@ -1,8 +1,8 @@
-"""Clockwork VAE: its parts forward and backward, the whole step, and what its loops do.
+"""Benchmark of the Clockwork VAE: its parts forward and backward, the whole step, and its loops.
 
-The recurrence is timed beside one that does everything tick by tick (`cwvae_ticks`), which must
-give the same gradients. Where the TPU compiler is installed, both are also compiled for a v5e, of
-which no more than a description is needed, and their loops are counted.
+The recurrence is timed beside a plain one that computes everything tick by tick (`cwvae_ticks`),
+which must give the same gradients. If the TPU compiler is installed, both are also compiled for a
+described v5e, and their loops are counted.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ from hvae_tpu.errors import UserError
 from hvae_tpu.models.cwvae import CWVAE
 from hvae_tpu.models.cwvae.cells import Ticks
 from hvae_tpu.models.cwvae.network import Net
-from hvae_tpu.planning.bench import cwvae_ticks, loops, timing
+from hvae_tpu.planning.benchmarks import cwvae_ticks, loops, timing
 from hvae_tpu.training import optimizers
 from hvae_tpu.training.state import create_state
 from hvae_tpu.training.step import make_train_step
@@ -36,10 +36,10 @@ PARTS = ('encoder', 'decoder', 'recurrence', 'step')
 
 
 def run(config: ml_collections.ConfigDict, rounds: int, parts: Sequence[str]) -> Iterator[str]:
-  """Times at `config.train.batch_size` sequences of `config.data.seq_len` frames, as lines.
+  """Times the parts at `config.train.batch_size` sequences of `config.data.seq_len` frames.
 
   Raises:
-    UserError: another system's config, no length, or an unknown part.
+    UserError: the config is of another system or has no length, or a part is unknown.
   """
   if config.model.name != 'cwvae':
     raise UserError(f'this benchmark is of cwvae; --config has {config.model.name}')
@@ -53,8 +53,8 @@ def run(config: ml_collections.ConfigDict, rounds: int, parts: Sequence[str]) ->
   yield f'{config.name} on {device.device_kind}: {size} x {length} frames'
 
   functions = _functions(config, model, device)
-  wanted = parts or PARTS
-  functions = {name: f for name, f in functions.items() if name.split(',')[0] in wanted}
+  selected = parts or PARTS
+  functions = {name: f for name, f in functions.items() if name.split(',')[0] in selected}
   programs = {}
   for name, (function, *arguments) in functions.items():
     start = time.perf_counter()
@@ -75,7 +75,7 @@ def run(config: ml_collections.ConfigDict, rounds: int, parts: Sequence[str]) ->
 def _functions(
   config: ml_collections.ConfigDict, model: CWVAE, device: Any
 ) -> dict[str, tuple[Any, ...]]:
-  """By name, a function that takes the gradient of a part, and its arguments."""
+  """Returns name -> (function that computes the gradient of a part, its arguments)."""
   size, length = config.train.batch_size, config.data.seq_len
   frame = (model.image_size, model.image_size, model.image_channels)
   video = np.random.default_rng(0).integers(0, 256, (size, length, *frame), np.uint8)
@@ -118,7 +118,7 @@ def _gradient(unroll: Callable[..., list[Ticks]]) -> Callable[..., Any]:
 
 
 def _difference(ours: Any, plain: Any) -> str:
-  """By norms: single units at the kink of a ReLU may go either way by rounding alone."""
+  """Compares gradients by norms: rounding alone may flip single units at the kink of a ReLU."""
   norm = jnp.linalg.norm
   pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True)
   apart = [norm((x - y).ravel()) / norm(y.ravel()) for x, y in pairs if x.any() or y.any()]
@@ -126,7 +126,7 @@ def _difference(ours: Any, plain: Any) -> str:
 
 
 def _counts(functions: dict[str, tuple[Any, ...]], device: Any) -> Iterator[str]:
-  """What the loops of two programs do, compiled for a v5e where its compiler is there."""
+  """Yields lines with the loops of the programs, compiled for a v5e if its compiler is there."""
   described = _described_tpu()
   if described is None:
     yield "no TPU compiler here (pip install -e '.[tpu]'): loops as compiled for this machine"
@@ -134,16 +134,16 @@ def _counts(functions: dict[str, tuple[Any, ...]], device: Any) -> Iterator[str]
   yield f'{"loops":24}' + ''.join(f'{name:>12}' for name in columns)
   totals = {}
   for name, (function, *arguments) in functions.items():
-    found = loops.loops(loops.compiled_for(described or device, function, *arguments))
-    for loop in found:
+    compiled_loops = loops.loops(loops.compiled_for(described or device, function, *arguments))
+    for loop in compiled_loops:
       yield f'{name:24}' + ''.join(f'{value:12,}' for value in loop)
-    totals[name] = [sum(loop.trips * loop[i] for loop in found) for i in range(1, 5)]
+    totals[name] = [sum(loop.trips * loop[i] for loop in compiled_loops) for i in range(1, 5)]
   for name, total in totals.items():
     yield f'{name:24}{"all ticks":>12}' + ''.join(f'{value:12,}' for value in total)
 
 
 def _described_tpu() -> Any | None:
-  """A chip of a v5e for the compiler, or None without it."""
+  """Returns a described chip of a v5e, or None without the TPU compiler."""
   if importlib.util.find_spec('libtpu') is None:
     return None
   os.environ.update(

@@ -13,11 +13,11 @@ from data_prep.datasets import demo_mazes, demo_minerl, demo_mnist, demo_moving_
 from data_prep.synthetic import (
   directions,
   draws,
-  fine_pictures,
   grid_rays,
   maze_view,
   mazes,
   noise,
+  supersampling,
   terrain,
   terrain_ground,
   terrain_view,
@@ -348,4 +348,4 @@ def test_noise_has_no_seam():
 
 def test_fine_pictures_are_averaged_rounded_and_never_overflow():
   fine = np.array([[0, 1, 400, 300.9], [0, 1, 255, 200]])[np.newaxis, ..., np.newaxis]
-  np.testing.assert_array_equal(fine_pictures.halve(fine)[0, ..., 0], [[1, 255]])
+  np.testing.assert_array_equal(supersampling.halve(fine)[0, ..., 0], [[1, 255]])

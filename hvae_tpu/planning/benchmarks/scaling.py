@@ -1,14 +1,14 @@
-"""What the host spends on each step, on one process or several.
+"""Host time of each training step, on one process or several.
 
     for n in 1 2 4; do
       python launch/processes.py --num=$n --devices=$((4 / n)) \\
-        --module=hvae_tpu.planning.bench.scaling -- \\
+        --module=hvae_tpu.planning.benchmarks.scaling -- \\
         --config=configs/demo_mnist.py:vdvae,debug --workdir=/tmp/scaling-$n
     done
 
 The global batch stays the same, so on one machine a step computes the same with any number of
-processes, and what grows is the cost of their agreement. Everything but the computation itself is
-host work, and can be compared with the time that a step takes on an accelerator.
+processes; only the cost of their coordination grows. All parts except `compute` are host work, and
+can be compared with the time of a step on an accelerator.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ STEPS = flags.DEFINE_integer('steps', 50, 'Steps to measure.')
 
 
 class Stopwatch:
-  """Times by name: `with stopwatch('input'): ...`."""
+  """Collects times by name: `with stopwatch('input'): ...`."""
 
   def __init__(self):
     self.times: dict[str, list[float]] = {}
@@ -44,9 +44,9 @@ def measure(config: Any, workdir: Any, steps: int) -> dict[str, list[float]]:
   """Trains `steps` steps, each of them logged and the last one saved.
 
   Returns:
-    Seconds, by part: `input`, the next batch on the devices; `dispatch`, until the step is on its
-    way; `compute`, until it is done; `log`, metrics to the host and the files; `save`, what a save
-    holds up; `write`, until it is complete.
+    Seconds, by part: `input`, until the next batch is on the devices; `dispatch`, until the step is
+    enqueued; `compute`, until it is done; `log`, to write metrics; `save`, for which a checkpoint
+    blocks the loop; `write`, until the checkpoint is complete.
 
   Raises:
     UserError: `workdir` has checkpoints.
@@ -79,7 +79,7 @@ def measure(config: Any, workdir: Any, steps: int) -> dict[str, list[float]]:
   clock = Stopwatch()
   try:
     state, _ = jax.block_until_ready(step(state, batch))
-    writer.flush()  # its thread has imported what it needs
+    writer.flush()  # waits until its thread has imported its modules
     meta = {'config': {}, 'card': dataset.card, 'metrics': {}}
     checkpoints.save(1, state, meta)  # the first one compiles the checksums
     checkpoints.wait()
@@ -103,21 +103,23 @@ def measure(config: Any, workdir: Any, steps: int) -> dict[str, list[float]]:
   return clock.times
 
 
-def report(times: dict[str, list[float]], say: Callable[[str], None]) -> None:
-  """Tells the median and the 90th percentile of each part, in milliseconds."""
+def report(times: dict[str, list[float]], print_line: Callable[[str], None]) -> None:
+  """Prints the median and the 90th percentile of each part, in milliseconds."""
   import jax
   import numpy as np
 
-  say(f'{jax.process_count()} processes, {jax.device_count()} devices')
+  print_line(f'{jax.process_count()} processes, {jax.device_count()} devices')
   for name, seconds in times.items():
     median, high = np.percentile(np.array(seconds) * 1e3, [50, 90])
-    say(f'  {name:9} median {median:8.2f} ms   90 % within {high:8.2f} ms')
+    print_line(f'  {name:9} median {median:8.2f} ms   90 % within {high:8.2f} ms')
 
 
 def _run() -> int:
+  """Measures and prints; returns the exit code."""
+  import jax
+
   from hvae_tpu.devices import distributed
   from hvae_tpu.errors import UserError
-  from hvae_tpu.modes.loaded_run import say
   from hvae_tpu.storage import buckets
 
   config = commands.CONFIG.value
@@ -128,7 +130,9 @@ def _run() -> int:
     main.COORDINATOR.value, main.NUM_PROCESSES.value, main.PROCESS_ID.value, heartbeat
   )
   with distributed.leaving_together(heartbeat):
-    report(measure(config, buckets.as_path(commands.WORKDIR.value), STEPS.value), say)
+    times = measure(config, buckets.as_path(commands.WORKDIR.value), STEPS.value)
+    if jax.process_index() == 0:
+      report(times, print)
   return 0
 
 

@@ -1,7 +1,7 @@
-"""The levels of a Clockwork VAE tick by tick, as the paper has them: nothing is taken out of loops.
+"""Levels of a Clockwork VAE computed tick by tick, as in the paper; loops hold everything.
 
-The same function of the same parameters as `models.cwvae.network.Net.unroll`, with which it is
-compared in speed and in values.
+It computes the same function of the same parameters as `models.cwvae.network.Net.unroll` and is
+compared with it in speed and in values.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ Sides = tuple[Array, Array]  # means and deviations
 def tick(
   params: Any, c: Options, context: Array, features: Array | None, state: State, noise: Array
 ) -> tuple[State, Sides, Sides]:
-  """One tick of a level: the next state, the prior and the posterior; arrays are [B, n]."""
+  """Computes one tick of a level: next state, prior and posterior; arrays are [B, n]."""
   dense = lambda name, x: c.product(x, params[name]['kernel']) + params[name]['bias']
 
   def head(name, x):
@@ -47,7 +47,7 @@ def tick(
 def unroll(
   model: CWVAE, params: Any, features: list[Array], state: list[State], rng: Array
 ) -> list[Ticks]:
-  """All levels over the ticks of their `features` [B, T, E], from the bottom; noise as in `Net`."""
+  """Unrolls all levels over `features` [B, T, E] of each, bottom level first; noise as in `Net`."""
   levels, repeats = [None] * model.levels, features[-1].shape[1]
   above = jnp.zeros((len(features[0]), 1, model.cell_stoch_size + model.cell_deter_size))
   for level in reversed(range(model.levels)):
@@ -71,7 +71,7 @@ def _level(params: Any, c: Options, inputs: tuple[Array, Array], state: State, r
     return state, (state, sides)
 
   context, features = (jnp.swapaxes(v, 0, 1) for v in inputs)
-  found = jax.lax.scan(body, state, (jnp.arange(len(context)), context, features))[1]
-  (sample, det), sides = jax.tree.map(lambda v: jnp.swapaxes(v, 0, 1), found)
+  outputs = jax.lax.scan(body, state, (jnp.arange(len(context)), context, features))[1]
+  (sample, det), sides = jax.tree.map(lambda v: jnp.swapaxes(v, 0, 1), outputs)
   prior, posterior = (distributions.Normal(mean, jnp.log(std)) for mean, std in sides)
   return Ticks(prior, posterior, sample, det)
