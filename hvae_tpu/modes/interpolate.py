@@ -62,9 +62,7 @@ def run(
   strips, combinations = {}, None
   for path in options.paths:
     raise_if_interrupted()
-    strips[path] = generation.interpolate(
-      *arguments, num=options.num, path=path, seed=options.seed
-    )
+    strips[path] = generation.interpolate(*arguments, num=options.num, path=path, seed=options.seed)
   raise_if_interrupted()
   if options.combine:
     combinations = generation.combine(*arguments, seed=options.seed)
@@ -88,7 +86,9 @@ def _read_names(text: str) -> list[str]:
   return names
 
 
-def _store_strips(folder: Path, ends: np.ndarray, strips: dict[str, np.ndarray], fps: float) -> None:
+def _store_strips(
+  folder: Path, ends: np.ndarray, strips: dict[str, np.ndarray], fps: float
+) -> None:
   """Writes the rows of pictures between the two ends, and an animation of each."""
   rows = [np.concatenate([ends[:1], pictures, ends[1:]]) for pictures in strips.values()]
   inner = len(rows[0]) - 4
@@ -106,7 +106,9 @@ def _store_combinations(folder: Path, combinations: np.ndarray, columns: int) ->
   rows, names, captions = [], [], []
   for start in range(0, cuts, columns):
     part = range(start, min(start + columns, cuts))
-    for row, name in zip(combinations, ('coarse of the first', 'coarse of the second'), strict=True):
+    for row, name in zip(
+      combinations, ('coarse of the first', 'coarse of the second'), strict=True
+    ):
       rows.append(row[part.start : part.stop])
       names.append(name)
       captions.append([f'{k} of {cuts - 1}' for k in part])

@@ -1,4 +1,4 @@
-"""Shared helpers of the modes: loading a trained run, iterating with progress, stopping on a signal.
+"""Shared helpers of the modes: loading a run, iterating with progress, stopping on a signal.
 
 Most modes read as: check the options, load the run, iterate over data or samples, store results.
 """

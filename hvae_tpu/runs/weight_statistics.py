@@ -38,9 +38,7 @@ def load(run: LoadedRun, mode: str, names: Sequence[str], what: str) -> dict[str
   """
   path = _path(run, mode)
   remedy = f'run --mode={mode} --checkpoint={run.step} with the same --config and --workdir'
-  missing = (
-    f'{what} needs {mode} of step {run.step}, {run.weights} weights, but {path} is missing'
-  )
+  missing = f'{what} needs {mode} of step {run.step}, {run.weights} weights, but {path} is missing'
   if others := ', '.join(sorted(other.stem for other in path.parent.glob('*.json'))):
     missing += f'; there are those of {others}'
   keys = ('origin', 'data')
