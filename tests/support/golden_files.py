@@ -9,13 +9,11 @@ import itertools
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pytest
-
-from hvae_tpu.importers.golden import QUICK, Tolerance, difference
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / 'tests' / 'golden'  # a small part of the files, kept with the code
@@ -139,7 +137,38 @@ def read(path: Path) -> Golden:
   return _READ.setdefault((path.name, hashlib.sha256(data).hexdigest()), Golden(path, data))
 
 
+class Tolerance(NamedTuple):
+  """|value - expected| <= rtol * |expected| + atol + of_max * max |expected|."""
+
+  rtol: float
+  atol: float
+  of_max: float = 0.0
+
+
 EXACT = Tolerance(0, 0)
+
+
+def difference(values: Any, expected: Any, tolerance: Tolerance) -> str:
+  """Compares two arrays element by element; returns why they differ, or ''."""
+  values, expected = np.asarray(values, np.float64), np.asarray(expected, np.float64)
+  if values.shape != expected.shape:
+    return f'shape {values.shape}, expected {expected.shape}'
+  if not expected.size:
+    return ''
+  size = np.abs(expected)
+  with np.errstate(divide='ignore', invalid='ignore'):
+    allowed = tolerance.rtol * size + tolerance.atol + tolerance.of_max * size.max()
+    error = np.where(values == expected, 0.0, np.abs(values - expected))
+    error = np.where(np.isnan(error), np.inf, error)
+    share = np.where(error == 0, 0.0, error / allowed)
+    share = np.where(np.isnan(share), np.inf, share)  # not finite where it should be, or reversed
+  worst = np.unravel_index(np.argmax(share), share.shape)
+  if share[worst] <= 1:
+    return ''
+  return (
+    f'{(share > 1).sum()} of {share.size} beyond {tolerance}, worst at '
+    f'{tuple(map(int, worst))}: {values[worst]:.9g}, expected {expected[worst]:.9g}'
+  )
 
 
 def compare(
@@ -151,7 +180,7 @@ def compare(
   for key, value in expected.items():
     line = 'nothing checks it'
     if key in found:
-      line = difference(found[key], value, tolerance(key)).text
+      line = difference(found[key], value, tolerance(key))
     if line:
       lines.append(f'{key}: {line}')
   assert not lines, f'{len(lines)} of {len(expected)} differ\n' + '\n'.join(lines)
@@ -164,6 +193,15 @@ def compare_images(found: Any, expected: Any) -> None:
   error = np.abs(found.astype(int) - expected)
   assert error.max() <= 1, f'off by {error.max()} levels'
   assert (error > 0).mean() <= 0.005, f'{(error > 0).mean():.2%} of the values are off'
+
+
+# The networks of golden files are tiny and run a few times, so on a CPU nearly all the time goes
+# into compiling.
+QUICK = {
+  'xla_backend_optimization_level': 0,
+  'xla_llvm_disable_expensive_passes': True,
+  'xla_cpu_use_fusion_emitters': False,
+}
 
 
 def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:

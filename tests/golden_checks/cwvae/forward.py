@@ -9,7 +9,6 @@ import numpy as np
 import optax
 
 from hvae_tpu.importers import tables
-from hvae_tpu.importers.golden import constant, noise
 from hvae_tpu.models.cwvae import CWVAE
 from hvae_tpu.models.protocol import Metrics
 from hvae_tpu.nn import distributions
@@ -17,6 +16,7 @@ from tests.golden_checks.cwvae import networks
 from tests.golden_checks.cwvae.networks import RNG, Cases
 from tests.support import golden_files
 from tests.support.golden_files import Golden, compare
+from tests.support.tracing import constant, noise
 
 SEEN_FIRST = 'decoded_first'  # the only frames that are stored whole
 

@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from hvae_tpu.importers import cwvae_jax, tables
-from hvae_tpu.importers.golden import Tolerance
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.cwvae import CWVAE
 from hvae_tpu.models.cwvae.cells import Ticks
-from tests.support.golden_files import Golden
+from tests.support.golden_files import Golden, Tolerance
 
 Cases = dict[str, Callable[[], None]]
 RNG = jax.random.key(0)

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvae_tpu.importers import cwvae_tf
-from hvae_tpu.importers.golden import Tolerance, constant, noise
 from hvae_tpu.importers.tables import Entry, export_params
 from hvae_tpu.models.cwvae import CWVAE
 from tests.golden_checks.cwvae import forward, networks, trajectory
 from tests.golden_checks.cwvae.networks import RNG, Cases
 from tests.support import golden_files
-from tests.support.golden_files import EXACT, Golden, compare
+from tests.support.golden_files import EXACT, Golden, Tolerance, compare
+from tests.support.tracing import constant, noise
 
 OPTIONS = {  # theirs -> ours
   'beta': 'beta',

@@ -11,14 +11,13 @@ import numpy as np
 from hvae_tpu.data import items
 from hvae_tpu.evals import open_loop
 from hvae_tpu.figures import film_strips
-from hvae_tpu.importers.golden import Tolerance
 from hvae_tpu.metrics import score_curves
 from hvae_tpu.models.cwvae import cells, network, objective
 from hvae_tpu.nn import distributions
 from tests.golden_checks.cwvae import networks
 from tests.golden_checks.cwvae.networks import Cases
 from tests.support import golden_files
-from tests.support.golden_files import EXACT, Golden, compare
+from tests.support.golden_files import EXACT, Golden, Tolerance, compare
 
 SCORES = {'ssim': Tolerance(0, 1e-5), 'psnr': Tolerance(0, 1e-3)}
 

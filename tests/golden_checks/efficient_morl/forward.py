@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu.importers.golden import Tolerance, noise, replaced, watched
 from hvae_tpu.models.efficient_morl import EfficientMORL, inference, objective
 from hvae_tpu.models.efficient_morl.attention import Memory
 from hvae_tpu.models.efficient_morl.encoder import Encoder
@@ -17,7 +16,8 @@ from hvae_tpu.models.efficient_morl.network import Hierarchy, Prior
 from tests.golden_checks.efficient_morl import networks
 from tests.golden_checks.efficient_morl.networks import Cases
 from tests.support import golden_files
-from tests.support.golden_files import Golden, compare
+from tests.support.golden_files import Golden, Tolerance, compare
+from tests.support.tracing import noise, replaced, watched
 
 # By the beginning of a name; the first that fits.
 TOLERANCES = {

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvae_tpu.importers import efficient_morl, tables
-from hvae_tpu.importers.golden import Tolerance
 from hvae_tpu.models.efficient_morl import EfficientMORL
 from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention
-from tests.support.golden_files import Golden
+from tests.support.golden_files import Golden, Tolerance
 
 Cases = dict[str, Callable[[], None]]
 Model = EfficientMORL | SlotAttention

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvae_tpu.importers import efficient_morl, tables
-from hvae_tpu.importers.golden import Tolerance, noise, watched
 from hvae_tpu.models.efficient_morl import objective
 from hvae_tpu.models.efficient_morl.decoders import Decoder
 from hvae_tpu.models.efficient_morl.encoder import positions
@@ -19,7 +18,8 @@ from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention, Slots
 from tests.golden_checks.efficient_morl import forward, networks
 from tests.golden_checks.efficient_morl.networks import Cases
 from tests.support import golden_files
-from tests.support.golden_files import Golden, compare
+from tests.support.golden_files import Golden, Tolerance, compare
+from tests.support.tracing import noise, watched
 
 GRADIENT = Tolerance(0, 0, of_max=1e-4)
 # The stored values are 1.02e-4 of their maximum off a computation in float64: sums over 9216 pixels

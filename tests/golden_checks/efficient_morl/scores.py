@@ -9,14 +9,14 @@ import numpy as np
 from data_prep.datasets import demo_tetrominoes
 from data_prep.raw.preparation import Preparation
 from hvae_tpu.evals import scene_records, segmentation, traversals
-from hvae_tpu.importers.golden import Tolerance, noise
 from hvae_tpu.metrics import dci, matching
 from hvae_tpu.metrics.rand_index import adjusted_rand_index
 from hvae_tpu.models.efficient_morl import EfficientMORL, objective
 from tests.golden_checks.efficient_morl import networks
 from tests.golden_checks.efficient_morl.networks import Cases
 from tests.support import golden_files
-from tests.support.golden_files import EXACT, Golden, compare
+from tests.support.golden_files import EXACT, Golden, Tolerance, compare
+from tests.support.tracing import noise
 
 ARI = Tolerance(0, 1e-6)
 FROM_MATRIX = Tolerance(0, 1e-5)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.systems import efficient_morl as system
-from hvae_tpu.importers.golden import Tolerance, noise
 from hvae_tpu.models.efficient_morl import EfficientMORL, objective
 from hvae_tpu.training import optimizers
 from hvae_tpu.training.state import TrainState
@@ -15,7 +14,8 @@ from hvae_tpu.training.step import make_train_step
 from tests.golden_checks.efficient_morl import networks
 from tests.golden_checks.efficient_morl.networks import Cases
 from tests.support import golden_files
-from tests.support.golden_files import EXACT, Golden, compare
+from tests.support.golden_files import EXACT, Golden, Tolerance, compare
+from tests.support.tracing import noise
 
 RATE = Tolerance(1e-6, 0)
 FINAL = Tolerance(0, 5e-6)

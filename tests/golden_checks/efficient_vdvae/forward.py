@@ -11,15 +11,14 @@ import numpy as np
 import optax
 
 from hvae_tpu.evals import pruned, ssim
-from hvae_tpu.importers import efficient_vdvae_golden as computed
 from hvae_tpu.importers import tables
-from hvae_tpu.importers.golden import Tolerance, constant, noise
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.nn import distributions
-from tests.golden_checks.efficient_vdvae import networks
+from tests.golden_checks.efficient_vdvae import computed, networks
 from tests.golden_checks.efficient_vdvae.networks import Cases
 from tests.support import golden_files
-from tests.support.golden_files import EXACT, Golden, compare
+from tests.support.golden_files import EXACT, Golden, Tolerance, compare
+from tests.support.tracing import constant, noise
 
 RNG = jax.random.key(0)
 # The KL without beta can be negative, and groups that nearly cancel magnify rounding in gamma.

@@ -8,12 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from hvae_tpu.importers import efficient_vdvae_golden as computed
-from hvae_tpu.importers.golden import Tolerance, constant, noise
-from tests.golden_checks.efficient_vdvae import networks
+from tests.golden_checks.efficient_vdvae import computed, networks
 from tests.golden_checks.efficient_vdvae.networks import Cases
 from tests.support import golden_files
-from tests.support.golden_files import EXACT, Golden, compare
+from tests.support.golden_files import EXACT, Golden, Tolerance, compare
+from tests.support.tracing import constant, noise
 
 # Differences of sigmoids cancel in float32.
 PER_PIXEL = Tolerance(3e-4, 1e-6)

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from hvae_tpu.importers import efficient_vdvae_jax, tables
-from hvae_tpu.importers.golden import Tolerance
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
-from tests.support.golden_files import Golden
+from tests.support.golden_files import Golden, Tolerance
 
 Cases = dict[str, Callable[[], None]]
 

@@ -6,10 +6,9 @@ import re
 import numpy as np
 
 from hvae_tpu.evals import pruned, ssim
-from hvae_tpu.importers.golden import Tolerance
 from hvae_tpu.nn import distributions
 from tests.golden_checks.efficient_vdvae.networks import SSIM, Cases
-from tests.support.golden_files import EXACT, Golden, compare
+from tests.support.golden_files import EXACT, Golden, Tolerance, compare
 
 
 def ssim_cases(golden: Golden) -> Cases:

@@ -9,13 +9,12 @@ import ml_collections
 import numpy as np
 import optax
 
-from hvae_tpu.importers.golden import Tolerance
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE, objective
 from hvae_tpu.nn import distributions
 from hvae_tpu.training import optimizers
 from tests.golden_checks.efficient_vdvae.networks import Cases
 from tests.support import golden_files
-from tests.support.golden_files import Golden, compare
+from tests.support.golden_files import Golden, Tolerance, compare
 
 SCHEDULE = Tolerance(1e-6, 1e-12)
 PARAMETERS = Tolerance(0, 2e-5)

@@ -5,15 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from hvae_tpu.importers import efficient_vdvae_golden as computed
 from hvae_tpu.importers import efficient_vdvae_table, efficient_vdvae_torch, tables
-from hvae_tpu.importers.golden import Tolerance
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.training import optimizers
-from tests.golden_checks.efficient_vdvae import networks, rates
+from tests.golden_checks.efficient_vdvae import computed, networks, rates
 from tests.golden_checks.efficient_vdvae.networks import Cases
 from tests.support import golden_files
-from tests.support.golden_files import EXACT, Golden, compare
+from tests.support.golden_files import EXACT, Golden, Tolerance, compare
 
 # Rounding at the minimum leaves what is above it off by up to 6e-4.
 BEFORE, AFTER = Tolerance(1e-4, 0), Tolerance(3e-4, 0)

@@ -11,14 +11,14 @@ import optax
 
 from configs.systems import efficient_vdvae as system
 from hvae_tpu.importers import tables
-from hvae_tpu.importers.golden import Tolerance, constant, noise
 from hvae_tpu.training import optimizers
 from hvae_tpu.training.state import TrainState
 from hvae_tpu.training.step import make_train_step
 from tests.golden_checks.efficient_vdvae import networks, rates
 from tests.golden_checks.efficient_vdvae.networks import Cases
 from tests.support import golden_files
-from tests.support.golden_files import EXACT, Golden, compare
+from tests.support.golden_files import EXACT, Golden, Tolerance, compare
+from tests.support.tracing import constant, noise
 
 METRICS = Tolerance(2e-5, 1e-6)
 FINAL = Tolerance(0, 2e-5)

@@ -11,19 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hvae_tpu.importers import nvae_golden, tables
-from hvae_tpu.importers.golden import Tolerance, constant, noise
-from hvae_tpu.importers.nvae_golden import ACTIVATION, KL, SUM, channels_last
+from hvae_tpu.importers import tables
 from hvae_tpu.models.nvae import NVAE, objective
 from tests.golden_checks.nvae import computed, networks, trajectory
+from tests.golden_checks.nvae.computed import ACTIVATION, KL, SUM, channels_last
 from tests.golden_checks.nvae.networks import BUFFERS, SCHEDULE, SPECTRAL, Cases
 from tests.support import golden_files
-from tests.support.golden_files import EXACT, Golden, compare
+from tests.support.golden_files import EXACT, Golden, Tolerance, compare
+from tests.support.tracing import constant, noise
 
 RNG = jax.random.key(0)
 GRADIENT = 1e-3  # relative error of the norm
 TOLERANCES = {
-  **nvae_golden.TOLERANCES,
+  **computed.TOLERANCES,
   **dict.fromkeys(('loss', 'bn_loss', 'neg_log_p', 'nelbo', 'bn_gamma_loss'), SUM),
   **dict.fromkeys(('balanced_kl', 'kl_balance_coeffs', 'kl_balanced_per_example'), KL),
   **dict.fromkeys(('spectral_loss', 'regularization_loss'), SPECTRAL),
@@ -142,19 +142,30 @@ def _check_pass(golden: Golden, variant: str, name: str) -> None:
   if 'buffers_concat' in stored:
     names = golden.config[f'_buffer_names:output/{name}']
     found['buffers_concat'] = networks.statistics(golden, state, names)
+  if any(key.startswith('sr_u/') for key in stored):
+    vectors = networks.vectors_by_shape(golden, state['singular'])
+    found |= {f'sr_u/{shape}': value for shape, value in vectors.items()}
+  _compare_results(found, stored)
+
+
+def _compare_results(found: dict[str, Any], stored: dict[str, Any]) -> None:
   for key in MOSTLY:
     if key in stored:
       value = stored.pop(key)
       networks.mostly(found[key].reshape(value.shape), value)
-  if any(key.startswith('sr_u/') for key in stored):
-    vectors = networks.vectors_by_shape(golden, state['singular'])
-    found |= {f'sr_u/{shape}': value for shape, value in vectors.items()}
   # Of some results the files have one example only.
   found = {
     key: value[: len(stored[key])] if np.ndim(value) == 4 and key in stored else value
     for key, value in found.items()
   }
   compare(found, stored, _tolerance)
+
+
+def compare_evaluation(golden: Golden, name: str, model: NVAE, params: Any, state: Any) -> None:
+  """Compares a pass in evaluation of another model, an imported one, with a file."""
+  run = lambda params, state: computed.run(golden, model, params, state, _eps(name), train=False)[1]
+  _, found = golden_files.quick_jit(run)(params, state)
+  _compare_results(found, _stored(golden, '', name))
 
 
 def _check_gradient(golden: Golden) -> None:

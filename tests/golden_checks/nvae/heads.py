@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu.importers.golden import Tolerance, constant, noise
-from hvae_tpu.importers.nvae_golden import SUM, channels_last
 from hvae_tpu.models.nvae import NVAE, heads, objective, regularisers
 from hvae_tpu.models.nvae.heads import Head
 from hvae_tpu.nn import distributions
 from tests.golden_checks.nvae import networks, pieces
+from tests.golden_checks.nvae.computed import SUM, channels_last
 from tests.golden_checks.nvae.networks import COMPONENT, Cases
 from tests.support import golden_files
-from tests.support.golden_files import Golden, compare, in_turn
+from tests.support.golden_files import Golden, Tolerance, compare, in_turn
+from tests.support.tracing import constant, noise
 
 RNG = jax.random.key(0)
 GRADIENT = 1e-4  # relative error of the norm

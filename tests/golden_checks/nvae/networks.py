@@ -9,11 +9,10 @@ import numpy as np
 
 from configs.systems.nvae import MGP123
 from hvae_tpu.importers import nvae_official, nvae_seed, tables
-from hvae_tpu.importers.golden import Tolerance, difference
 from hvae_tpu.importers.nvae_table import STATISTICS
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.nvae import NVAE, regularisers
-from tests.support.golden_files import Golden
+from tests.support.golden_files import Golden, Tolerance, difference
 
 Cases = dict[str, Callable[[], None]]
 
@@ -186,6 +185,6 @@ def mostly(found: Any, expected: Any) -> None:
   Differences of sigmoids, and narrow Gaussians, lose digits in float32.
   """
   found, expected = np.asarray(found), np.asarray(expected)
-  assert not (text := difference(found, expected, Tolerance(1e-5, 1e-2)).text), text
+  assert not (text := difference(found, expected, Tolerance(1e-5, 1e-2))), text
   close = np.abs(found - expected) <= 1e-5 * np.abs(expected) + 1e-4
   assert close.mean() >= 0.9, f'{1 - close.mean():.1%} are off'

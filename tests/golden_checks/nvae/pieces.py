@@ -11,10 +11,10 @@ import numpy as np
 
 from configs.systems import nvae as system
 from hvae_tpu.importers import nvae_official, tables
-from hvae_tpu.importers.nvae_golden import channels_last
 from hvae_tpu.importers.nvae_table import GAIN
 from hvae_tpu.models.nvae import NVAE, cells, convs, flows, objective
 from hvae_tpu.training import optimizers
+from tests.golden_checks.nvae.computed import channels_last
 from tests.golden_checks.nvae.networks import COMPONENT, SCHEDULE, Cases
 from tests.support.golden_files import Golden, compare
 
@@ -156,7 +156,7 @@ def _check_start(golden: Golden, name: str) -> None:
 
 
 def _initial_kernel(initializer: Any):
-  from hvae_tpu.importers.golden import replaced
+  from tests.support.tracing import replaced
 
   return replaced(convs.layers, uniform_fan_in=lambda: initializer)
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from configs.systems import nvae as system
 from hvae_tpu.importers import tables
-from hvae_tpu.importers.golden import Tolerance, constant, noise
 from hvae_tpu.models.nvae import NVAE
 from hvae_tpu.training import optimizers
 from hvae_tpu.training.state import TrainState
@@ -19,7 +18,8 @@ from hvae_tpu.training.step import make_train_step
 from tests.golden_checks.nvae import computed, networks
 from tests.golden_checks.nvae.networks import SCHEDULE, Cases
 from tests.support import golden_files
-from tests.support.golden_files import Golden, compare
+from tests.support.golden_files import Golden, Tolerance, compare
+from tests.support.tracing import constant, noise
 
 EARLY, LATE = Tolerance(1e-4, 1e-6), Tolerance(1e-3, 1e-5)
 METRICS = {  # of a file -> ours

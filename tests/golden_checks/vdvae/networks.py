@@ -6,9 +6,9 @@ import importlib
 from typing import Any
 
 from hvae_tpu.importers import openai_vdvae
-from hvae_tpu.importers.golden import Tolerance
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.vdvae import VDVAE
+from tests.support.golden_files import Tolerance
 
 GRADIENT = Tolerance(1e-3, 2e-6, of_max=1e-3)
 PREPROCESSING = Tolerance(0, 1e-6)

@@ -8,14 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from hvae_tpu.importers import vdvae_golden
-from hvae_tpu.importers.golden import Tolerance, noise
 from hvae_tpu.models.vdvae import VDVAE, layout
 from hvae_tpu.nn import distributions, layers
-from tests.golden_checks.vdvae import networks
+from tests.golden_checks.vdvae import computed, networks
 from tests.golden_checks.vdvae.release import Cases
 from tests.support import golden_files
-from tests.support.golden_files import Golden, compare, in_turn
+from tests.support.golden_files import Golden, Tolerance, compare, in_turn
+from tests.support.tracing import noise
 
 # Values reach 160 nats per dimension, and lose digits to cancellation just above the threshold
 # where the density takes over.
@@ -86,7 +85,7 @@ def _check_samples(golden: Golden) -> None:
   for suffix, uniforms in (('', given), ('_u_half', [np.full_like(u, 0.5) for u in given])):
     x, image = run(golden['input/logits'], *uniforms)
     key = f'output/sample_float{suffix}'
-    compare({key: x}, {key: golden[key]}, lambda _: vdvae_golden.FEATURES)
+    compare({key: x}, {key: golden[key]}, lambda _: computed.FEATURES)
     golden_files.compare_images(image, golden[f'output/sample_uint8{suffix}'])
 
 
@@ -99,7 +98,7 @@ def primitive_cases(golden: Golden) -> Cases:
 def _check_primitive(golden: Golden, name: str) -> None:
   operation, number = re.fullmatch(r'(.*?)(\d*)', name).groups()
   value = PRIMITIVES[operation](golden, int(number or 0))
-  tolerance = vdvae_golden.LOSS if operation == 'kl' else vdvae_golden.FEATURES
+  tolerance = computed.LOSS if operation == 'kl' else computed.FEATURES
   compare({name: value}, {name: golden[f'output/{name}']}, lambda _: tolerance)
 
 

@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hvae_tpu.importers import tables, vdvae_golden, vdvae_jax
-from hvae_tpu.importers.golden import Tolerance, constant, noise
+from hvae_tpu.importers import tables, vdvae_jax
 from hvae_tpu.importers.tables import Entry
-from hvae_tpu.importers.vdvae_golden import LOG_PROB, PORT
 from hvae_tpu.models.vdvae import VDVAE
 from hvae_tpu.nn import distributions, layers
-from tests.golden_checks.vdvae import networks
+from tests.golden_checks.vdvae import computed, networks
+from tests.golden_checks.vdvae.computed import LOG_PROB, PORT
 from tests.golden_checks.vdvae.release import Cases, given_levels, parse_variant
 from tests.support import golden_files
-from tests.support.golden_files import Golden, compare, in_turn
+from tests.support.golden_files import Golden, Tolerance, compare, in_turn
+from tests.support.tracing import constant, noise
 
 SAMPLES = Tolerance(1e-5, 2e-5)  # before clipping they reach 1e7
 
@@ -79,7 +79,7 @@ def _compiled(golden: Golden):
   params, image = read_params(golden, model), golden['input/image_uint8']
 
   def run(params, image, eps):
-    loss = lambda params: vdvae_golden.port_run(model, params, image, eps)
+    loss = lambda params: computed.port_run(model, params, image, eps)
     (_, found), grads = jax.value_and_grad(loss, has_aux=True)(params)
     return {**found, 'grad_norm': optax.tree.norm(grads)}, grads
 
@@ -90,7 +90,7 @@ def _compiled(golden: Golden):
 def _check_pass(golden: Golden, name: str) -> None:
   found, _ = _run(golden, float(name.removeprefix('eps')))
   expected = golden.under(f'output/{name}')
-  compare(found, expected, vdvae_golden.port_forward.tolerance)
+  compare(found, expected, computed.port_tolerance)
 
 
 def _check_gradient(golden: Golden, name: str) -> None:
@@ -121,9 +121,9 @@ def _generator(golden: Golden):
 
   def generate(params, eps, temperatures, z, given):
     latents = tuple(distributions.Group(value, jnp.zeros_like(value), value) for value in z)
-    with vdvae_golden.watched() as seen, noise(normal=constant(eps)):
+    with computed.watched() as seen, noise(normal=constant(eps)):
       model.decode(params, {}, latents, rng, temperatures, given)
-    return vdvae_golden.features(model, seen[0])
+    return computed.features(model, seen[0])
 
   return functools.partial(golden_files.quick_jit(generate), read_params(golden, model))
 
@@ -203,4 +203,4 @@ def _check_primitives(golden: Golden) -> None:
 
 
 def _primitive(key: str) -> Tolerance:
-  return vdvae_golden.FEATURES if key == 'gelu' else vdvae_golden.LOSS
+  return computed.FEATURES if key == 'gelu' else computed.LOSS

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hvae_tpu.importers import openai_vdvae, tables, vdvae_golden
-from hvae_tpu.importers.golden import constant, noise
+from hvae_tpu.importers import openai_vdvae, tables
 from hvae_tpu.models.vdvae import VDVAE
 from hvae_tpu.nn import distributions
-from tests.golden_checks.vdvae import networks
+from tests.golden_checks.vdvae import computed, networks
 from tests.support import golden_files
 from tests.support.golden_files import Golden, compare
+from tests.support.tracing import constant, noise
 
 Cases = dict[str, Callable[[], None]]
 
@@ -50,7 +50,7 @@ def _compiled(golden: Golden) -> Callable[[float], tuple[dict[str, Any], Any]]:
   params, image = read_params(golden, model), golden['input/image_uint8']
 
   def run(params, image, eps):
-    loss = lambda params: vdvae_golden.release_run(model, params, image, eps)
+    loss = lambda params: computed.release_run(model, params, image, eps)
     (_, found), grads = jax.value_and_grad(loss, has_aux=True)(params)
     return {**found, 'grad_norm': optax.tree.norm(grads)}, grads
 
@@ -72,8 +72,8 @@ def _check_inputs(golden: Golden) -> None:
     if name.startswith('posterior_mean_latent/'):
       z = _run(golden, 0.0)[0][name.replace('posterior_mean_latent', 'z')]
       found[name] = z[: len(given[name])]
-      tolerances[name] = vdvae_golden.FEATURES
-  expected = {name: vdvae_golden.channels_last(name, given[name]) for name in found if '/' in name}
+      tolerances[name] = computed.FEATURES
+  expected = {name: computed.channels_last(name, given[name]) for name in found if '/' in name}
   expected |= {name: given[name] for name in ('x', 'x_target')}
   compare(found, expected, tolerances.__getitem__)
 
@@ -82,8 +82,8 @@ def _check_pass(golden: Golden, name: str) -> None:
   expected = golden.under(f'output/{name}')
   compare(
     _run(golden, _eps(name))[0],
-    {key: vdvae_golden.channels_last(key, value) for key, value in expected.items()},
-    vdvae_golden.release_forward.tolerance,
+    {key: computed.channels_last(key, value) for key, value in expected.items()},
+    computed.release_tolerance,
   )
 
 
@@ -142,7 +142,7 @@ def _check_sample(golden: Golden, name: str) -> None:
     z = [value.transpose(0, 2, 3, 1) for value in golden.numbered(f'input/{source}')]
     found = decode(eps, temperatures, z, given_levels(which, count))
   floats = {key: value for key, value in expected.items() if key != 'image'}
-  compare(found, floats, lambda _: vdvae_golden.FEATURES)
+  compare(found, floats, lambda _: computed.FEATURES)
   golden_files.compare_images(found['image'], expected['image'])
 
 
@@ -154,9 +154,9 @@ def _samplers(golden: Golden, num: int) -> tuple[Callable, Callable]:
   rng = jax.random.key(0)
 
   def pictures(params, eps, generate):
-    with vdvae_golden.watched() as seen, noise(normal=constant(eps), uniform=constant(0.5)):
+    with computed.watched() as seen, noise(normal=constant(eps), uniform=constant(0.5)):
       image = generate(params)
-      logits = vdvae_golden.features(model, seen[0])['logits']
+      logits = computed.features(model, seen[0])['logits']
       mixture = distributions.mixture_by_colour(logits, model.num_mixtures)
       x = distributions.dmol_sample(rng, mixture)
     return {'image': image, 'logits': logits, 'x_float': x}

@@ -11,7 +11,6 @@ import numpy as np
 import optax
 
 from hvae_tpu.importers import tables
-from hvae_tpu.importers.golden import Tolerance, constant, noise
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.vdvae import VDVAE
 from hvae_tpu.training import optimizers
@@ -20,7 +19,8 @@ from hvae_tpu.training.step import make_train_step
 from tests.golden_checks.vdvae import networks, port, release
 from tests.golden_checks.vdvae.release import Cases
 from tests.support import golden_files
-from tests.support.golden_files import EXACT, Golden, compare
+from tests.support.golden_files import EXACT, Golden, Tolerance, compare
+from tests.support.tracing import constant, noise
 
 TRAJECTORY = Tolerance(1e-4, 0)
 LEARNING_RATE = Tolerance(1e-6, 0)
