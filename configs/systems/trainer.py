@@ -3,7 +3,7 @@
 import ml_collections
 from ml_collections import config_dict
 
-from hvae_tpu import settings
+from hvae_tpu import evals, settings
 from hvae_tpu.modes import MODES
 
 
@@ -53,48 +53,7 @@ def base() -> ml_collections.ConfigDict:
     heartbeat_seconds=100,  # of several processes: all end so long after one has vanished
     allow_config_change=False,  # resume although the model, data or seed differ
   )
-  config.evals = dict(
-    weights='ema',  # ema, raw or both
-    names=('elbo',),  # evaluations that --mode=eval runs
-    split='test',  # view that --mode=eval reads: train, valid, test, or the name of a view
-    max_batches=0,  # of every evaluation of --mode=eval, in place of its own; 0: the whole view
-    published_bpd=config_dict.placeholder(float),  # bits/dim on the test set, shown beside ours
-    batch_size=32,  # global
-    # every: steps between evaluations on data.valid_split during training; 0: never
-    elbo=dict(every=10_000, max_batches=0),  # 0: the whole view, as --mode=eval takes it
-    pictures=dict(
-      every=10_000,
-      num=8,  # images a row
-      temperatures=(1.0, 0.9, 0.8),  # numbers, tuples of one per level, or 'linear(a,b)'
-      temperature_per_level=(),  # one more row of samples, at one temperature per level
-      num_partial=6,  # rows of reconstructions from the first levels only
-      partial_temperature=0.1,  # of the levels that are drawn there
-      refresh_iterations=0,  # batches of samples to renew batch statistics with, before sampling
-      refresh_num=16,  # samples in such a batch
-    ),
-    ssim=dict(every=0),
-    pruned=dict(every=0, share=0.03, rank_batches=0),  # variates kept; batches that rank them
-    histograms=dict(every=0),
-    bernoulli_baseline=dict(every=0),
-    # Frames predicted from the first `context` of a video.
-    open_loop=dict(
-      every=0,
-      context=36,
-      seq_len=0,  # with the context; 0: data.eval_seq_len
-      batch_size=0,  # examples predicted at once; 0: evals.batch_size
-      num_examples=8,
-      num_samples=1,  # predictions of an example, of which the best counts
-      chunk=0,  # frames predicted at once; 0: about 100
-      ssim_data_range=2.0,  # of the reference, whose pixels lie in [0, 1]; SSIM is higher for it
-      psnr_data_range=1.0,
-    ),
-    teacher_forced=dict(every=0, num=4, seq_len=36),  # videos whose frames are all seen; frames
-    iwae=dict(every=0, num_samples=10, chunk=1),  # importance samples; at a time, on a device
-    # Scenes taken apart, compared with `segmentation` of the records.
-    segmentation=dict(every=0, num=4, max_batches=0),  # scenes shown; 0: the whole view
-    textures=dict(every=0),  # the scores of papers on CLEVRTEX
-    colour_kmeans_baseline=dict(every=0),  # what colours alone reach
-  )
+  config.evals = evals.defaults()
   for name, mode in MODES.items():
     if hasattr(mode, 'Options'):
       config[name] = settings.defaults(mode.Options)

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hvae_tpu.evals import pruned, ssim
+from hvae_tpu.evals import pruned
 from hvae_tpu.importers import tables
+from hvae_tpu.metrics import ssim
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.nn import distributions
 from tests.golden_checks.efficient_vdvae import computed, networks

@@ -5,7 +5,8 @@ import re
 
 import numpy as np
 
-from hvae_tpu.evals import pruned, ssim
+from hvae_tpu.evals import pruned
+from hvae_tpu.metrics import ssim
 from hvae_tpu.nn import distributions
 from tests.golden_checks.efficient_vdvae.networks import SSIM, Cases
 from tests.support.golden_files import EXACT, Golden, Tolerance, compare
