@@ -16,6 +16,7 @@ from hvae_tpu.figures.report import drawn, facts
 from hvae_tpu.modes import loaded_run
 from hvae_tpu.nn import temperatures
 from hvae_tpu.nn.distributions import STATISTICS
+from hvae_tpu.nn.temperatures import Setting
 from hvae_tpu.runs.restore import LoadedRun
 from hvae_tpu.runs.workdir import flatten, stored_config, to_json
 from hvae_tpu.settings import setting
@@ -32,7 +33,7 @@ class Options(loaded_run.SampleOptions):
   split: str = setting('test')  # pictures to reconstruct: train, valid, test, or a view's name
   num: int = setting(8, least=1)  # pictures in a row
   # one row of samples each: a number, a tuple of one number per level, or 'linear(a,b)'
-  temperatures: tuple[temperatures.Setting, ...] = setting((1.0, 0.8, 0.6))
+  temperatures: tuple[Setting, ...] = setting((1.0, 0.8, 0.6))
   partial_temperature: float = setting(0.1, least=0)  # of the groups that are drawn
   statistic: str = setting('sample', choices=STATISTICS)  # of the pixels' distribution
 

@@ -103,7 +103,7 @@ def test_damaged_records_are_told(tmp_path):
   (tmp_path / 'eval').mkdir()
   (tmp_path / 'eval' / 'test-5-ema.json').write_text('{')
   assert results.record(tmp_path, 'eval', 15) is None  # 5 is another step than 15
-  with pytest.raises(UserError, match='test-5-ema.json is damaged .*run --mode=eval again'):
+  with pytest.raises(UserError, match='test-5-ema.json cannot be read .*run --mode=eval again'):
     results.record(tmp_path, 'eval', 5)
 
 

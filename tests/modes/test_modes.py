@@ -181,10 +181,26 @@ def test_rows_need_not_divide_by_the_devices(used):
 
 ONE_SYSTEM = pytest.mark.parametrize('used', ['vdvae'], indirect=True)  # mistakes are the same
 REFUSED = {
-  ('reconstruct', 'quantiles', (0.0,)): 'config.reconstruct.quantiles=(0.0,) must be at most 1 and above 0',
-  ('reconstruct', 'quantiles', (1.5,)): 'config.reconstruct.quantiles=(1.5,) must be at most 1 and above 0',
-  ('reconstruct', 'quantiles', ('a',)): "config.reconstruct.quantiles=('a',) must be a tuple, each item a number",
-  ('reconstruct', 'quantiles', (True,)): 'config.reconstruct.quantiles=(True,) must be a tuple, each item a number',
+  (
+    'reconstruct',
+    'quantiles',
+    (0.0,),
+  ): 'config.reconstruct.quantiles=(0.0,) must be at most 1 and above 0',
+  (
+    'reconstruct',
+    'quantiles',
+    (1.5,),
+  ): 'config.reconstruct.quantiles=(1.5,) must be at most 1 and above 0',
+  (
+    'reconstruct',
+    'quantiles',
+    ('a',),
+  ): "config.reconstruct.quantiles=('a',) must be a tuple, each item a number",
+  (
+    'reconstruct',
+    'quantiles',
+    (True,),
+  ): 'config.reconstruct.quantiles=(True,) must be a tuple, each item a number',
   ('reconstruct', 'quantiles', (1.0, 1.0)): 'config.reconstruct.quantiles has 1 more than once',
   ('reconstruct', 'quantiles', ()): 'config.reconstruct.quantiles=() must not be empty',
   ('reconstruct', 'columns', 0): 'config.reconstruct.columns=0 must be at least 1',

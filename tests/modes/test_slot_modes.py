@@ -168,7 +168,9 @@ def test_wrong_options_are_told(used):
     call(used.config, used.workdir, 'disentangle', factors=('weight',))
   with pytest.raises(UserError, match='config.disentangle.num_range=0 must be at least 1'):
     call(used.config, used.workdir, 'disentangle', num_range=0)
-  with pytest.raises(UserError, match="config.traverse.limits='all' must be one of 'range', 'reference'"):
+  with pytest.raises(
+    UserError, match="config.traverse.limits='all' must be one of 'range', 'reference'"
+  ):
     call(used.config, used.workdir, 'traverse', limits='all')
   with pytest.raises(UserError, match='config.traverse.frames=0 must be at least 1'):
     call(used.config, used.workdir, 'traverse', frames=0)
