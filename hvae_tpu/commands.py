@@ -8,7 +8,6 @@ import pathlib
 import re
 import sys
 import types
-from typing import Any
 
 from absl import app, flags, logging
 import ml_collections
@@ -57,7 +56,11 @@ def run(argv: list[str], check: Callable[[], None], body: Callable[[], int]) -> 
   logging.set_verbosity(logging.ERROR)  # libraries remark on their own options
   jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_CACHE_DIR', CACHE))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  from hvae_tpu.training.config import check_config
+
   try:
+    if CONFIG.value is not None:
+      check_config(CONFIG.value)
     return body()
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
@@ -133,20 +136,6 @@ def _get_config(module: types.ModuleType, argument: str, source: str) -> ml_coll
     return module.get_config(argument) if argument else module.get_config()
   except ValueError as error:
     raise UserError(f'{source}: {error}') from error
-
-
-def precision(config: Any) -> str:
-  """Returns `config.train.precision`, for `jax.default_matmul_precision`.
-
-  Raises:
-    UserError: an unknown name.
-  """
-  known = ('default', 'high', 'highest')
-  if config.train.precision not in known:
-    raise UserError(
-      f'config.train.precision={config.train.precision!r} must be one of {", ".join(known)}'
-    )
-  return config.train.precision
 
 
 def _flag_problem(error: Exception, argv: list[str]) -> str:

@@ -9,8 +9,9 @@ import tokenize
 import jax
 import ml_collections
 
-from hvae_tpu import commands
+from hvae_tpu import commands, evals, models
 from hvae_tpu.runs.workdir import flatten
+from hvae_tpu.training.config import SECTIONS
 
 FOLDERS = ()
 IN_BUCKETS = True
@@ -27,7 +28,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     return 0
   layers = commands.config_layers(commands.config_source(config))
   sources = value_sources(config, layers, commands.overridden_fields(config))
-  comments = option_comments()
+  comments = section_comments(config.model.name)
   values = {key: repr(value) for key, value in flatten(config.to_dict()).items()}
   for key, value in values.items():
     line = f'config.{key} = {value}'
@@ -66,15 +67,18 @@ def value_sources(
   return sources
 
 
-def option_comments() -> dict[str, str]:
-  """Returns the comments of the options of all modes, by dotted key."""
+def section_comments(model: str) -> dict[str, str]:
+  """Returns the comments of the fields of all sections, by dotted key; `model` names the model."""
   from hvae_tpu.modes import MODES  # the table imports this file
 
+  sections = {**SECTIONS, 'evals': evals.Settings, 'model': models.MODELS[model]}
+  modules = list(MODES.items())
+  modules += [(f'evals.{name}', evaluation) for name, evaluation in evals.EVALS.items()]
+  sections |= {name: module.Options for name, module in modules if hasattr(module, 'Options')}
   return {
     f'{name}.{field}': comment
-    for name, mode in MODES.items()
-    if hasattr(mode, 'Options')
-    for field, comment in field_comments(mode.Options).items()
+    for name, section in sections.items()
+    for field, comment in field_comments(section).items()
   }
 
 

@@ -104,7 +104,7 @@ def open_loop(model: CWVAE, params: Any, batch: Any, context: int, eps: Any) -> 
   found = {'openloop_decoded_first': frames[:, :1], 'openloop_decoded_last': frames[:, -1:]}
   found |= {f'openloop_{k}': v for k, v in networks.frame_statistics(frames).items()}
   observed = {'video': batch['video'][:, :context]}
-  levels, end = model._observe(params, observed, RNG, model._seen)
+  levels, end = model._observe(params, observed, RNG, model._observed_levels)
   for level, ticks in enumerate(levels):
     for side in ('prior', 'posterior'):
       found[f'context_{side}_mean_level{level}'] = getattr(ticks, side).mean

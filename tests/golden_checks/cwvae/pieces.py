@@ -115,18 +115,18 @@ def _check_likelihood(golden: Golden) -> None:
 def _check_head(golden: Golden) -> None:
   """Of the deviations; the head of the means beside it is of no importance here."""
   kernel, bias = golden['input/head_kernel'], golden['input/head_bias']
-  options = networks.model_of({'channels': 1}).options
-  options = options._replace(
+  rssm = networks.model_of({'channels': 1}).rssm
+  rssm = rssm._replace(
     stoch=kernel.shape[1], embed=kernel.shape[0], min_std=golden.config['min_stddev']
   )
-  head = cells.Head(options)
+  head = cells.Head(rssm)
   params = {
     'mean': {'kernel': jnp.zeros_like(kernel), 'bias': jnp.zeros_like(bias)},
     'std': {'kernel': kernel, 'bias': bias},
   }
   joint = head.apply({'params': params})
   raw = golden['input/head_h'] @ joint[0] + joint[1]
-  found = {'std': cells.distribution(options, raw).std}
+  found = {'std': cells.distribution(rssm, raw).std}
   compare(found, {'std': golden['output/head_stddev']}, lambda _: networks.FEATURES)
 
 
