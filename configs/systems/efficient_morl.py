@@ -23,13 +23,11 @@ def base() -> ml_collections.ConfigDict:
     decay_steps=100_000,
     clip_norm=5.0,
   )
-  config.train.batch_size = 32
   config.train.num_steps = 300_001  # the reference's loop includes its last number
   config.train.log_every = 100
   config.train.save_every = 25_000
   config.train.best_metric = 'segmentation/mse'
   config.train.progress_metrics = ('nll', 'kl', 'mse', 'geco_beta', 'grad_norm')
-  config.evals.batch_size = 32
   config.evals.pictures.every = 0
   config.evals.segmentation.every = 5000
   config.evals.names = ('segmentation',)
