@@ -1,66 +1,23 @@
-"""Clockwork VAE: every field with its default. The paper is 2102.09532.
+"""Clockwork VAE (arXiv 2102.09532): its defaults.
 
-Source: vaibhavsaxena11/cwvae and its JAX port juliuskunze/cwvae-jax. Fields of the model keep their
-names.
+Source: vaibhavsaxena11/cwvae and its JAX port juliuskunze/cwvae-jax, whose names the fields have.
 """
 
 import ml_collections
-from ml_collections import config_dict
 
 from configs.systems import trainer
+from hvae_tpu import models
 
 
 def base() -> ml_collections.ConfigDict:
-  """Fields without a comment have the value of all published configurations."""
+  """Returns the defaults: the values of all published configurations."""
   config = trainer.base()
   config.data.fields = ('video',)
   config.data.seq_len = 100
-  config.model = dict(
-    name='cwvae',
-    image_size=64,
-    image_channels=3,
-    levels=3,
-    tmp_abs_factor=6,
-    filters=32,
-    channels_mult=1,
-    enc_dense_layers=3,
-    enc_dense_embed_size=1000,
-    cell_type='RSSMCell',
-    cell_stoch_size=20,
-    cell_deter_size=200,
-    cell_embed_size=200,
-    cell_min_stddev=1e-4,
-    cell_mean_only=False,
-    cell_reset_state=False,
-    reset_mask='reference',  # or clock, where the level above ticks
-    use_obs='',  # T or F for every level from the bottom, for context frames; '': all T
-    train_use_obs=False,  # True: use_obs in training too, which the references never do
-    dec_stddev=1.0,
-    dec_activation='tanh',  # although pixels lie in [0, 1]; or sigmoid, identity
-    beta=(1.0,),  # of the KL in training; one or one per level
-    free_nats=0.0,  # of a level, per sequence
-    kl_grad_post_perc=config_dict.placeholder(float),  # share of the KL's gradient; None: plain
-    kl_balance='intended',  # reference: the posterior gets none of it
-    kernel_init='lecun',  # keras: as the TensorFlow code
-    dtype='float32',
-    convolutions='auto',  # direct, products; auto: direct on TPU and GPU, products on CPU
-    remat='auto',  # none, blocks (ticks), convs; auto: blocks on TPU and GPU, none on CPU
-    unroll='auto',  # full or a number of ticks; auto: 4 on TPU and GPU, 1 on CPU
-  )
-  config.optimizer = dict(
+  config.model = models.defaults('cwvae')
+  config.optimizer.update(
     name='adam',  # adam_keras: epsilon as the TensorFlow code has it; or muon
-    schedule='constant',
-    learning_rate=3e-4,
-    warmup_steps=0,
-    decay_start=0,  # of schedules that end, as the next two
-    decay_steps=0,  # 0: to the end of the training
-    min_learning_rate=0.0,
-    b1=0.9,
-    b2=0.999,
     eps=1e-4,
-    muon_rms=0.2,  # root mean square of a kernel's update, in learning rates
-    muon_iterations=5,  # of Newton-Schulz
-    # Modules whose kernels go from pixels to patches.
     muon_transposed=('deconv_0', 'deconv_1', 'deconv_2', 'deconv_3'),
     clip_norm=10_000.0,
   )
@@ -80,7 +37,7 @@ def base() -> ml_collections.ConfigDict:
 
 
 def debug(config: ml_collections.ConfigDict) -> dict:
-  """A network of the same form that trains for seconds on a CPU."""
+  """Returns differences: a network of the same form that trains for seconds on a CPU."""
   return dict(
     data=dict(seq_len=10, eval_seq_len=20),
     model=dict(

@@ -1,6 +1,6 @@
-"""Efficient-VDVAE: every field with its default. The paper is 2203.13751.
+"""Efficient-VDVAE (arXiv 2203.13751): its defaults, and the lists that describe its networks.
 
-Source: Rayhane-mamah/Efficient-VDVAE, `hparams.cfg` of its JAX form. Fields of the model keep their
+Source: Rayhane-mamah/Efficient-VDVAE, `hparams.cfg` of its JAX form. Fields of the model have its
 names, but for `zdim` (`down_latent_variates`) and `beta_*` (`vae_beta_*`).
 """
 
@@ -9,65 +9,14 @@ from typing import Any
 import ml_collections
 
 from configs.systems import trainer
+from hvae_tpu import models
 
 
 def base() -> ml_collections.ConfigDict:
-  """Fields without a comment have the value of all published configurations, or of most."""
+  """Returns the defaults: the values of all published configurations, or of most."""
   config = trainer.base()
-  config.model = dict(
-    name='efficient_vdvae',
-    image_size=32,
-    image_channels=3,
-    # Lists have an entry per level, or one for all: up_* from fine to coarse, down_* from coarse to
-    # fine. The strides of the bottom-up side are `down_strides`, reversed.
-    input_conv_filters=512,
-    input_kernel_size=1,
-    up_n_blocks_per_res=(0,),
-    up_n_blocks=(1,),
-    up_n_layers=(2,),
-    up_filters=(512,),
-    up_mid_filters_ratio=(0.25,),
-    up_kernel_size=(3,),
-    down_strides=(1,),  # required
-    down_n_blocks_per_res=(0,),
-    down_n_blocks=(1,),
-    down_n_layers=(2,),
-    down_filters=(512,),
-    down_mid_filters_ratio=(0.25,),
-    down_kernel_size=(3,),
-    output_kernel_size=1,
-    use_1x1_conv=True,
-    zdim=32,
-    stable_init=True,
-    initialize_prior_weights_as_zero=False,
-    distribution_base='std',  # or logstd
-    gradient_smoothing_beta=0.6931472,  # ln 2
-    use_residual_distribution=False,
-    legacy_jax_logstd_kl=False,  # True: the reference's JAX form for logstd, which is no KL
-    likelihood='dmol',  # or bernoulli
-    num_mixtures=10,
-    num_bits=8,  # or 5
-    output_distribution_base='std',
-    output_gradient_smoothing_beta=0.6931472,
-    min_mol_logscale=-250.0,
-    output_temperature=1.0,
-    output_statistic='sample',  # of the pixels of pictures; mean: their expectation
-    target_crop=0,
-    beta_schedule='linear',  # or logistic, none
-    beta_start=21,
-    beta_steps=5000,
-    beta_min=1e-4,
-    beta_activation_step=10_000,
-    beta_growth_rate=1e-5,
-    use_gamma_schedule=True,
-    gamma_max_steps=10_000,
-    scaled_gamma=True,
-    latent_active_threshold=1e-4,  # bits per latent dimension; only counted
-    dtype='float32',
-    remat='auto',  # none, blocks, convs; auto: blocks on TPU and GPU, none on CPU
-    unroll='auto',  # full or a number; auto: 1 on TPU and GPU, full on CPU
-  )
-  config.optimizer = dict(
+  config.model = models.defaults('efficient_vdvae')
+  config.optimizer.update(
     name='adamax',  # or adam, adamw, radam
     # Or constant, noam, exponential (the reference's raises; this is what it meant), cosine_torch
     # (what its PyTorch form does, which rises again at the end).
@@ -75,14 +24,8 @@ def base() -> ml_collections.ConfigDict:
     learning_rate=1e-3,
     warmup_steps=100,
     decay_start=50_000,
-    decay_steps=0,  # 0: to the end of the training
     min_learning_rate=1e-4,
-    decay_rate=0.5,  # of schedule exponential
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    weight_decay=0.0,
-    weight_decay_exclude=(  # names of modules and tensors
+    weight_decay_exclude=(
       'bias',
       'scale_bias',
       'trainable_h',
@@ -93,7 +36,6 @@ def base() -> ml_collections.ConfigDict:
       'prior_projection',
       'posterior_projection',
     ),
-    clip_norm=0.0,
   )
   config.train.num_steps = 800_000
   config.train.clock = 'applied'
@@ -153,7 +95,7 @@ def lists(
 
 
 def debug(config: ml_collections.ConfigDict) -> dict:
-  """A network of the same form that trains for seconds on a CPU."""
+  """Returns differences: a network of the same form that trains for seconds on a CPU."""
   strides, side = [], config.model.image_size
   while side > 1:
     strides.append(4 if side >= 16 else min(side, 2))

@@ -1,7 +1,23 @@
-"""NVAE: every field with its default. The paper is 2007.03898.
+"""NVAE (arXiv 2007.03898): its defaults, and pieces that its published runs share.
 
-Source: the flags of NVlabs/NVAE. `MGP123` are the differences of mgp123/nvae, a second public
-implementation.
+Source: the flags of NVlabs/NVAE. Fields of the model have its names but for:
+
+    num_process_blocks      num_preprocess_blocks = num_postprocess_blocks
+    group_divider           2 for ada_groups
+    num_cells_enc           num_cell_per_cond_enc
+    num_cells_dec           num_cell_per_cond_dec
+    zdim                    num_latent_per_group
+    num_flows               num_nf
+    residual_posterior      res_dist, off by default but on in all published runs
+    likelihood              normal for num_mixture_dec=1
+    num_mixtures            num_mixture_dec
+    num_bits                num_x_bits
+    se                      use_se; none leaves it out
+    kl_anneal_steps         kl_anneal_portion of the run
+    kl_const_steps          kl_const_portion of the run
+    kl_min                  kl_const_coeff
+
+`MGP123` are the differences of mgp123/nvae, a second public implementation.
 """
 
 from typing import Any
@@ -9,6 +25,7 @@ from typing import Any
 import ml_collections
 
 from configs.systems import trainer
+from hvae_tpu import models
 
 # The differences of mgp123/nvae that are no hyper-parameters.
 MGP123 = dict(
@@ -33,80 +50,17 @@ MGP123 = dict(
 
 
 def base() -> ml_collections.ConfigDict:
-  """Fields without a comment have the default of the reference's flags."""
+  """Returns the defaults; those without a comment are the defaults of the reference's flags."""
   config = trainer.base()
-  config.model = dict(
-    name='nvae',
-    image_size=32,
-    image_channels=3,
-    num_channels_enc=32,
-    num_channels_dec=32,
-    channel_multiplier=2,
-    num_process_blocks=1,  # num_preprocess_blocks = num_postprocess_blocks
-    num_preprocess_cells=2,
-    num_postprocess_cells=2,
-    num_latent_scales=1,
-    num_groups_per_scale=10,
-    group_divider=1,  # 2: ada_groups
-    min_groups_per_scale=1,
-    num_cells_enc=1,  # num_cell_per_cond_enc
-    num_cells_dec=1,
-    zdim=20,  # num_latent_per_group
-    num_flows=0,  # num_nf
-    arch_instance='res_mbconv',
-    residual_posterior=True,  # res_dist, which is off by default but on in all published runs
-    likelihood='dmol',  # or normal (num_mixture_dec=1), bernoulli
-    num_mixtures=10,  # num_mixture_dec
-    num_bits=8,  # num_x_bits
-    dmol_upper_edge=0.99,  # 0.999: masses that sum to 1
-    output_temperature=1.0,
-    output_statistic='sample',  # of the pixels of pictures; mean: their expectation
-    target_crop=0,
-    input_centering=True,
-    weight_norm='log',
-    weight_norm_in_cells=True,
-    se='sixteenth',  # use_se; none leaves it out
-    skip_down_shift=True,
-    skip_up_bias=False,
-    post_up_last=False,
-    prior_init='uniform',
-    temper_whole_std=True,
-    flow_weight_norm=True,
-    flow_bias=False,
-    flow_mask_side='left',
-    flow_in_encode=True,
-    fixed_flows=False,
-    kl_without_flows='analytic',
-    kl_schedule='steps',  # or epochs, which reads kl_warmup_epochs and steps_per_epoch
-    kl_anneal_steps=1000.0,  # kl_anneal_portion of the run
-    kl_const_steps=0.0,  # kl_const_portion of the run
-    kl_min=1e-4,  # kl_const_coeff
-    kl_warmup_epochs=30,
-    steps_per_epoch=1,
-    kl_balance='square',  # or equal, linear, sqrt
-    kl_weight=1.0,
-    regulariser='spectral',
-    weight_decay_norm=0.0,
-    weight_decay_norm_init=0.0,  # 0: not annealed
-    dtype='float32',
-    depthwise='auto',  # conv, shifts; auto: conv on TPU and GPU, shifts on CPU
-    remat='auto',  # none, blocks, convs; auto: blocks on TPU and GPU, none on CPU
-    unroll='auto',  # full or a number; auto: 1 on TPU and GPU, full on CPU
-  )
-  config.optimizer = dict(
+  config.model = models.defaults('nvae')
+  config.optimizer.update(
     name='adamax_l2',
     schedule='cosine_epochs',  # or constant, cosine
     learning_rate=1e-2,
-    warmup_steps=0,
-    steps_per_epoch=1,
     cosine_start=5,  # warmup_epochs
-    cosine_epochs=0,  # 0: those between the start and the last
     min_learning_rate=1e-4,
-    b1=0.9,
-    b2=0.999,
     eps=1e-3,
     weight_decay=3e-4,  # added to the gradient, of all parameters
-    clip_norm=0.0,
   )
   for mode in (config.sample, config.explore, config.pick, config.quality, config.report):
     mode.refresh_iterations = 20  # as mgp123/nvae; the reference has 0 or 500

@@ -7,10 +7,12 @@ records: each is the fields' raw bytes, little-endian, in the order of the card.
 
 from hvae_tpu.data.batches import (
   batch_spec,
+  check_transforms,
   eval_batches,
   num_examples,
   train_batches,
   train_indices,
+  train_spec,
 )
 from hvae_tpu.data.datasets import Dataset, check_required, open_dataset
 from hvae_tpu.data.items import items_of
@@ -21,10 +23,12 @@ __all__ = [
   'Dataset',
   'batch_spec',
   'check_required',
+  'check_transforms',
   'eval_batches',
   'items_of',
   'num_examples',
   'open_dataset',
   'train_batches',
   'train_indices',
+  'train_spec',
 ]

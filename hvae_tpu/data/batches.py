@@ -102,7 +102,7 @@ def eval_batches(
   fields: Sequence[str] = (),
   seq_len: int = 0,
   transforms: Sequence[str] = (),
-  spread: bool = False,
+  interleave_videos: bool = False,
   process_index: int = 0,
   process_count: int = 1,
 ) -> Generator[Batch, None, None]:
@@ -117,7 +117,7 @@ def eval_batches(
     seed: of the transforms. An example's draws depend on the seed and on its place in the split,
       so they are the same in every pass, and in every view that holds it.
     fields, seq_len, transforms: as in `train_batches`.
-    spread: the first pieces of all videos come before the second ones.
+    interleave_videos: whether the first clips of all videos come before their second clips.
     process_index, process_count: of this host among all hosts.
 
   Yields:
@@ -132,7 +132,7 @@ def eval_batches(
     raise UserError(f'view {view!r} of {dataset.card["name"]} is empty; choose another view')
   _check(seed, batch_size, process_count, 'evaluation batch_size=')
   items = items_of(dataset, view, seq_len)
-  items = items.spread() if spread else items
+  items = items.interleaved() if interleave_videos else items
   records = Records(dataset, dataset.view(view)['split'], fields)
   share = (process_index, process_count)
   parsed = parse(transforms)
@@ -174,6 +174,35 @@ def batch_spec(
     name: jax.ShapeDtypeStruct((batch_size, *array.shape), array.dtype)
     for name, array in example.items()
   }
+
+
+def train_spec(card: dict[str, Any], section: Any, batch_size: int) -> dict[str, Any]:
+  """Shapes and dtypes of a training batch, as `batch_spec`; `section` is `config.data`."""
+  return batch_spec(
+    card,
+    section.fields,
+    batch_size,
+    seq_len=section.seq_len,
+    transforms=section.train_transforms,
+  )
+
+
+def check_transforms(card: dict[str, Any], section: Any) -> None:
+  """Raises UserError if evaluations would see pictures of another size than training.
+
+  `section` is `config.data`. Videos may be longer or shorter.
+  """
+  evaluated = batch_spec(
+    card, section.fields, 1, seq_len=section.eval_seq_len, transforms=section.eval_transforms
+  )
+  for name, spec in train_spec(card, section, 1).items():
+    start = 2 if name == 'video' else 1
+    if spec.shape[start:] != evaluated[name].shape[start:]:
+      raise UserError(
+        f'config.data.train_transforms makes {name} {list(spec.shape[start:])}, but '
+        f'config.data.eval_transforms {list(evaluated[name].shape[start:])}; give both the same '
+        "size, for example with 'crop:N' and 'centre_crop:N'"
+      )
 
 
 class _Batches:

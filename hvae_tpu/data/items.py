@@ -28,7 +28,7 @@ class Stills:
     """A number for each of these examples that no other example of the split has."""
     return self.numbers[items]
 
-  def spread(self) -> 'Stills':
+  def interleaved(self) -> 'Stills':
     """The same: see `Clips`."""
     return self
 
@@ -64,7 +64,7 @@ class Clips:
     """The place in the split, in frames, of the first frame of each of these pieces."""
     return self.first[items] * self.chunk + self.offset[items]
 
-  def spread(self) -> 'Clips':
+  def interleaved(self) -> 'Clips':
     """The first pieces of all sequences, then the second ones, and so on."""
     order = np.argsort(self.start, kind='stable')
     arrays = {name: getattr(self, name)[order] for name in ('first', 'offset', 'last', 'start')}

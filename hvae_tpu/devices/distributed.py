@@ -27,8 +27,6 @@ def start(coordinator: str, num_processes: int, process_id: int, heartbeat_secon
   """
   if not coordinator:
     return
-  if heartbeat_seconds < 1:
-    raise UserError(f'config.train.heartbeat_seconds={heartbeat_seconds} must be at least 1')
   try:
     if coordinator == 'auto':
       jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat_seconds)
@@ -56,6 +54,14 @@ def meet(where: str) -> None:
   may compile for longer than that after another one.
   """
   multihost_utils.sync_global_devices(where)
+
+
+def print_once(*lines: str) -> None:
+  """Prints lines on the first process only."""
+  if jax.process_index() == 0:
+    for line in lines:
+      print(line)
+    sys.stdout.flush()
 
 
 @contextlib.contextmanager

@@ -36,8 +36,8 @@ class Interruption:
         self._signal = signal.SIGTERM
     return self.requested
 
-  def check(self) -> None:
-    """`poll`, raising Interrupted."""
+  def raise_if_interrupted(self) -> None:
+    """Polls, and raises Interrupted if the process is to stop."""
     if self.poll():
       raise Interrupted
 

@@ -22,10 +22,9 @@ MODELS = {
   'slot_attention': SlotAttention,
 }
 
-# What `auto` stands for. A loop over convolutions is slow to differentiate on a CPU, and everything
-# else wants the loop: it compiles in a fraction of the time, and keeps a fraction of the memory.
-# Depthwise convolutions are slow on a CPU in both directions. A system for which something else is
-# right says so in the attribute `AUTO` of its class.
+# The values that `auto` stands for in a config, by field and platform. A class may override them by
+# an attribute `AUTO`. Depthwise convolutions, and gradients of a loop over convolutions, are slow
+# on a CPU. Elsewhere a loop compiles in a fraction of the time and of the memory.
 AUTO_ALWAYS = {'depthwise': {'cpu': 'shifts', 'tpu': 'conv', 'gpu': 'conv'}}
 AUTO_TRAINING = {
   **AUTO_ALWAYS,
@@ -57,12 +56,27 @@ def create(section: dict[str, Any], platform: str, differentiated: bool = True) 
   known = {field.name for field in dataclasses.fields(MODELS[name])}
   if unknown := sorted(set(fields) - known):
     raise UserError(f'config.model has {", ".join(unknown)}, which {name} does not know')
-  auto = AUTO_TRAINING if differentiated else AUTO_INFERENCE
-  auto = {**auto, **getattr(MODELS[name], 'AUTO', {})}
+  auto = _auto(name, differentiated)
   for key, value in fields.items():
     if value == 'auto' and key in auto:
       fields[key] = auto[key].get(platform, auto[key]['gpu'])
   return MODELS[name](**fields)
+
+
+def defaults(name: str) -> dict[str, Any]:
+  """Returns a `config.model` in which every field has its default.
+
+  Fields that `create` decides by the platform are 'auto'.
+  """
+  fields = settings.defaults(MODELS[name])
+  automatic = dict.fromkeys(fields.keys() & _auto(name, differentiated=True).keys(), 'auto')
+  return {'name': name, **fields, **automatic}
+
+
+def _auto(name: str, differentiated: bool) -> dict[str, dict[str, str]]:
+  """Returns field -> platform -> the value that `auto` stands for, for one system."""
+  by_platform = AUTO_TRAINING if differentiated else AUTO_INFERENCE
+  return {**by_platform, **getattr(MODELS[name], 'AUTO', {})}
 
 
 def with_defaults(section: dict[str, Any]) -> dict[str, Any]:

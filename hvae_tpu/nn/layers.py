@@ -51,7 +51,7 @@ def _swish_backward(x, cotangent):
 swish.defvjp(lambda x: (swish(x), x), _swish_backward)
 
 
-def of_pixels(x: Array, kernel: Array) -> Array:
+def pointwise_matmul(x: Array, kernel: Array) -> Array:
   """x [B, H, W, n] @ kernel [n, m].
 
   On a CPU the gradient of a product of one long axis needs no transposed copies. But rows that are
@@ -95,7 +95,7 @@ class Pointwise(nn.Module):
     kernel = self.param('kernel', self.kernel_init, (1, 1, x.shape[-1], self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    return add_bias(of_pixels(x, kernel[0, 0]), bias)
+    return add_bias(pointwise_matmul(x, kernel[0, 0]), bias)
 
 
 class Patches(nn.Module):
@@ -117,7 +117,7 @@ class Patches(nn.Module):
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     x = x.reshape(num, height // r, r, width // r, r, channels).swapaxes(2, 3)
     x = x.reshape(num, height // r, width // r, r * r * channels)
-    return add_bias(of_pixels(x, kernel.reshape(-1, self.features)), bias)
+    return add_bias(pointwise_matmul(x, kernel.reshape(-1, self.features)), bias)
 
 
 class SameConv(nn.Module):

@@ -51,7 +51,7 @@ def eval_program(config: ml_collections.ConfigDict, devices: list[jax.Device]) -
   """Traces one batch of the evaluation `elbo`, as it runs between training steps."""
   mesh = _mesh(config, devices)
   size = config.evals.batch_size
-  model = models.create(config.model.to_dict(), setup.platform(mesh), differentiated=False)
+  model = models.create(config.model.to_dict(), sharding.platform(mesh), differentiated=False)
   tx, _ = optimizers.create(config.optimizer, config.train.num_steps)
   shapes = batch_shapes(config, size, config.data.eval_seq_len or config.data.seq_len)
   batch = _sharded({**shapes, 'mask': jax.ShapeDtypeStruct((size,), bool)}, mesh)

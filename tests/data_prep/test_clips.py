@@ -77,7 +77,7 @@ def examples(dataset, view, seq_len):
 
 
 def test_pieces_of_all_sequences_before_the_second_ones(videos):
-  batches = data.eval_batches(videos, 'test', batch_size=1, seq_len=4, spread=True)
+  batches = data.eval_batches(videos, 'test', batch_size=1, seq_len=4, interleave_videos=True)
   pieces = [(int(b['sequence'][0]), int(b['start'][0])) for b in batches]
   assert pieces == [(0, 0), (1, 0), (2, 0), (1, 4), (2, 4), (1, 8)]
 

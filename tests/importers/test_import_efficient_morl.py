@@ -16,7 +16,7 @@ from hvae_tpu.runs import restore
 from hvae_tpu.storage.tensor_files import Container
 from tests.support import foreign
 
-MODEL = EfficientMORL(image_size=12, zdim=4)
+MODEL = EfficientMORL(image_size=12, zdim=4, image_decoder='small')
 
 
 def tensors(model) -> dict[str, np.ndarray]:

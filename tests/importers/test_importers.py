@@ -55,6 +55,7 @@ EFFICIENT = EfficientVDVAE(
 )
 # Levels with an embedding of several layers.
 CLOCKWORK = CWVAE(
+  image_channels=1,
   filters=1,
   cell_stoch_size=3,
   cell_deter_size=5,
@@ -84,7 +85,7 @@ FORMATS = {
   'efficient_vdvae_torch': (efficient_vdvae_torch, EFFICIENT),
   'nvae': (nvae_official, NVAE(**NVAE_FIELDS)),
   'nvae_seed': (nvae_seed, NVAE(**{**MGP123, **NVAE_FIELDS})),
-  'efficient_morl': (efficient_morl, EfficientMORL(image_size=16, zdim=6)),
+  'efficient_morl': (efficient_morl, EfficientMORL(image_size=16, zdim=6, image_decoder='small')),
   'efficient_morl-single_gru': (
     efficient_morl,
     EfficientMORL(image_size=16, zdim=6, use_dual_gru=False, image_decoder='iodine'),

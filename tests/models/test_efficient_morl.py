@@ -12,7 +12,6 @@ import pytest
 from hvae_tpu import models
 from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
-from hvae_tpu.importers.golden import noise, replaced
 from hvae_tpu.models.efficient_morl import EfficientMORL, decoders, objective, weights
 from hvae_tpu.models.efficient_morl.encoder import positions
 from hvae_tpu.nn import distributions, layers
@@ -20,6 +19,7 @@ from hvae_tpu.training import optimizers
 from hvae_tpu.training.state import create_state
 from hvae_tpu.training.step import make_train_step, trace_step
 from tests.support import tiny
+from tests.support.tracing import noise, replaced
 
 RNG = jax.random.key(3)
 SYSTEMS = ('efficient_morl', 'slot_attention')
@@ -189,7 +189,7 @@ def test_initial_weights():
 @pytest.mark.parametrize('dual', [True, False])
 def test_weights_that_preserve_signals(dual):
   """Deviations of He in encoder and decoder; what PyTorch's defaults or refinements have stays."""
-  as_published = EfficientMORL(image_size=8, zdim=16, use_dual_gru=dual)
+  as_published = EfficientMORL(image_size=8, zdim=16, use_dual_gru=dual, image_decoder='small')
   preserving = dataclasses.replace(as_published, init_weights='preserving')
   batch = {'image': np.zeros((1, 8, 8, 3), np.uint8)}
   (old, _), (new, _) = (model.init(RNG, batch) for model in (as_published, preserving))
@@ -211,7 +211,7 @@ def test_preserved_signals_reach_the_slots():
   images[0, 2:8, 2:8] = 255
 
   def contrast(init_weights: str) -> float:
-    model = EfficientMORL(image_size=12, zdim=16, init_weights=init_weights)
+    model = EfficientMORL(image_size=12, zdim=16, image_decoder='small', init_weights=init_weights)
     params, _ = model.init(RNG, {'image': images})
     noise = jnp.broadcast_to(jax.random.normal(RNG, (4, 1, 4, 16)), (4, 2, 4, 16))
     found = model.hierarchy.apply({'params': params['bottom_up']}, images / 127.5 - 1, noise)

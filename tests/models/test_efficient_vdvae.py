@@ -68,12 +68,12 @@ def test_scanned_run_equals_a_python_loop():
     jnp.array([[True, True], [True, False], [False, False]]),
   )
   y = normal(2, 4, 4, 8)
-  stacked = layers.stack_blocks(network.DownBlock, 3, (0,) * 6)(cells, MODEL.options)
+  stacked = layers.stack_blocks(network.DownBlock, 3, (0,) * 6)(cells, MODEL.block_config)
   params = stacked.init(RNG, y, *inputs)['params']
   params = jax.tree.map(lambda p: p + 0.1 * normal(*p.shape), params)
   scanned, levels = jax.jit(stacked.apply)({'params': params}, y, *inputs)
 
-  block = network.DownBlock(cells, MODEL.options)
+  block = network.DownBlock(cells, MODEL.block_config)
   for i, mine in enumerate(layers.unstack(params, 3)):
     y, level = block.apply({'params': mine}, y, *(None if a is None else a[i] for a in inputs))
     jax.tree.map(
@@ -100,19 +100,19 @@ def trained():
 def test_kl_is_that_of_the_distributions(base):
   """Of the two deviations; the legacy form has log-scales without beta in the log term."""
   rng = np.random.default_rng(1)
-  options = MODEL.options._replace(base=base)
-  posterior, prior = (options.normal(jnp.asarray(rng.standard_normal((64, 4)))) for _ in range(2))
+  config = MODEL.block_config._replace(base=base)
+  posterior, prior = (config.normal(jnp.asarray(rng.standard_normal((64, 4)))) for _ in range(2))
   ratio = posterior.std / prior.std
   distance = (posterior.mean - prior.mean) / prior.std
   expected = 0.5 * (distance**2 + ratio**2 - 1) - np.log(ratio)
-  np.testing.assert_allclose(options.kl(posterior, prior), expected, rtol=1e-4, atol=1e-5)
-  legacy = options._replace(legacy_kl=True).kl(posterior, prior)
-  raw = np.log(ratio) / options.beta
+  np.testing.assert_allclose(config.kl(posterior, prior), expected, rtol=1e-4, atol=1e-5)
+  legacy = config._replace(legacy_kl=True).kl(posterior, prior)
+  raw = np.log(ratio) / config.beta
   np.testing.assert_allclose(legacy, expected + np.log(ratio) - raw, rtol=1e-4, atol=1e-5)
 
 
 def test_smoothing_starts_at_unit_scale():
-  normal = MODEL.options.normal(jnp.zeros((1, 2)))
+  normal = MODEL.block_config.normal(jnp.zeros((1, 2)))
   assert normal.std[0, 0] == pytest.approx(1, rel=1e-6)
   slope = jax.grad(lambda raw: distributions.softplus(raw, 0.4))
   assert float(slope(100.0)) <= 1 and float(slope(0.0)) == pytest.approx(0.5)
@@ -125,7 +125,9 @@ def test_no_scale_is_so_small_that_gradients_are_lost(raw):
   channels[..., [4, 5, 10, 11, 16, 17]] = raw  # the scales: by colour, behind two means
   nll = lambda c: -MODEL.log_likelihood(c, jnp.array([0.3, -1.0, 1.0]).reshape(1, 1, 1, 3)).sum()
   off = jnp.array([0.5, raw])  # mean and raw scale of one variate
-  kl = lambda p, q: MODEL.options.kl(MODEL.options.normal(p), MODEL.options.normal(q)).sum()
+  kl = lambda p, q: MODEL.block_config.kl(
+    MODEL.block_config.normal(p), MODEL.block_config.normal(q)
+  ).sum()
   for found in (
     jax.value_and_grad(nll)(jnp.asarray(channels)),
     jax.value_and_grad(kl, (0, 1))(off, jnp.zeros(2)),

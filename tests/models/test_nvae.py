@@ -75,7 +75,7 @@ def test_running_variance_is_unbiased():
 def test_scanned_groups_equal_a_python_loop():
   rng = np.random.default_rng(0)
   normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
-  fields = (('res_bnswish',), 1, 8, SMALL.form(True), SMALL.latent_form(True))
+  fields = (('res_bnswish',), 1, 8, SMALL.cell_config(True), SMALL.latent_config(True))
   inputs = (normal(2, 2, 4, 4, 8), normal(2, 2, 32), None, None, None)
   stacked = layers.stack_blocks(network.DecGroup, 2, (0,) * 5)(*fields)
   s = normal(2, 4, 4, 8)
@@ -93,9 +93,9 @@ def test_scanned_groups_equal_a_python_loop():
 @pytest.mark.parametrize('name', cells.ARCHITECTURES)
 @pytest.mark.parametrize('stride', [1, 2, cells.UP])
 def test_cells_have_the_shape_of_their_stride(name, stride):
-  form = MODEL.form(train=True)
+  config = MODEL.cell_config(train=True)
   for ops in set(cells.ARCHITECTURES[name]):
-    cell = cells.Cell(ops, stride, form)
+    cell = cells.Cell(ops, stride, config)
     x = jax.ShapeDtypeStruct((2, 8, 8, 16), jnp.float32)
     y, variables = jax.eval_shape(cell.init_with_output, RNG, x)
     shape = {1: (8, 16), 2: (4, 32), cells.UP: (16, 8)}[stride]
@@ -129,7 +129,7 @@ def test_depthwise_convolutions_are_the_same_in_both_forms(side, size, dtype, rt
 
 
 def test_a_dilated_cell_sees_five_pixels():
-  op = cells.ResidualOp(cells.OPS['res_bnswish5'], 1, 1, MODEL.form(train=False))
+  op = cells.ResidualOp(cells.OPS['res_bnswish5'], 1, 1, MODEL.cell_config(train=False))
   x = jnp.zeros((1, 9, 9, 1))
   variables = op.init(RNG, x)
   seen = jax.jacobian(lambda v: op.apply(variables, v)[0, 4, 4, 0])(x)[0, :, :, 0]
@@ -151,10 +151,10 @@ def test_first_weights_from_data_normalise_the_outputs():
 @pytest.mark.parametrize('side', flows.SIDES)
 def test_flows_are_autoregressive(side):
   """The Jacobian of a cell is triangular with ones, in the order of its mask."""
-  form = flows.FlowForm('log', False, side, 'conv', jnp.float32)
+  config = flows.FlowConfig('log', False, side, 'conv', jnp.float32)
   z = jnp.asarray(np.random.default_rng(0).standard_normal((1, 3, 3, 2)), jnp.float32)
   for mirrored in (False, True):
-    cell = flows.FlowCell(mirrored, form)
+    cell = flows.FlowCell(mirrored, config)
     params = cell.init(RNG, z)
     jacobian = np.asarray(jax.jacobian(functools.partial(cell.apply, params))(z)).reshape(18, 18)
     order = np.arange(9).reshape(3, 3)

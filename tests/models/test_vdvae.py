@@ -67,7 +67,7 @@ def test_other_parameters_start_neutral():
 
 
 def test_scanned_run_equals_a_python_loop():
-  fields = dict(mid=4, width=8, kernel=3, options=MODEL.options, last_scale=0.6, zdim=2)
+  fields = dict(mid=4, width=8, kernel=3, config=MODEL.block_config, last_scale=0.6, zdim=2)
   rng = np.random.default_rng(0)
   normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
   x, acts, noise = normal(2, 4, 4, 8), normal(2, 4, 4, 8), normal(3, 2, 32)

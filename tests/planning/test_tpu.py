@@ -15,7 +15,7 @@ from hvae_tpu.devices import sharding
 from hvae_tpu.planning import analysis
 from hvae_tpu.planning.chips import describe
 from hvae_tpu.planning.programs import train_program
-from hvae_tpu.training import optimizers, setup
+from hvae_tpu.training import optimizers
 from hvae_tpu.training.state import abstract_state
 from hvae_tpu.training.step import make_train_step, trace_step
 
@@ -40,7 +40,7 @@ def compiled_step(chips, *, fsdp=1, precision='default', **model_fields):
   config.model.update(enc_blocks='32x2,32d32,1x1', dec_blocks='1x1,32m1,32x2')
   config.model.update(model_fields)
   mesh = sharding.make_mesh(-1, fsdp, list(chips))
-  model = models.create(config.model.to_dict(), setup.platform(mesh))
+  model = models.create(config.model.to_dict(), sharding.platform(mesh))
   tx, learning_rate = optimizers.create(config.optimizer, config.train.num_steps)
   step = make_train_step(model, tx, learning_rate, seed=0, ema_decay=0.999)
   batch = {

@@ -84,6 +84,7 @@ SYSTEMS = {
   ),
   'cwvae': System(
     CWVAE(
+      image_channels=1,
       levels=2,
       tmp_abs_factor=2,
       filters=1,
@@ -117,6 +118,8 @@ SYSTEMS = {
       num_slots=3,
       zdim=4,
       stochastic_layers=2,
+      image_decoder='small',
+      log_scale=-1.2039728,  # a deviation of 0.3
       refinement_iters=1,
       refinement_curriculum=((-1, 2), (1000, 1)),  # the first step of a recurrence has no past
       geco_warm_start=1000,

@@ -11,7 +11,7 @@ from hvae_tpu import data, models
 from hvae_tpu.devices import sharding
 from hvae_tpu.runs.checkpoints import Checkpoints
 from hvae_tpu.runs.workdir import store_config, to_json
-from hvae_tpu.training import optimizers, setup
+from hvae_tpu.training import optimizers
 from hvae_tpu.training.state import create_state
 
 FIELDS = {
@@ -38,10 +38,10 @@ def config_of(system: str) -> Any:
 def save(workdir: Path, config: Any, step: int = 1, seed: int = 0) -> None:
   """Adds a checkpoint to a run: weights by `seed`, where every group carries information."""
   mesh = sharding.make_mesh(-1, 1)
-  model = models.create(config.model.to_dict(), setup.platform(mesh), differentiated=False)
+  model = models.create(config.model.to_dict(), sharding.platform(mesh), differentiated=False)
   tx, _ = optimizers.create(config.optimizer, config.train.num_steps)
   card = data.open_dataset(config.data.name).card
-  spec = setup.train_spec(card, config.data, 8)
+  spec = data.train_spec(card, config.data, 8)
   batch = {name: np.zeros(s.shape, s.dtype) for name, s in spec.items()}
   found = create_state(model, tx, batch, mesh, True, seed)
   rng = np.random.default_rng(seed)

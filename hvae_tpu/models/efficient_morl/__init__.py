@@ -39,25 +39,29 @@ class EfficientMORL:
   image_size: int = 35  # pictures are square
   image_channels: int = 3
   num_slots: int = 4
-  zdim: int = 32  # of a slot
+  zdim: int = 64  # of a slot
   stochastic_layers: int = 3
   use_dual_gru: bool = True  # False: one unit of twice the size
-  image_decoder: str = setting('small', choices=decoders.DECODERS)
+  image_decoder: str = setting('iodine', choices=decoders.DECODERS)
   likelihood: str = setting('gaussian', choices=tuple(objective.LIKELIHOODS))
-  log_scale: float = -1.2039728  # of the likelihood: a deviation of 0.3
+  log_scale: float = -2.3025859  # of the likelihood: a deviation of 0.1
   # Of a layer: from the one above (plus: refined posteriors have that of the lowest layer, not
   # N(0, 1)), or from the one below.
   prior: str = setting('reversed_plus', choices=PRIORS)
-  refinement_iters: int = setting(3, changeable=True)  # outside of training
-  refinement_curriculum: tuple[tuple[int, int], ...] = setting(((-1, 3),), changeable=True)
+  refinement_iters: int = setting(1, changeable=True)  # outside of training
+  # Stages (first step, refinements) of the training.
+  refinement_curriculum: tuple[tuple[int, int], ...] = setting(
+    ((-1, 3), (100_000, 1)), changeable=True
+  )
   refine_weighting: str = setting('early', choices=tuple(objective.WEIGHTINGS), changeable=True)
   # Pictures over which a loss is averaged before its gradient refines: 0 are those of the batch.
   # Outside of training it is 1: results depend on no batch.
   refine_loss_reduction: int = setting(0, changeable=True)
   kl_beta: float = setting(1.0, changeable=True)  # in training; 0 also leaves GECO out
   use_geco: bool = setting(True, changeable=True)
-  geco_target: float = setting(-1.224, changeable=True)  # of the nll, per dimension
-  geco_warm_start: int = setting(1000, changeable=True)
+  # Target of the nll, nats per dimension; required where `use_geco`.
+  geco_target: float = setting(-1.0, changeable=True)
+  geco_warm_start: int = setting(1000, changeable=True)  # steps before the multiplier moves
   geco_ema_alpha: float = setting(0.99, changeable=True)
   geco_beta_stepsize: float = setting(1e-6, changeable=True)
   geco_step_size_acceleration: float = setting(1.0, changeable=True)  # where the target is reached

@@ -76,7 +76,7 @@ class SlotAttention:
   image_size: int = 35  # pictures are square
   image_channels: int = 3
   num_slots: int = 4
-  zdim: int = 32  # of a slot
+  zdim: int = 64  # of a slot
   iterations: int = 3
   image_decoder: str = setting('small', choices=decoders.DECODERS)
   dtype: str = setting('float32', choices=('float32', 'bfloat16'))  # of convolutions

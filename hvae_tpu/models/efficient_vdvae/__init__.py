@@ -15,7 +15,7 @@ from hvae_tpu import settings
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
 from hvae_tpu.models.efficient_vdvae import layout, objective
-from hvae_tpu.models.efficient_vdvae.network import Net, Options
+from hvae_tpu.models.efficient_vdvae.network import BlockConfig, Net
 from hvae_tpu.models.protocol import Batch, Metrics, Params, State
 from hvae_tpu.nn import distributions, layers
 from hvae_tpu.nn.distributions import Level
@@ -32,24 +32,24 @@ class EfficientVDVAE:
   image_channels: int = 3
   # Lists by level, or one entry for all: up_* from fine to coarse, down_* from coarse to fine. The
   # strides of the one side are those of the other, reversed.
-  input_conv_filters: int = 48
+  input_conv_filters: int = 512
   input_kernel_size: int = 1
   up_n_blocks_per_res: tuple[int, ...] = (0,)  # blocks without a skip, before the one with it
   up_n_blocks: tuple[int, ...] = (1,)  # residual cells of a block
   up_n_layers: tuple[int, ...] = (2,)  # middle convolutions of a cell
-  up_filters: tuple[int, ...] = (48,)  # channels behind the pooling
+  up_filters: tuple[int, ...] = (512,)  # channels behind the pooling
   up_mid_filters_ratio: tuple[float, ...] = (0.25,)
   up_kernel_size: tuple[int, ...] = (3,)
-  down_strides: tuple[int, ...] = (1, 4, 2, 2, 2)
+  down_strides: tuple[int, ...] = (1,)  # required
   down_n_blocks_per_res: tuple[int, ...] = (0,)  # further blocks with the skip of the first
   down_n_blocks: tuple[int, ...] = (1,)
   down_n_layers: tuple[int, ...] = (2,)
-  down_filters: tuple[int, ...] = (48,)
+  down_filters: tuple[int, ...] = (512,)
   down_mid_filters_ratio: tuple[float, ...] = (0.25,)
   down_kernel_size: tuple[int, ...] = (3,)
   output_kernel_size: int = 1
   use_1x1_conv: bool = True  # at the ends of a residual cell; False: the kernel of the level
-  zdim: int = 16  # latent channels of a group (`down_latent_variates`)
+  zdim: int = 32  # latent channels of a group (`down_latent_variates`)
   stable_init: bool = True  # last kernels of residual cells times 1 / sqrt(L)
   initialize_prior_weights_as_zero: bool = False
   distribution_base: str = setting('std', choices=BASES)  # logstd: the raw scale is a log-scale
@@ -137,9 +137,9 @@ class EfficientVDVAE:
     )
 
   @functools.cached_property
-  def options(self) -> Options:
+  def block_config(self) -> BlockConfig:
     deep = (1 / len(self.level_names)) ** 0.5
-    return Options(
+    return BlockConfig(
       zdim=self.zdim,
       use_1x1=self.use_1x1_conv,
       base=self.distribution_base,

@@ -16,7 +16,7 @@ from hvae_tpu.nn import distributions, layers
 from hvae_tpu.nn.distributions import Level, Normal
 
 
-class Options(NamedTuple):
+class BlockConfig(NamedTuple):
   """What every block needs to know.
 
   Attributes:
@@ -68,16 +68,16 @@ class Cell(nn.Module):
   out: int
   kernel: int
   layers: int
-  options: Options
+  config: BlockConfig
   residual: bool = False
   last_scale: float = 1.0
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    ends, last = 1 if self.options.use_1x1 else self.kernel, self.layers + 1
+    ends, last = 1 if self.config.use_1x1 else self.kernel, self.layers + 1
     h = x
     for k in range(self.layers + 2):
-      h = self.options.conv(
+      h = self.config.conv(
         self.out if k == last else self.mid,
         ends if k in (0, last) else self.kernel,
         f'conv_{k}',
@@ -86,16 +86,16 @@ class Cell(nn.Module):
     return x + h if self.residual else h
 
 
-def _residual_cells(x: Array, cells: layout.Cells, options: Options) -> Array:
+def _residual_cells(x: Array, cells: layout.Cells, config: BlockConfig) -> Array:
   for r in range(cells.count):
     x = Cell(
       int(cells.width * cells.ratio),
       cells.width,
       cells.kernel,
       cells.layers,
-      options,
+      config,
       residual=True,
-      last_scale=options.deep,
+      last_scale=config.deep,
       name=f'residual_block_{r}',
     )(x)
   return x
@@ -106,12 +106,12 @@ class UpBlock(nn.Module):
 
   cells: layout.Cells
   skip: int
-  options: Options
+  config: BlockConfig
 
   @nn.compact
   def __call__(self, x: Array) -> tuple[Array, Array | None]:
-    x = _residual_cells(x, self.cells, self.options)
-    skip = self.options.conv(self.skip, 1, 'skip_projection')(x) if self.skip else None
+    x = _residual_cells(x, self.cells, self.config)
+    skip = self.config.conv(self.skip, 1, 'skip_projection')(x) if self.skip else None
     return x, skip
 
 
@@ -119,7 +119,7 @@ class DownBlock(nn.Module):
   """One group: prior, posterior where a skip is given, residual cells."""
 
   cells: layout.Cells
-  options: Options
+  config: BlockConfig
 
   @nn.compact
   def __call__(
@@ -134,7 +134,7 @@ class DownBlock(nn.Module):
   ) -> tuple[Array, Level]:
     # y, skip [B, h, w, width]; noise [B, h * w * zdim]; z [B, h, w, zdim]; given [] or [zdim];
     # variates [zdim].
-    o, cells = self.options, self.cells
+    o, cells = self.config, self.cells
     prior_features = self._net(y, cells.ratio, 2.0, o.prior_scale, 'prior_net')
     residual, prior_features = jnp.split(prior_features, 2, axis=-1)
     prior = o.normal(o.conv(2 * o.zdim, 1, 'prior_projection')(prior_features))
@@ -163,7 +163,7 @@ class DownBlock(nn.Module):
   def _net(self, x: Array, ratio: float, output_ratio: float, scale: float, name: str) -> Array:
     channels, cells = x.shape[-1], self.cells
     mid, out = int(channels * ratio), int(channels * output_ratio)
-    return Cell(mid, out, cells.kernel, cells.layers, self.options, last_scale=scale, name=name)(x)
+    return Cell(mid, out, cells.kernel, cells.layers, self.config, last_scale=scale, name=name)(x)
 
 
 class Pool(nn.Module):
@@ -185,11 +185,11 @@ class Unpool(nn.Module):
 
   features: int
   rate: int
-  options: Options
+  config: BlockConfig
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    x = nn.leaky_relu(self.options.conv(self.features, 1, 'conv')(x), 0.1)
+    x = nn.leaky_relu(self.config.conv(self.features, 1, 'conv')(x), 0.1)
     x = layers.upsample_nearest(x, self.rate)
     bias = self.param('scale_bias', nn.initializers.zeros, x.shape[1:])
     return x + bias.astype(x.dtype)
@@ -203,14 +203,14 @@ class BottomUp(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> list[Array]:
     c = self.config
-    x = c.options.conv(c.input_conv_filters, c.input_kernel_size, 'input_conv')(x)
+    x = c.block_config.conv(c.input_conv_filters, c.input_kernel_size, 'input_conv')(x)
     skips = []
     for run in c.up_runs:
       stack = c.stack(UpBlock, run.count, in_axes=())
-      x, skip = stack(run.cells, run.skip, c.options, name=run.name)(layers.split_rows(x))
+      x, skip = stack(run.cells, run.skip, c.block_config, name=run.name)(layers.split_rows(x))
       skips += layers.unstack(skip, run.count) if run.skip else []
       if run.rate > 1:
-        x = Pool(run.pooled, run.rate, c.options.dtype, name=run.pool)(x)
+        x = Pool(run.pooled, run.rate, c.block_config.dtype, name=run.pool)(x)
     return skips[::-1]
 
 
@@ -239,9 +239,9 @@ class TopDown(nn.Module):
       mine = slice(first, first + run.count)
       part = lambda array, mine=mine: None if array is None else array[mine]
       if run.rate > 1:
-        y = Unpool(run.cells.width, run.rate, c.options, name=run.unpool)(y)
+        y = Unpool(run.cells.width, run.rate, c.block_config, name=run.unpool)(y)
       stack = c.stack(DownBlock, run.count, in_axes=(0,) * 6)
-      y, level = stack(run.cells, c.options, name=run.name)(
+      y, level = stack(run.cells, c.block_config, name=run.name)(
         layers.split_rows(y),
         jnp.stack([skips[i] for i in run.levels]) if skips is not None else None,
         drawn,
@@ -264,13 +264,13 @@ class TopDown(nn.Module):
     side = run.res // run.rate
     shape = (side, side, c.down_filters[0])
     start = self.param('trainable_h', nn.initializers.zeros, shape)
-    return jnp.broadcast_to(start.astype(c.options.dtype), (num, *shape))
+    return jnp.broadcast_to(start.astype(c.block_config.dtype), (num, *shape))
 
 
 class Net(nn.Module):
   """Images to output channels, or latents to output channels.
 
-  `config` is the `EfficientVDVAE` dataclass; the network reads its fields and resolved options.
+  `config` is the `EfficientVDVAE` dataclass; the network reads its fields and resolved settings.
   """
 
   config: Any

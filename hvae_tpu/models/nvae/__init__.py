@@ -17,7 +17,7 @@ from hvae_tpu import settings
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
 from hvae_tpu.models.nvae import cells, convs, flows, heads, layout, objective, regularisers
-from hvae_tpu.models.nvae.network import LatentForm, Net
+from hvae_tpu.models.nvae.network import LatentConfig, Net
 from hvae_tpu.models.protocol import Batch, Metrics, Params, State
 from hvae_tpu.nn import cpu_kernels, distributions, layers
 from hvae_tpu.nn.distributions import Level
@@ -120,8 +120,8 @@ class NVAE:
     """Whether there is one group only, which makes it a VAE without towers."""
     return self.num_latent_scales == self.num_groups_per_scale == 1
 
-  def form(self, train: bool) -> cells.Form:
-    return cells.Form(
+  def cell_config(self, train: bool) -> cells.CellConfig:
+    return cells.CellConfig(
       train=train,
       norm=self.weight_norm,
       cell_norm=self.weight_norm if self.weight_norm_in_cells else 'none',
@@ -133,10 +133,10 @@ class NVAE:
       dtype=jnp.dtype(self.dtype),
     )
 
-  def latent_form(self, flow_encodes: bool) -> LatentForm:
+  def latent_config(self, flow_encodes: bool) -> LatentConfig:
     norm = self.weight_norm if self.flow_weight_norm else 'none'
     has_formula = self.num_flows == 0 and self.kl_without_flows == 'analytic'
-    return LatentForm(
+    return LatentConfig(
       zdim=self.zdim,
       residual=self.residual_posterior,
       tempered_whole=self.temper_whole_std,
@@ -144,7 +144,7 @@ class NVAE:
       flow_encodes=flow_encodes,
       flow_samples=self.fixed_flows,
       pairs=self.num_flows,
-      flow=flows.FlowForm(
+      flow=flows.FlowConfig(
         norm, self.flow_bias, self.flow_mask_side, self.depthwise, jnp.dtype(self.dtype)
       ),
     )
@@ -201,7 +201,7 @@ class NVAE:
     protocol.check_images(self, batch)
     # A loop compiles faster than its copies, and makes the same parameters.
     plain = dataclasses.replace(self, unroll='1', remat='none')
-    net = Net(plain, True, self.latent_form(flow_encodes=True))
+    net = Net(plain, True, self.latent_config(flow_encodes=True))
     params_rng, sample_rng, vectors_rng = jax.random.split(rng, 3)
     x = self._input(self.scale(batch['image']))
     variables = net.init({'params': params_rng, 'sample': sample_rng}, x, len(x))
@@ -384,7 +384,7 @@ class NVAE:
 
   def _run(self, params, state, rng, train, flow_encodes, *args) -> tuple[Array, list[Level], Any]:
     """Output channels, levels, and the batch statistics after the pass."""
-    net = Net(self, train, self.latent_form(flow_encodes))
+    net = Net(self, train, self.latent_config(flow_encodes))
     variables = {'params': params, 'batch_stats': state['batch_stats']}
     if not train:
       out, levels = net.apply(variables, *args, rngs={'sample': rng})

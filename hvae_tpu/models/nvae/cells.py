@@ -77,7 +77,7 @@ ARCHITECTURES = {
 }
 
 
-class Form(NamedTuple):
+class CellConfig(NamedTuple):
   """What every cell needs to know; the differences between the two forms of NVAE.
 
   Attributes:
@@ -154,16 +154,16 @@ class SkipDown(nn.Module):
   """Half the side, by four 1x1 convolutions that each see every second pixel."""
 
   features: int
-  form: Form
+  config: CellConfig
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    form, quarter = self.form, self.features // 4
+    config, quarter = self.config, self.features // 4
     x, parts = layers.swish(x), []
     for i, (row, column) in enumerate(((0, 0), (1, 1), (0, 1), (1, 0))):
-      part = x[:, row:, column:] if form.shift_down else x
+      part = x[:, row:, column:] if config.shift_down else x
       width = quarter if i < 3 else self.features - 3 * quarter
-      conv = Conv(width, 1, form.cell_norm, form.dtype, stride=2, name=f'conv_{i + 1}')
+      conv = Conv(width, 1, config.cell_norm, config.dtype, stride=2, name=f'conv_{i + 1}')
       parts.append(conv(part))
     return jnp.concatenate(parts, axis=-1)
 
@@ -174,23 +174,23 @@ class ResidualOp(nn.Module):
   op: Residual
   features: int
   stride: int
-  form: Form
+  config: CellConfig
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    form, activation = self.form, self.op.activation
+    config, activation = self.config, self.op.activation
     if activation != 'elu':
-      x = BatchNorm(form.train, name='norm')(x)
+      x = BatchNorm(config.train, name='norm')(x)
     x = layers.swish(x) if activation == 'bn_swish' else nn.elu(x)
     x = layers.upsample_nearest(x, 2) if self.stride == UP else x
     return Conv(
       self.features,
       3,
-      form.cell_norm,
-      form.dtype,
+      config.cell_norm,
+      config.dtype,
       stride=max(self.stride, 1),
       dilation=self.op.dilation,
-      from_data=activation == 'elu' and form.cell_norm == 'log',
+      from_data=activation == 'elu' and config.cell_norm == 'log',
       name='conv',
     )(x)
 
@@ -201,21 +201,21 @@ class InvertedOp(nn.Module):
   op: Inverted
   features: int
   stride: int
-  form: Form
+  config: CellConfig
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    form = self.form
+    config = self.config
     hidden = round(x.shape[-1] * self.op.expansion)
     conv = lambda features, kernel, name, **fields: Conv(
-      features, kernel, 'none', form.dtype, bias=False, name=name, **fields
+      features, kernel, 'none', config.dtype, bias=False, name=name, **fields
     )
-    norm = lambda name: BatchNorm(form.train, name=name)
+    norm = lambda name: BatchNorm(config.train, name=name)
     x = layers.upsample_nearest(x, 2) if self.stride == UP else x
     x = conv(hidden, 1, 'expand')(norm('norm_0')(x))
     x = layers.swish(norm('norm_1')(x))
     stride, groups = max(self.stride, 1), self.op.groups
-    fields = dict(stride=stride, groups=groups, depthwise=form.depthwise)
+    fields = dict(stride=stride, groups=groups, depthwise=config.depthwise)
     x = conv(hidden, self.op.kernel, 'spatial', **fields)(x)
     x = layers.swish(norm('norm_2')(x))
     return norm('norm_3')(conv(self.features, 1, 'project')(x))
@@ -226,25 +226,25 @@ class Cell(nn.Module):
 
   ops: tuple[str, ...]
   stride: int
-  form: Form
+  config: CellConfig
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    form, channels = self.form, x.shape[-1]
+    config, channels = self.config, x.shape[-1]
     if self.stride == 1:
       features, skip = channels, x
     elif self.stride == UP:
-      features = channels // form.multiplier
-      conv = Conv(features, 1, form.cell_norm, form.dtype, bias=form.bias_up, name='skip')
+      features = channels // config.multiplier
+      conv = Conv(features, 1, config.cell_norm, config.dtype, bias=config.bias_up, name='skip')
       skip = conv(upsample_bilinear(x))
     else:
-      features = channels * form.multiplier
-      skip = SkipDown(features, form, name='skip')(x)
+      features = channels * config.multiplier
+      skip = SkipDown(features, config, name='skip')(x)
     h = x
     for k, name in enumerate(self.ops):
       op = OPS[name]
       kind = ResidualOp if isinstance(op, Residual) else InvertedOp
-      h = kind(op, features, self.stride if k == 0 else 1, form, name=f'op_{k}')(h)
-    if form.se != 'none':
-      h = SqueezeExcite(form.se, name='se')(h)
+      h = kind(op, features, self.stride if k == 0 else 1, config, name=f'op_{k}')(h)
+    if config.se != 'none':
+      h = SqueezeExcite(config.se, name='se')(h)
     return skip + RESIDUAL_SCALE * h

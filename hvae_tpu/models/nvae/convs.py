@@ -123,7 +123,7 @@ class Conv(nn.Module):
   def _apply(self, x: Array, kernel: Array) -> Array:
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     if self.kernel == 1:
-      return layers.of_pixels(x[:, :: self.stride, :: self.stride], kernel[0, 0])
+      return layers.pointwise_matmul(x[:, :: self.stride, :: self.stride], kernel[0, 0])
     if not self.groups and self.stride == 1 and self.depthwise == 'shifts':
       return cpu_kernels.convolve(x, kernel)
     pad = (self.kernel - 1) // 2 * self.dilation

@@ -18,7 +18,7 @@ ORDERS = ('straight', 'mirrored')
 STRICT = {'dense': True, 'depthwise': False, 'mean': False}  # convolutions of a cell
 
 
-class FlowForm(NamedTuple):
+class FlowConfig(NamedTuple):
   """What every flow needs to know.
 
   Attributes:
@@ -47,21 +47,21 @@ class FlowCell(nn.Module):
   """z -> z - mean(earlier z); the determinant is 1."""
 
   mirrored: bool
-  form: FlowForm
+  config: FlowConfig
 
   @nn.compact
   def __call__(self, z: Array) -> Array:
-    form, zdim = self.form, z.shape[-1]
+    config, zdim = self.config, z.shape[-1]
     hidden = EXPANSION * zdim
-    mask = lambda name: Mask(STRICT[name], self.mirrored, form.side)
+    mask = lambda name: Mask(STRICT[name], self.mirrored, config.side)
     make = lambda features, kernel, name, bias, **fields: Conv(
-      features, kernel, form.norm, form.dtype, bias=bias, mask=mask(name), name=name, **fields
+      features, kernel, config.norm, config.dtype, bias=bias, mask=mask(name), name=name, **fields
     )
-    h = nn.elu(make(hidden, 3, 'dense', form.bias)(z))
+    h = nn.elu(make(hidden, 3, 'dense', config.bias)(z))
     # Twice: once for this convolution, once for the next.
-    spatial = make(hidden, 5, 'depthwise', form.bias, groups=0, depthwise=form.depthwise)
+    spatial = make(hidden, 5, 'depthwise', config.bias, groups=0, depthwise=config.depthwise)
     h = nn.elu(nn.elu(spatial(h)))
-    start = 0.1 if form.norm == 'log' else 1.0
+    start = 0.1 if config.norm == 'log' else 1.0
     return z - make(zdim, 1, 'mean', True, initial_gain=start)(h).astype(z.dtype)
 
 
@@ -69,13 +69,13 @@ class Flow(nn.Module):
   """`pairs` pairs of cells."""
 
   pairs: int
-  form: FlowForm
+  config: FlowConfig
 
   @nn.compact
   def __call__(self, z: Array) -> Array:
     for n in range(self.pairs):
       for order in ORDERS:
-        z = FlowCell(order == 'mirrored', self.form, name=f'pair{n}_{order}')(z)
+        z = FlowCell(order == 'mirrored', self.config, name=f'pair{n}_{order}')(z)
     return z
 
 

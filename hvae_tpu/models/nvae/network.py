@@ -11,9 +11,9 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu.models.nvae.cells import ARCHITECTURES, UP, Cell, Form
+from hvae_tpu.models.nvae.cells import ARCHITECTURES, UP, Cell, CellConfig
 from hvae_tpu.models.nvae.convs import Conv
-from hvae_tpu.models.nvae.flows import Flow, FlowForm
+from hvae_tpu.models.nvae.flows import Flow, FlowConfig
 from hvae_tpu.nn import distributions, layers
 from hvae_tpu.nn.distributions import Group, Level, Normal
 
@@ -21,7 +21,7 @@ CLAMP = 5.0
 MIN_STD = 0.01  # added to every deviation: that of a standard normal prior is 1.01
 
 
-class LatentForm(NamedTuple):
+class LatentConfig(NamedTuple):
   """What every group needs to know.
 
   Attributes:
@@ -31,7 +31,7 @@ class LatentForm(NamedTuple):
     analytic_kl: the other is the difference of the log-densities of the draw.
     flow_encodes, flow_samples: whether the flow acts in inference and in generation.
     pairs: of flow cells.
-    flow: see `FlowForm`.
+    flow: see `FlowConfig`.
   """
 
   zdim: int
@@ -41,7 +41,7 @@ class LatentForm(NamedTuple):
   flow_encodes: bool
   flow_samples: bool
   pairs: int
-  flow: FlowForm
+  flow: FlowConfig
 
   def normal(self, mean: Array, raw: Array, temperature: Array | None = None) -> Normal:
     """The distribution that raw channels stand for: both are clamped softly at +-5."""
@@ -66,12 +66,12 @@ class Cells(nn.Module):
 
   ops: tuple[str, ...]
   count: int
-  form: Form
+  cell_config: CellConfig
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     for i in range(self.count):
-      x = Cell(self.ops, 1, self.form, name=f'cell_{i}')(x)
+      x = Cell(self.ops, 1, self.cell_config, name=f'cell_{i}')(x)
     return x
 
 
@@ -80,18 +80,18 @@ class EncGroup(nn.Module):
 
   ops: tuple[str, ...]
   count: int
-  form: Form
+  cell_config: CellConfig
 
   @nn.compact
   def __call__(self, x: Array) -> tuple[Array, Array]:
-    x = Cells(self.ops, self.count, self.form, name='cells')(x)
+    x = Cells(self.ops, self.count, self.cell_config, name='cells')(x)
     return x, x
 
 
 class Latent(nn.Module):
   """Draws, or takes, the variables of a group, and reports on them."""
 
-  form: LatentForm
+  config: LatentConfig
 
   @nn.compact
   def __call__(
@@ -104,7 +104,7 @@ class Latent(nn.Module):
     temperature: Array | None,
   ) -> Level:
     # prior, posterior: mean and raw scale [B, h, w, zdim]; noise [B, h * w * zdim].
-    f = self.form
+    f = self.config
     if posterior is None:
       p = dist = f.normal(*prior, temperature)
     else:
@@ -129,22 +129,22 @@ class FirstGroup(nn.Module):
   width: int
   enc_width: int
   single: bool
-  form: Form
-  latent: LatentForm
+  cell_config: CellConfig
+  latent: LatentConfig
 
   @nn.compact
   def __call__(self, s: Array, act: Array | None, *draw: Array | None) -> tuple[Array, Level]:
-    form, zdim = self.form, self.latent.zdim
+    cell_config, zdim = self.cell_config, self.latent.zdim
     zeros = jnp.zeros((*s.shape[:3], zdim))
     posterior = None
     if act is not None:
-      top = nn.elu(form.conv(self.enc_width, 1, 'enc_top')(nn.elu(act)))
+      top = nn.elu(cell_config.conv(self.enc_width, 1, 'enc_top')(nn.elu(act)))
       self.sow('intermediates', 'top', top)
-      posterior = split(form.conv(2 * zdim, 3, 'enc_sampler')(top))
+      posterior = split(cell_config.conv(2 * zdim, 3, 'enc_sampler')(top))
     level = Latent(self.latent, name='latent')((zeros, zeros), posterior, *draw)
-    z = level.group.z.astype(form.dtype)
+    z = level.group.z.astype(cell_config.dtype)
     combined = z if self.single else jnp.concatenate([s, z], axis=-1)
-    return form.conv(self.width, 1, 'dec_combiner')(combined), level
+    return cell_config.conv(self.width, 1, 'dec_combiner')(combined), level
 
 
 class DecGroup(nn.Module):
@@ -153,44 +153,44 @@ class DecGroup(nn.Module):
   ops: tuple[str, ...]
   count: int
   enc_width: int
-  form: Form
-  latent: LatentForm
+  cell_config: CellConfig
+  latent: LatentConfig
 
   @nn.compact
   def __call__(self, s: Array, act: Array | None, *draw: Array | None) -> tuple[Array, Level]:
-    form, zdim = self.form, self.latent.zdim
-    s = Cells(self.ops, self.count, form, name='cells')(s)
-    prior = split(form.conv(2 * zdim, 1, 'dec_sampler')(nn.elu(s)))
+    cell_config, zdim = self.cell_config, self.latent.zdim
+    s = Cells(self.ops, self.count, cell_config, name='cells')(s)
+    prior = split(cell_config.conv(2 * zdim, 1, 'dec_sampler')(nn.elu(s)))
     posterior = None
     if act is not None:
-      feature = form.conv(self.enc_width, 1, 'enc_combiner')(s)
+      feature = cell_config.conv(self.enc_width, 1, 'enc_combiner')(s)
       feature = act + feature
       self.sow('intermediates', 'combined', feature)
-      posterior = split(form.conv(2 * zdim, 3, 'enc_sampler')(feature))
+      posterior = split(cell_config.conv(2 * zdim, 3, 'enc_sampler')(feature))
     level = Latent(self.latent, name='latent')(prior, posterior, *draw)
-    both = jnp.concatenate([s, level.group.z.astype(form.dtype)], axis=-1)
-    return form.conv(s.shape[-1], 1, 'dec_combiner')(both), level
+    both = jnp.concatenate([s, level.group.z.astype(cell_config.dtype)], axis=-1)
+    return cell_config.conv(s.shape[-1], 1, 'dec_combiner')(both), level
 
 
 class BottomUp(nn.Module):
   """Images to what every group sees, the coarsest first: [count, B, h, w, C] per scale."""
 
   config: Any
-  form: Form
+  cell_config: CellConfig
 
   @nn.compact
   def __call__(self, x: Array) -> list[Array]:
     c, arch, acts = self.config, ARCHITECTURES[self.config.arch_instance], []
-    x = self.form.conv(c.num_channels_enc, 3, 'stem')(x)
+    x = self.cell_config.conv(c.num_channels_enc, 3, 'stem')(x)
     for b in range(c.num_process_blocks):
       for i in range(c.num_preprocess_cells):
         stride = 2 if i == c.num_preprocess_cells - 1 else 1
-        x = c.kept(Cell)(arch.pre, stride, self.form, name=f'pre_{b}_{i}')(x)
+        x = c.kept(Cell)(arch.pre, stride, self.cell_config, name=f'pre_{b}_{i}')(x)
     for run in c.bottom_up_runs:
       if run.scale:
-        x = c.kept(Cell)(arch.enc, 2, self.form, name=f'down_{run.scale}')(x)
+        x = c.kept(Cell)(arch.enc, 2, self.cell_config, name=f'down_{run.scale}')(x)
       stack = c.stack(EncGroup, run.count, in_axes=())
-      stack = stack(arch.enc, 0 if c.single else c.num_cells_enc, self.form, name=run.name)
+      stack = stack(arch.enc, 0 if c.single else c.num_cells_enc, self.cell_config, name=run.name)
       x, seen = stack(layers.split_rows(x))
       acts.append(seen[::-1])
     return acts[::-1]
@@ -200,8 +200,8 @@ class TopDown(nn.Module):
   """The same groups infer (activations given) and generate (none)."""
 
   config: Any
-  form: Form
-  latent: LatentForm
+  cell_config: CellConfig
+  latent: LatentConfig
 
   @nn.compact
   def __call__(
@@ -214,24 +214,28 @@ class TopDown(nn.Module):
     noise: tuple[Array, ...] | None = None,
   ) -> tuple[Array, list[Level]]:
     """Args as `Net`. Returns the output channels, and one stacked `Level` a run."""
-    c, form, runs = self.config, self.form, self.config.top_down_runs
+    c, cell_config, runs = self.config, self.cell_config, self.config.top_down_runs
     arch, top = ARCHITECTURES[c.arch_instance], runs[0]
     draws = layers.noise_of_runs(self.make_rng('sample'), num, c.latent_runs, noise)
     part = lambda array, where: None if array is None else array[where]
     s = self._start(num)
     acts = [None] * len(runs) if acts is None else acts
-    first = FirstGroup(top.dec_width, top.enc_width, c.single, form, self.latent, name='first')
+    first = FirstGroup(
+      top.dec_width, top.enc_width, c.single, cell_config, self.latent, name='first'
+    )
     drawn = part(latents, 0), part(given, 0), part(temperature, 0)
     s, level = first(s, part(acts[0], 0), draws[0][0], *drawn)
     levels, done = [jax.tree.map(lambda leaf: leaf[None], level)], 1
     for j, (run, seen) in enumerate(zip(runs, acts, strict=True)):
       if j:
-        s = c.kept(Cell)(arch.dec, UP, form, name=f'up_{j}')(s)
+        s = c.kept(Cell)(arch.dec, UP, cell_config, name=f'up_{j}')(s)
       if not run.count:
         continue
       mine, done = slice(done, done + run.count), done + run.count
       stack = c.stack(DecGroup, run.count, in_axes=(0,) * 5)
-      s, level = stack(arch.dec, c.num_cells_dec, run.enc_width, form, self.latent, name=run.name)(
+      s, level = stack(
+        arch.dec, c.num_cells_dec, run.enc_width, cell_config, self.latent, name=run.name
+      )(
         layers.split_rows(s),
         part(seen, slice(-run.count, None)),
         draws[len(levels)],
@@ -248,7 +252,7 @@ class TopDown(nn.Module):
     shape = (run.side, run.side, run.dec_width)
     draw = distributions.uniform if c.prior_init == 'uniform' else distributions.normal
     start = self.param('prior_ftr0', lambda rng: draw(rng, shape))
-    return jnp.broadcast_to(start.astype(self.form.dtype), (num, *shape))
+    return jnp.broadcast_to(start.astype(self.cell_config.dtype), (num, *shape))
 
   def _image(self, s: Array, ops: tuple[str, ...]) -> Array:
     c = self.config
@@ -256,8 +260,8 @@ class TopDown(nn.Module):
     for b in range(c.num_process_blocks):
       for i in range(c.num_postprocess_cells):
         up = i == (last if c.post_up_last else 0)
-        s = c.kept(Cell)(ops, UP if up else 1, self.form, name=f'post_{b}_{i}')(s)
-    conv = Conv(c.out_channels, 3, self.form.norm, jnp.float32, name='image_conditional')
+        s = c.kept(Cell)(ops, UP if up else 1, self.cell_config, name=f'post_{b}_{i}')(s)
+    conv = Conv(c.out_channels, 3, self.cell_config.norm, jnp.float32, name='image_conditional')
     return conv(nn.elu(s.astype(jnp.float32)))
 
 
@@ -270,7 +274,7 @@ class Net(nn.Module):
 
   config: Any
   train: bool
-  latent: LatentForm
+  latent: LatentConfig
 
   @nn.compact
   def __call__(
@@ -296,7 +300,7 @@ class Net(nn.Module):
       Output channels [B, H, W, out_channels], float32, and per run a `Level` with leading [count].
     """
     c = self.config
-    form = c.form(self.train)
-    acts = BottomUp(c, form, name='bottom_up')(x) if x is not None else None
-    top_down = TopDown(c, form, self.latent, name='top_down')
+    cell_config = c.cell_config(self.train)
+    acts = BottomUp(c, cell_config, name='bottom_up')(x) if x is not None else None
+    top_down = TopDown(c, cell_config, self.latent, name='top_down')
     return top_down(acts, num, latents, given, temperature, noise)

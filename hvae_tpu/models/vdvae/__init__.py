@@ -15,7 +15,7 @@ from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
 from hvae_tpu.models.protocol import Batch, Metrics, Params, State
 from hvae_tpu.models.vdvae import layout
-from hvae_tpu.models.vdvae.network import Net, Options
+from hvae_tpu.models.vdvae.network import BlockConfig, Net
 from hvae_tpu.nn import distributions, layers
 from hvae_tpu.settings import setting
 
@@ -30,11 +30,11 @@ class VDVAE:
   custom_width_str: str = ''  # 'res:width,...'
   zdim: int = 16  # latent channels of a group
   bottleneck_multiple: float = 0.25
-  enc_blocks: str = '32x11,32d2,16x6,16d2,8x6,8d2,4x3,4d4,1x3'
-  dec_blocks: str = '1x1,4m1,4x2,8m4,8x5,16m8,16x10,32m16,32x21'
+  enc_blocks: str = ''  # required: RxN blocks, RdK a block with pooling by K
+  dec_blocks: str = ''  # required: RxN blocks, RmM a block that adds resolution M
   no_bias_above: int = 64  # finest resolution that starts from a learned map
-  input_mean: float = 120.63838  # of the training pixels, 0..255
-  input_std: float = 64.16736
+  input_mean: float = 127.5  # of the training pixels, 0..255
+  input_std: float = 127.5
   likelihood: str = setting('dmol_torch', choices=('dmol_torch', 'dmol_exact', 'bernoulli'))
   num_mixtures: int = 10
   num_bits: int = setting(8, choices=(8, 5))  # of the target; the input keeps its 8 bits
@@ -104,8 +104,8 @@ class VDVAE:
     return self._widths.get(res, self.width)
 
   @property
-  def options(self) -> Options:
-    return Options(self.gelu_approximate, self.kernel_init, jnp.dtype(self.dtype))
+  def block_config(self) -> BlockConfig:
+    return BlockConfig(self.gelu_approximate, self.kernel_init, jnp.dtype(self.dtype))
 
   @property
   def out_channels(self) -> int:

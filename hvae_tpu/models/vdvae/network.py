@@ -15,7 +15,7 @@ from hvae_tpu.nn import distributions, layers
 from hvae_tpu.nn.distributions import Level
 
 
-class Options(NamedTuple):
+class BlockConfig(NamedTuple):
   """What every block needs to know: activation, initialisation, compute type."""
 
   gelu_approximate: bool
@@ -34,22 +34,22 @@ class Options(NamedTuple):
 class Block(nn.Module):
   """Pre-activation bottleneck: GELU and convolution four times, 1x1, kxk, kxk, 1x1.
 
-  `last_scale` scales the last kernel at initialisation (`Options.initializer`).
+  `last_scale` scales the last kernel at initialisation (`BlockConfig.initializer`).
   """
 
   mid: int
   out: int
   kernel: int
-  options: Options
+  config: BlockConfig
   residual: bool = False
   last_scale: float = 1.0
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     def step(h, features, kernel, name, scale=1.0):
-      h = layers.gelu(h, self.options.gelu_approximate)
-      init = self.options.initializer(scale)
-      return layers.conv(features, kernel, init, self.options.dtype, name)(h)
+      h = layers.gelu(h, self.config.gelu_approximate)
+      init = self.config.initializer(scale)
+      return layers.conv(features, kernel, init, self.config.dtype, name)(h)
 
     h = step(x, self.mid, 1, 'c1')
     h = step(h, self.mid, self.kernel, 'c2')
@@ -64,7 +64,7 @@ class EncoderBlock(nn.Module):
   mid: int
   width: int
   kernel: int
-  options: Options
+  config: BlockConfig
   last_scale: float
 
   @nn.compact
@@ -74,7 +74,7 @@ class EncoderBlock(nn.Module):
       self.mid,
       self.width,
       self.kernel,
-      self.options,
+      self.config,
       residual=True,
       last_scale=self.last_scale,
       name='block',
@@ -88,7 +88,7 @@ class DecoderBlock(nn.Module):
   mid: int
   width: int
   kernel: int
-  options: Options
+  config: BlockConfig
   last_scale: float
   zdim: int
 
@@ -106,7 +106,7 @@ class DecoderBlock(nn.Module):
     # x, acts [B, h, w, width]; noise [B, h * w * zdim]; z [B, h, w, zdim]; temperature [];
     # given [] or [zdim]; variates [zdim].
     def block(out, name, **kwargs):
-      return Block(self.mid, out, self.kernel, self.options, name=name, **kwargs)
+      return Block(self.mid, out, self.kernel, self.config, name=name, **kwargs)
 
     features = block(2 * self.zdim + self.width, 'prior', last_scale=0.0)(x)
     prior, skip = _normal(features[..., : 2 * self.zdim]), features[..., 2 * self.zdim :]
@@ -122,9 +122,9 @@ class DecoderBlock(nn.Module):
     kl = dist.kl(prior)
     if variates is not None:
       kl = jnp.where(variates, kl, 0.0)  # exactly: not what rounding leaves
-    init = self.options.initializer(self.last_scale)
+    init = self.config.initializer(self.last_scale)
     x = x + skip
-    x = x + layers.conv(self.width, 1, init, self.options.dtype, 'z_proj')(z)
+    x = x + layers.conv(self.width, 1, init, self.config.dtype, 'z_proj')(z)
     x = block(self.width, 'resnet', residual=True, last_scale=self.last_scale)(x)
     self.sow('intermediates', 'prior_dist', prior)
     self.sow('intermediates', 'kl', kl)
@@ -136,15 +136,15 @@ def _normal(features: Array) -> distributions.Normal:
   return distributions.Normal(mean, logstd)
 
 
-def _block_fields(config, run: layout.Run, options: Options, num_blocks: int) -> dict[str, Any]:
+def _block_fields(model: Any, run: layout.Run, num_blocks: int) -> dict[str, Any]:
   """What the blocks of a run have in common, and the name of the run."""
-  width = config.width_at(run.res)
+  width = model.width_at(run.res)
   deep = (1 / num_blocks) ** 0.5
   return dict(
-    mid=int(width * config.bottleneck_multiple),
+    mid=int(width * model.bottleneck_multiple),
     width=width,
     kernel=3 if run.res > 2 else 1,
-    options=options,
+    config=model.block_config,
     last_scale=deep,
     name=run.name,
   )
@@ -159,10 +159,10 @@ class Encoder(nn.Module):
   def __call__(self, x: Array) -> dict[int, Array]:
     c = self.config
     runs, num_blocks = c.encoder_runs, sum(run.count for run in c.encoder_runs)
-    x = layers.conv(c.width, 3, c.options.initializer(), c.options.dtype, 'in_conv')(x)
+    x = layers.conv(c.width, 3, c.block_config.initializer(), c.block_config.dtype, 'in_conv')(x)
     acts = {x.shape[1]: x}
     for run in runs:
-      fields = _block_fields(c, run, c.options, num_blocks)
+      fields = _block_fields(c, run, num_blocks)
       if c.kernel_init == 'lecun':
         fields['last_scale'] = 1.0  # vdvae-jax does not scale the encoder
       stack = c.stack(EncoderBlock, run.count, in_axes=())
@@ -198,13 +198,13 @@ class Decoder(nn.Module):
     maps, levels, first = self._start_maps(num), [], 0
     for run, draws in zip(c.decoder_runs, self._noise(num, noise), strict=True):
       width = c.width_at(run.res)
-      x = maps.get(run.res, jnp.zeros((num, run.res, run.res, width), c.options.dtype))
+      x = maps.get(run.res, jnp.zeros((num, run.res, run.res, width), c.block_config.dtype))
       if run.mixin is not None:
         x += layers.upsample_nearest(maps[run.mixin][..., :width], run.res // run.mixin)
       x = layers.split_rows(x)
       mine = slice(first, first + run.count)
       stack = c.stack(DecoderBlock, run.count, in_axes=(nn.broadcast, 0, 0, 0, 0, 0))
-      x, level = stack(zdim=c.zdim, **_block_fields(c, run, c.options, num_blocks))(
+      x, level = stack(zdim=c.zdim, **_block_fields(c, run, num_blocks))(
         x,
         acts[run.res] if acts is not None else None,
         draws,
@@ -230,14 +230,14 @@ class Decoder(nn.Module):
       if res <= c.no_bias_above:
         shape = (res, res, c.width_at(res))
         start = self.param(f'start_{res}', nn.initializers.zeros, shape)
-        maps[res] = jnp.broadcast_to(start.astype(c.options.dtype), (num, *shape))
+        maps[res] = jnp.broadcast_to(start.astype(c.block_config.dtype), (num, *shape))
     return maps
 
 
 class Net(nn.Module):
   """Images to output channels, or latents to output channels.
 
-  `config` is the `VDVAE` dataclass; the network reads its fields and resolved options only.
+  `config` is the `VDVAE` dataclass; the network reads its fields and resolved settings only.
   """
 
   config: Any
@@ -275,5 +275,5 @@ class Net(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, (c.width,))
     px = px.astype(jnp.float32) * gain + bias
     self.sow('intermediates', 'px_z', px)
-    out = layers.conv(c.out_channels, 1, c.options.initializer(), jnp.float32, 'out_conv')(px)
+    out = layers.conv(c.out_channels, 1, c.block_config.initializer(), jnp.float32, 'out_conv')(px)
     return out, levels

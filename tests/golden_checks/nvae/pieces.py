@@ -11,10 +11,10 @@ import numpy as np
 
 from configs.systems import nvae as system
 from hvae_tpu.importers import nvae_official, tables
-from hvae_tpu.importers.nvae_golden import channels_last
 from hvae_tpu.importers.nvae_table import GAIN
 from hvae_tpu.models.nvae import NVAE, cells, convs, flows, objective
 from hvae_tpu.training import optimizers
+from tests.golden_checks.nvae.computed import channels_last
 from tests.golden_checks.nvae.networks import COMPONENT, SCHEDULE, Cases
 from tests.support.golden_files import Golden, compare
 
@@ -40,6 +40,7 @@ def piece_cases(golden: Golden) -> Cases:
   cases: Cases = {}
   for name in golden.names_under('output'):
     balancer = name.startswith('kl_balancer_') and name not in of_name
+    assert balancer or name in of_name, f'nothing checks output/{name}'
     check = _check_balance if balancer else of_name[name]
     cases[name] = functools.partial(check, golden, name)
   return cases
@@ -105,13 +106,13 @@ def _check_skip(golden: Golden, name: str) -> None:
   x = channels_last(golden['input/factorized_reduce/x'])
   stored = channels_last(golden[f'output/{name}'])
   params = {f'conv_{i}': _leaves(golden, f'{name}.conv_{i}') for i in range(1, 5)}
-  skip = cells.SkipDown(stored.shape[-1], NVAE().form(train=True))
+  skip = cells.SkipDown(stored.shape[-1], NVAE().cell_config(train=True))
   found = skip.apply({'params': params}, x)
   compare({'y': found}, {'y': stored}, lambda _: COMPONENT)
 
 
 def _check_flow(golden: Golden, name: str) -> None:
-  form = NVAE().latent_form(flow_encodes=True).flow
+  form = NVAE().latent_config(flow_encodes=True).flow
   convolutions = nvae_official.names(NVAE()).flow_convs
   z, found, whole = channels_last(golden[f'input/{name}/z']), {}, {}
   for cell, order in ((1, 'straight'), (2, 'mirrored')):
@@ -139,7 +140,7 @@ def _check_log_cdf(golden: Golden, name: str) -> None:
 
 def _check_start(golden: Golden, name: str) -> None:
   kernel = tables.CONV.to_ours(golden['input/data_init/weight'])
-  op = cells.ResidualOp(cells.OPS['res_elu'], kernel.shape[-1], 1, NVAE().form(train=True))
+  op = cells.ResidualOp(cells.OPS['res_elu'], kernel.shape[-1], 1, NVAE().cell_config(train=True))
   x = jnp.asarray(channels_last(golden['input/data_init/x']))
   given = lambda rng, shape, *_: jnp.asarray(kernel)
   with _initial_kernel(given):
@@ -156,7 +157,7 @@ def _check_start(golden: Golden, name: str) -> None:
 
 
 def _initial_kernel(initializer: Any):
-  from hvae_tpu.importers.golden import replaced
+  from tests.support.tracing import replaced
 
   return replaced(convs.layers, uniform_fan_in=lambda: initializer)
 
