@@ -11,14 +11,26 @@ from tests.support import golden_files
 
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
 KINDS = {
-  ('param/encoder/Conv_0/kernel', 'output/eps*/enc_level0'): forward.forward_cases,
-  ('param/encoder/Conv_0/kernel', 'output/final_adam_mu/*'): trajectory.trajectory_cases,
-  ('param/*/conv2d/kernel', 'output/default_eps*/loss'): official.official_cases,
-  ('param_converted/*', 'output/intended/loss'): official.converted_cases,
-  ('output/ssim', 'output/reset_mask_*'): pieces.evaluation_cases,
+  ('param/encoder/Conv_0/kernel', 'output/eps*/*'): forward.forward_cases,
+  ('param/encoder/Conv_0/kernel', 'grad*/*'): forward.forward_cases,
+  ('param/encoder/Conv_0/kernel', 'output/*'): trajectory.trajectory_cases,
+  ('param/*/conv2d/kernel',): official.official_cases,
+  ('param_converted/*',): official.converted_cases,
+  ('grad_intended/*',): official.converted_cases,
+  ('grad_reference/*',): official.converted_cases,
+  ('output/scaled_kl_per_level',): official.converted_cases,
+  ('output/*',): pieces.evaluation_cases,
 }
 
+# What every run checks: of each reference a pass with gradients and a trajectory, and the pieces.
+QUICK = (
+  'case_d_1level.npz-eps1',
+  'eval_and_likelihood.npz-*',
+  'tf_official_3level_f2.npz-*default_eps1',
+  'trajectory_noclip.npz-*',
+)
 
-@pytest.mark.parametrize('check', golden_files.checks('cwvae', KINDS))
+
+@pytest.mark.parametrize('check', golden_files.checks('cwvae', KINDS, QUICK))
 def test_golden(check):
   check()

@@ -11,13 +11,33 @@ from tests.support import golden_files
 
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
 KINDS = {
-  ('param/*', 'output/train_eps*/recon_nats'): forward.model_cases,
-  ('input/dmol_logits', 'output/normal_kl/kl'): heads.official_cases,
-  ('input/mixture_params', 'output/kl_scheduler/multiplier'): heads.seed_cases,
-  ('output/ar_mask_official/*', 'output/adamax/params'): pieces.piece_cases,
+  ('param/*', 'input/x', 'output/*eps*/*'): forward.model_cases,
+  ('param/*', 'input/x', 'output/iw/*'): forward.model_cases,
+  ('param/*', 'input/x', 'output/generate_from_latents*'): forward.model_cases,
+  ('param/*', 'input/x', 'output/interpolate_*'): forward.model_cases,
+  ('param/*', 'input/x', 'traj*/loss'): forward.model_cases,
+  ('param/*', 'input/x', 'grad/*'): forward.model_cases,
+  **dict.fromkeys(heads.OFFICIAL_KEYS, heads.official_cases),
+  **dict.fromkeys(heads.SEED_KEYS, heads.seed_cases),
+  ('output/*',): pieces.piece_cases,
 }
 
+# What every run checks: of each reference a pass with gradients and a trajectory, and the pieces.
+QUICK = (
+  'official_cifar10_nf1_5bit.npz-grad',
+  'official_cifar10_nf1_5bit.npz-inputs',
+  'official_cifar10_nf1_5bit.npz-traj_*',
+  'official_cifar10_nf1_5bit.npz-train_eps0',
+  'official_heads.npz-*',
+  'official_misc.npz-*',
+  'seed_gaussian.npz-grad',
+  'seed_gaussian.npz-inputs',
+  'seed_gaussian.npz-traj_eps0_*',
+  'seed_gaussian.npz-train_eps0',
+  'seed_heads.npz-*',
+)
 
-@pytest.mark.parametrize('check', golden_files.checks('nvae', KINDS))
+
+@pytest.mark.parametrize('check', golden_files.checks('nvae', KINDS, QUICK))
 def test_golden(check):
   check()

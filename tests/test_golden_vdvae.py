@@ -11,23 +11,49 @@ from tests.support import golden_files
 
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
 KINDS = {
-  ('param/encoder.in_conv.weight', 'output/eps*/logits'): release.forward_cases,
-  ('output/*/x_float', 'output/*/image'): release.sample_cases,
-  ('param/encoder.in_conv.weight', 'output/traj/loss'): trajectory.release_cases,
-  ('input/u_mixture', 'grad/logits'): pieces.dmol_cases,
-  ('input/qm', 'output/kl'): pieces.primitive_cases,
-  ('input/level', 'output/*/x_target'): pieces.preprocess_cases,
-  ('output/valid_index_*',): pieces.split_cases,
-  ('valid/*', 'invalid/*', 'width/*'): pieces.parser_cases,
-  ('*/hparams', '*/total_params'): presets.config_cases,
+  ('param/encoder.in_conv.weight', 'output/traj/*'): trajectory.release_cases,
+  ('param/encoder.in_conv.weight', 'output/final_*'): trajectory.release_cases,
+  ('param/encoder.in_conv.weight',): release.forward_cases,
+  ('param/encoder/Conv_0/kernel', 'output/traj/*'): trajectory.port_cases,
+  ('param/encoder/Conv_0/kernel', 'output/final_*'): trajectory.port_cases,
+  ('param/encoder/Conv_0/kernel',): port.forward_cases,
+  ('output/uncond*/*',): release.sample_cases,
+  ('output/manual*/*',): release.sample_cases,
+  ('input/logits', 'input/u_mixture'): pieces.dmol_cases,
+  ('input/logits', 'output/nll_per_example_nats_per_dim'): pieces.dmol_cases,
+  ('input/logits', 'input/x_target'): port.dmol_cases,
+  ('input/logits', 'input/logistic_noise'): port.dmol_cases,
+  ('output/log1mexp*',): port.primitive_cases,
+  ('input/mu1', 'output/kl'): port.primitive_cases,
+  ('output/gelu',): port.primitive_cases,
+  ('input/level', 'output/*/x*'): pieces.preprocess_cases,
+  ('config', 'output/*_index_*'): pieces.split_cases,
+  **dict.fromkeys(pieces.PRIMITIVE_KEYS, pieces.primitive_cases),
+  ('valid/*',): pieces.parser_cases,
+  ('invalid/*',): pieces.parser_cases,
+  ('width/*',): pieces.parser_cases,
+  ('*/hparams',): presets.config_cases,
   ('shapes/*',): presets.shape_cases,
-  ('param/encoder/Conv_0/kernel', 'output/eps*/px_z'): port.forward_cases,
-  ('param/encoder/Conv_0/kernel', 'output/traj/elbo_bpd'): trajectory.port_cases,
-  ('input/logistic_noise', 'grad/logits'): port.dmol_cases,
-  ('output/log1mexp',): port.primitive_cases,
 }
 
+# What every run checks: of each reference a pass with gradients and a trajectory, and the pieces.
+QUICK = (
+  'data_splits.npz-cifar10',
+  'dmol_*.npz-*',
+  'forward_lowbit.npz-*',
+  'jax_dmol_k2.npz-*',
+  'jax_forward.npz-*eps1',
+  'jax_forward.npz-inputs',
+  'jax_primitives.npz-*',
+  'jax_traj.npz-*',
+  'parser.json-*',
+  'preprocess.npz-*',
+  'primitives.npz-*',
+  'sample_lowbit.npz-uncond_eps1*',
+  'traj_fixed.npz-*',
+)
 
-@pytest.mark.parametrize('check', golden_files.checks('vdvae', KINDS))
+
+@pytest.mark.parametrize('check', golden_files.checks('vdvae', KINDS, QUICK))
 def test_golden(check):
   check()
