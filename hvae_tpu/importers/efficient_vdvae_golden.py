@@ -11,10 +11,11 @@ import numpy as np
 
 from hvae_tpu.importers import efficient_vdvae_table, golden
 from hvae_tpu.importers.golden import Forward, Tolerance, constant, noise
+from hvae_tpu.models import hierarchy
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.models.efficient_vdvae.network import Net
 from hvae_tpu.models.protocol import Metrics
-from hvae_tpu.nn import distributions, layers
+from hvae_tpu.nn import layers
 from hvae_tpu.nn.distributions import Normal
 
 # Float32 against float32 of another program.
@@ -103,7 +104,7 @@ def run(
 def results(model: EfficientVDVAE, watched_run: tuple, metrics: Metrics) -> dict[str, Array]:
   """Features and numbers of a pass, under the names of the files."""
   (_, levels), _ = watched_run
-  kl = distributions.kl_of_runs(levels)
+  kl = hierarchy.kl_of_runs(levels)
   found = features(model, watched_run) | summary(model, metrics, kl)
   if 'weighted_kl_bpd' in metrics:
     found['kl_div'] = metrics['weighted_kl_bpd'] * math.log(2)

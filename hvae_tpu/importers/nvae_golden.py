@@ -15,6 +15,7 @@ import numpy as np
 
 from hvae_tpu.importers import golden, nvae_table
 from hvae_tpu.importers.golden import Forward, Tolerance, constant, noise
+from hvae_tpu.models import hierarchy
 from hvae_tpu.models.nvae import NVAE
 from hvae_tpu.models.nvae.network import Net
 from hvae_tpu.nn import distributions, layers
@@ -67,7 +68,7 @@ def groups(model: NVAE, run: tuple) -> dict[str, Array]:
 def numbers(model: NVAE, run: tuple, target: Array) -> dict[str, Array]:
   """Likelihoods and divergences of a watched run, by the names that both references have."""
   (out, levels), _ = run
-  nll, kl = model._nll(out, target), distributions.kl_of_runs(levels).sum(-1)
+  nll, kl = model.nll(out, target), hierarchy.kl_of_runs(levels).sum(-1)
   metrics = distributions.elbo_metrics(nll, kl[..., None], model.num_dims)
   return {'recon_nats': nll, 'kl_all': kl, 'bpd_elbo': metrics['bpd'], 'kl_vals': kl.mean(0)}
 
@@ -80,9 +81,9 @@ def densities(levels: list, nll: Array) -> dict[str, Array]:
 
 def _run(is_release: bool, model: NVAE, params: Any, state: Any, image: Any, eps: Any):
   """Loss in nats, and the results of a pass where every draw of the latent variables is `eps`."""
-  target = model.scale(image)
+  target = model.scale_target(image)
   with golden.watched(Net) as seen, noise(normal=constant(eps)):
-    _, levels, _ = model._infer(params, state, target, jax.random.key(0), train=False)
+    _, levels = model.infer(params, state, image, jax.random.key(0))
   found = groups(model, seen[0]) | numbers(model, seen[0], target)
   nll, kl = found['recon_nats'], found['kl_all'].sum(-1)
   if is_release:

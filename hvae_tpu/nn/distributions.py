@@ -62,31 +62,6 @@ class Group(NamedTuple):
 Latents = tuple[Group, ...]
 
 
-class Level(NamedTuple):
-  """What one block of a hierarchy reports.
-
-  Attributes:
-    group: of its latent variables.
-    kl: [B, zdim], KL of their distribution from the prior, summed over space, nats.
-    log_q, log_p: [B], log-density of z in their distribution and in the prior.
-  """
-
-  group: Group
-  kl: Array
-  log_q: Array
-  log_p: Array
-
-
-def kl_of_runs(levels: list[Level]) -> Array:
-  """What scanned runs of blocks report, each with a leading [count] -> KL of all [B, L, V]."""
-  return jnp.concatenate([level.kl for level in levels]).swapaxes(0, 1)
-
-
-def log_ratio_of_runs(levels: list[Level]) -> Array:
-  """log p(z) - log q(z | x) of all blocks together, [B]; levels as for `kl_of_runs`."""
-  return sum((level.log_p - level.log_q).sum(0) for level in levels)
-
-
 def softplus(x: Array, beta: float) -> Array:
   """log(1 + exp(beta x)) / beta: its slope grows slowly where beta is small ("smoothing")."""
   return jax.nn.softplus(beta * x) / beta
@@ -131,12 +106,6 @@ class Normal(NamedTuple):
     """KL(self || prior) per element, nats (VDVAE, appendix; analytic)."""
     spread = jnp.square(self.std) + jnp.square(self.mean - prior.mean)
     return prior.logstd - self.logstd - 0.5 + 0.5 * spread / jnp.square(prior.std)
-
-
-def level(dist: Normal, prior: Normal, z: Array, kl: Array) -> Level:
-  """The report on z [B, h, w, zdim] drawn from `dist`, with the KL per element `kl`."""
-  log_q, log_p = (d.log_prob(z).sum((1, 2, 3)) for d in (dist, prior))
-  return Level(Group(dist.mean, dist.std, z), kl.sum((1, 2)), log_q, log_p)
 
 
 def normal_log_prob(x: Array, mean: Array, std: float) -> Array:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import functools
-import itertools
 import math
 from typing import Any
 
@@ -319,45 +318,6 @@ def stack_blocks(
   )
 
 
-def noise_of_runs(
-  rng: Array, num: int, sizes: list[tuple[int, int]], noise: tuple[Array, ...] | None = None
-) -> list[Array]:
-  """Standard normal draws of all blocks of a hierarchy.
-
-  One call for the whole of it: each costs compilation. Flat per block: a minor axis of `zdim` would
-  be padded to 128 on a TPU.
-
-  Args:
-    num: B.
-    sizes: (count, size) of every run: its blocks, and the latent variables of a block.
-    noise: what to take instead, [B, h, w, zdim] of every block in order.
-
-  Returns:
-    Per run [count, B, size].
-  """
-  if noise is None:
-    draws = distributions.normal(rng, (num, sum(n * d for n, d in sizes)))
-  else:
-    draws = jnp.concatenate([part.reshape(num, -1) for part in noise], axis=1)
-  ends = itertools.accumulate(n * d for n, d in sizes)
-  return [
-    draws[:, end - n * d : end].reshape(num, n, d).swapaxes(0, 1)
-    for (n, d), end in zip(sizes, ends, strict=True)
-  ]
-
-
-def per_level(temperature: Array | float | None, levels: int) -> Array | None:
-  """A temperature for all levels, or one for each, as [levels]; None stays None."""
-  if temperature is None:
-    return None
-  return jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (levels,))
-
-
 def unstack(tree, count: int) -> list:
   """A tree with leading axes [count] -> `count` trees."""
   return [jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(count)]
-
-
-def groups_of_runs(levels: list[distributions.Level]) -> distributions.Latents:
-  """What scanned runs of blocks report, each with a leading [count] -> all groups in order."""
-  return tuple(group for level in levels for group in unstack(level.group, len(level.kl)))

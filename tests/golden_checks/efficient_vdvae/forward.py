@@ -44,7 +44,7 @@ def forward_cases(golden: Golden) -> Cases:
 def _check_inputs(golden: Golden) -> None:
   model = networks.model_of(golden.config)
   image = computed.pixels(model, golden['input/image_uint8'])
-  compare({'image': model.scale(image)}, {'image': golden['input/image']}, lambda _: EXACT)
+  compare({'image': model.scale_target(image)}, {'image': golden['input/image']}, lambda _: EXACT)
 
 
 @functools.cache
@@ -125,7 +125,7 @@ def _check_drawn(golden: Golden, name: str) -> None:
   }
   if 'ssim_vs_sample_u0.5' in expected:
     to_uint8 = distributions.to_uint8
-    target = to_uint8(model.scale(golden['input/image_uint8']))
+    target = to_uint8(model.scale_target(golden['input/image_uint8']))
     pairs = ssim.similarity(target, to_uint8(found['sample_u0.5']))
     found['ssim_vs_sample_u0.5'] = pairs.mean()
   tolerance = lambda key: networks.SSIM if key.startswith('ssim') else computed.FEATURES

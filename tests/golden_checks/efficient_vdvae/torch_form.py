@@ -64,7 +64,7 @@ def _run(golden: Golden):
   image = np.round(golden['input/image_nchw'] * 127.5 + 127.5).astype(np.uint8)
   image = image.transpose(0, 2, 3, 1)
   np.testing.assert_array_equal(
-    model.scale(image).transpose(0, 3, 1, 2), golden['input/image_nchw']
+    model.scale_target(image).transpose(0, 3, 1, 2), golden['input/image_nchw']
   )
   run = golden_files.quick_jit(lambda p, image, eps: computed.run(model, p, image, eps)[1])
   return lambda eps: run(params, image, eps)

@@ -101,7 +101,7 @@ def _run(golden: Golden) -> tuple[dict[str, Any], TrainState]:
 def _check_inputs(golden: Golden) -> None:
   model = networks.model_of(golden.config)
   for index in range(2):
-    found = {'image': model.scale(golden[f'input/batch{index}_uint8'])}
+    found = {'image': model.scale_target(golden[f'input/batch{index}_uint8'])}
     compare(found, {'image': golden[f'input/batch{index}']}, lambda _: EXACT)
 
 

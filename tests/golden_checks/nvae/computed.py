@@ -119,11 +119,12 @@ def run(
     eps: what every normal draw is.
     train: whether batch normalisation uses the batch.
   """
-  target = model.scale(image_of(golden))
+  image = image_of(golden)
+  x, target = model.scale_input(image), model.scale_target(image)
   step = golden.config['_loss'].get('current_step', 0)
   with watched() as seen, noise(normal=constant(eps)):
-    out, levels, stats = model._infer(params, state, target, RNG, train)
-    metrics = model._metrics(out, target, levels)
+    out, levels, stats = model.run_with_stats(params, state, x, len(x), RNG, train=train)
+    metrics = model.metrics(out, target, levels)
     state = {**state, 'batch_stats': stats}
     loss, state, parts = objective(golden, model, params, state, metrics, step)
   found = features(golden, model, seen[0]) | numbers(golden, model, seen[0], target) | parts

@@ -91,7 +91,7 @@ def _weights(golden: Golden) -> tuple[Any, Any]:
 def _check_inputs(golden: Golden) -> None:
   model = _model(golden, '')
   x = channels_last(golden['input/x'])
-  compare({'x': model.scale(computed.image_of(golden))}, {'x': x}, lambda _: EXACT)
+  compare({'x': model.scale_target(computed.image_of(golden))}, {'x': x}, lambda _: EXACT)
   key = 'input/alpha_square' if 'input/alpha_square' in golden else 'input/kl_multiplier'
   found = objective.alphas(model._groups, 'square')
   compare({'alpha': found}, {'alpha': golden[key]}, lambda _: SCHEDULE)
