@@ -24,7 +24,6 @@ FROM = flags.DEFINE_string(
 SOURCE = flags.DEFINE_string('source', '', 'File of weights to read, or prefix of several.')
 EMA = flags.DEFINE_string('ema', '', 'File of their moving average; by default the same weights.')
 STEP = flags.DEFINE_integer('step', 0, 'Updates that the source was trained for.', lower_bound=0)
-VERIFY = flags.DEFINE_string('verify', '', 'Forward file (.npz) of the reference, same weights.')
 VERIFY_EXAMPLES = flags.DEFINE_integer(
   'verify_examples', 0, 'Test examples to measure bits/dim (or nats) on.', lower_bound=0
 )
@@ -77,7 +76,6 @@ def _convert() -> int:
     commands.CONFIG.value,
     ema=EMA.value,
     step=STEP.value if flags.FLAGS['step'].present else None,
-    verify=VERIFY.value,
     verify_examples=VERIFY_EXAMPLES.value,
   )
   return 0

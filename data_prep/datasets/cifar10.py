@@ -9,7 +9,7 @@ from data_prep.core import views
 from data_prep.core.contents import Contents, Field, Split, View
 from data_prep.core.request import About, RemoteFile, Request
 from data_prep.errors import DataPrepError
-from data_prep.raw import archives, locate, parts, pickles, recognise, tfds_folders
+from data_prep.raw import archives, locate, parts, pickled_arrays, recognise, tfds_folders
 from data_prep.raw.pictures import ArrayPictures
 from data_prep.raw.preparation import Preparation, picture_set, split_of_pictures
 
@@ -108,7 +108,7 @@ def _read_batches(path: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]
 
 
 def _read_pickle(data: bytes, origin: str) -> tuple[np.ndarray, np.ndarray]:
-  batch = pickles.read_batch(data, origin)
+  batch = pickled_arrays.read(data, origin)
   pixels, labels = batch.get(b'data'), batch.get(b'labels')
   if (
     not isinstance(pixels, np.ndarray)

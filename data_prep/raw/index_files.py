@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 
 from data_prep.errors import DataPrepError
-from data_prep.raw import archives, pickles, recognise
+from data_prep.raw import archives, pickled_arrays, recognise
 
 
 def is_index_file(path: pathlib.Path) -> bool:
@@ -25,8 +25,8 @@ def read_split(path: pathlib.Path, count: int, held_out: int) -> tuple[np.ndarra
     DataPrepError: no such two arrays, or something else than arrays in the file.
   """
   archive = archives.open_archive(path)
-  found = pickles.read_batch(archive.read(_find(archive)[0]), str(path))
-  lists = sorted((np.asarray(v) for v in found.values() if np.ndim(v) == 1), key=len, reverse=True)
+  arrays = pickled_arrays.read(archive.read(_find(archive)[0]), str(path))
+  lists = sorted((np.asarray(v) for v in arrays.values() if np.ndim(v) == 1), key=len, reverse=True)
   if [len(one) for one in lists] != [count - held_out, held_out] or np.any(
     np.sort(np.concatenate(lists)) != np.arange(count)
   ):

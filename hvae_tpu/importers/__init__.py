@@ -7,8 +7,6 @@ contents(held)                what a file holds, by field of the train state (`t
 example(model, found)         shapes of a batch of one example, to know the parameters of the model
 field_tables(model, batch)    field -> list of `tables.Entry`, one per array of the reference; both
                               directions follow from it
-forward                       optional; what stored results of the reference are compared with
-                              (`golden.Forward`)
 """
 
 from hvae_tpu.importers import (

@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
-from hvae_tpu import commands, data, evals, models
+from hvae_tpu import data, evals, models
 from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
-from hvae_tpu.importers import FORMATS, golden, import_report, tables, trees
+from hvae_tpu.importers import FORMATS, import_report, tables, trees
 from hvae_tpu.runs import restore
 from hvae_tpu.runs.checkpoints import Checkpoints, path_name
 from hvae_tpu.runs.workdir import CONFIG, from_json, store_config, to_json
@@ -36,7 +36,6 @@ def import_run(
   *,
   ema: str = '',
   step: int | None = None,
-  verify: str = '',
   verify_examples: int = 0,
 ) -> dict[str, Any]:
   """Makes a work directory of foreign weights; nothing is written before all is proved.
@@ -48,7 +47,6 @@ def import_run(
     config: of the weights; None for the format hvae_tpu takes the one in the file.
     ema: file of the moving average; '' takes that of the source, or else its weights.
     step: updates that the weights were trained for; None: what the source says, or else 0.
-    verify: forward file of the reference, or ''.
     verify_examples: number of test examples to measure bits/dim on, or the first of
       `verdict.MEASURES` that the model reports.
 
@@ -56,8 +54,7 @@ def import_run(
     The verdict, which is also stored and printed.
 
   Raises:
-    UserError: the file, the config or the work directory is not fit for it, or the weights do not
-      give the stored results.
+    UserError: the file, the config or the work directory is not fit for it.
   """
   began, workdir = time.perf_counter(), Path(workdir)
   _refuse_used(workdir)
@@ -80,7 +77,6 @@ def import_run(
     'sources': sources,
     **_prove_round_trip(entries, state, found.fields),
     'aside': found.aside,
-    'golden': _compare_golden(form, name, verify, entries, model, state, batch),
     'measured': _measure(config, model, mesh, state, verify_examples),
     'earlier': found.meta.get('import'),
   }
@@ -272,39 +268,10 @@ def _prove_round_trip(
   """
   tensors = numbers = 0
   for exported, tensor in _exported(entries, state, fields):
-    if not golden.identical(exported, tensor):
+    if not tables.identical(exported, tensor):
       raise RuntimeError('the imported weights, exported again, are not those of the source')
     tensors, numbers = tensors + 1, numbers + tensor.size
   return {'tensors': tensors, 'numbers': numbers}
-
-
-def _compare_golden(
-  form: Any,
-  name: str,
-  verify: str,
-  entries: Mapping[str, list[tables.Entry]],
-  model: Any,
-  state: TrainState,
-  batch: Any,
-) -> dict[str, Any] | None:
-  if not verify:
-    return None
-  if not hasattr(form, 'forward'):
-    raise UserError(f'--verify: there are no stored results for --from={name}; leave --verify out')
-  stored = tensor_files.read(verify).tree
-  try:
-    if not isinstance(stored, dict):
-      raise UserError('it is no .npz file of arrays')
-    found = golden.check(stored, form.forward, entries, model, state, batch)
-  except UserError as error:
-    raise UserError(f'--verify={verify}: {error}') from error
-  failed = [f'{key}: {difference.text}' for key, difference in found.items() if difference.text]
-  if failed:
-    raise UserError(
-      f'--verify={verify}: {len(failed)} of {len(found)} results differ from the stored ones, the '
-      f'first: {failed[0]}; check config.model against the settings of the weights'
-    )
-  return import_report.golden(Path(verify).name, found)
 
 
 def _measure(
@@ -331,7 +298,7 @@ def _measure(
         source.close()
         return
 
-  with jax.default_matmul_precision(commands.precision(config)):
+  with jax.default_matmul_precision(config.train.precision):
     results = evals.create('elbo', section, model, first, config.seed)(state)
   metric = next(name for name in import_report.MEASURES if name in results)
   return {

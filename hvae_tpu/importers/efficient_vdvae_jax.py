@@ -6,8 +6,8 @@ the run's own `hparams-*.cfg`: efficient_vdvae_cfg.py.
 
 import functools
 
-from hvae_tpu.importers import efficient_vdvae_golden, tables, trees
 from hvae_tpu.importers import efficient_vdvae_table as table
+from hvae_tpu.importers import tables, trees
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.importers.trees import Contents
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
@@ -39,9 +39,6 @@ NAMES = table.Names(
   kernel=tables.SAME,
   map=tables.BATCHED,
 )
-
-
-forward = efficient_vdvae_golden.forward
 
 
 def contents(held: Container) -> Contents:

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from hvae_tpu.errors import UserError
-from hvae_tpu.importers import golden
 from hvae_tpu.importers import hvae_tpu as exchange
+from hvae_tpu.importers import tables
 from hvae_tpu.runs import restore
 from hvae_tpu.runs.checkpoints import path_name
 from hvae_tpu.runs.workdir import to_json
@@ -44,7 +44,7 @@ def export_run(workdir: str | Path, checkpoint: str, output: str | Path) -> None
   exchange.write(output, fields, meta)
   back = exchange.contents(tensor_files.read(output))
   same = all(
-    golden.identical(back.fields[field].get(name), array)
+    tables.identical(back.fields[field].get(name), array)
     for field, arrays in fields.items()
     for name, array in arrays.items()
   )

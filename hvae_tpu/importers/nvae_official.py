@@ -6,8 +6,8 @@ The modules of a tower are numbered in order of construction.
 import functools
 
 from hvae_tpu.errors import UserError
-from hvae_tpu.importers import nvae_golden, trees
 from hvae_tpu.importers import nvae_table as table
+from hvae_tpu.importers import trees
 from hvae_tpu.importers.nvae_table import Names, Place, norm, squeeze_excite
 from hvae_tpu.importers.tables import Entry, Row
 from hvae_tpu.importers.trees import Contents
@@ -30,8 +30,6 @@ FLAGS = {
   'res_dist': 'residual_posterior',
   'arch_instance': 'arch_instance',
 }
-
-forward = nvae_golden.release_forward
 
 
 def contents(held: Container) -> Contents:

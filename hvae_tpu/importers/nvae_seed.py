@@ -1,7 +1,7 @@
 """Checkpoints of mgp123/nvae, a second public implementation: `.checkpoint` and `.model` files."""
 
-from hvae_tpu.importers import nvae_golden, tables, trees
 from hvae_tpu.importers import nvae_table as table
+from hvae_tpu.importers import tables, trees
 from hvae_tpu.importers.nvae_official import divided
 from hvae_tpu.importers.nvae_table import Names, Place, norm, squeeze_excite
 from hvae_tpu.importers.tables import Entry, Row
@@ -11,7 +11,6 @@ from hvae_tpu.models.protocol import Batch
 from hvae_tpu.storage.tensor_files import Container
 
 SETTINGS = {'name': 'nvae', 'weight_norm': 'gain', 'arch_instance': 'res_mbconv'}
-forward = nvae_golden.other_forward
 
 
 def contents(held: Container) -> Contents:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hvae_tpu.errors import UserError
-from hvae_tpu.importers import tables, trees, vdvae_golden, vdvae_table
+from hvae_tpu.importers import tables, trees, vdvae_table
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.importers.trees import Contents
 from hvae_tpu.models.protocol import Batch
@@ -33,9 +33,6 @@ NAMES = vdvae_table.Names(
   channels=tables.CHANNELS,
   map=tables.MAP,
 )
-
-
-forward = vdvae_golden.release_forward
 
 
 def rename(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -156,6 +156,13 @@ def export_params(entries: list[Entry], params: Any) -> dict[str, np.ndarray]:
   return tensors
 
 
+def identical(a: Any, b: Any) -> bool:
+  """Tells whether two arrays have the same shape, dtype and bits; None is no array."""
+  if a is None or b is None or (a.shape, a.dtype) != (b.shape, b.dtype):
+    return False
+  return np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
+
+
 def part(entries: list[Entry], tree: Any) -> Any:
   """The branches of a tree that the table speaks of."""
   named = {e.path[0] for e in entries}

@@ -11,7 +11,7 @@ from typing import Any
 from flax import traverse_util
 import numpy as np
 
-from hvae_tpu.importers import tables, trees, vdvae_golden, vdvae_table
+from hvae_tpu.importers import tables, trees, vdvae_table
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.importers.trees import Contents
 from hvae_tpu.models.protocol import Batch
@@ -35,9 +35,6 @@ NAMES = vdvae_table.Names(
   channels=tables.SAME,
   map=tables.SAME,
 )
-
-
-forward = vdvae_golden.port_forward
 
 
 def rename(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from data_prep.core.contents import Split
 from data_prep.core.request import Request
 from data_prep.datasets import BUILDERS, celebahq, cifar10, ffhq, image_folder, imagenet, mnist
 from data_prep.errors import DataPrepError
-from data_prep.raw import archives, pickles
+from data_prep.raw import archives, pickled_arrays
 from tests.support import raw_files
 from tests.support.built_sets import card_of, read_split
 from tests.support.raw_sets import CASES
@@ -93,7 +93,7 @@ def test_pickled_arrays_of_every_protocol_are_read(protocol, dtype):
     'names': ['a', b'b'],
     'one': (1, None),
   }
-  found = pickles.read_batch(pickle.dumps(batch, protocol), 'here')
+  found = pickled_arrays.read(pickle.dumps(batch, protocol), 'here')
   for name in (b'rows', b'columns'):
     np.testing.assert_array_equal(found[name], array, strict=True)
   assert found[b'names'] == ['a', b'b'] and found[b'one'] == (1, None)

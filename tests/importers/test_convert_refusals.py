@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import conversion
-from hvae_tpu.training import setup
+from hvae_tpu.runs import restore
 from tests.support import foreign
 
 
@@ -31,19 +31,6 @@ def data_folder(data_root):
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory) -> Path:
   return foreign.export_demo(tmp_path_factory.mktemp('exported') / 'demo.safetensors')
-
-
-def test_stored_results_find_what_arrays_do_not_tell(tmp_path):
-  """A wrong number of bits has the same arrays, and other results; nothing is written."""
-  config, golden = foreign.golden_config('forward_lowbit.npz')
-  config.model.num_bits = 8
-  source = foreign.write(tmp_path / 'w.th', golden.under('param'))
-  refused = 'results differ from the stored ones, the first: eps0/.* expected'
-  with pytest.raises(UserError, match=refused):
-    conversion.import_run(
-      'openai_vdvae', str(source), tmp_path / 'run', config, verify=str(golden.path)
-    )
-  assert not (tmp_path / 'run').exists()
 
 
 @dataclasses.dataclass
@@ -98,7 +85,6 @@ MALFORMED = {
     "has format None, version None in its metadata, expected 'hvae_tpu'", name='hvae_tpu'
   ),
   'no data set': Case("data set 'cifar10' is not in", options={'verify_examples': 8}),
-  'stored results missing': Case('nothing.npz cannot be read', options={'verify': 'nothing.npz'}),
 }
 
 
@@ -115,21 +101,6 @@ def test_malformed_imports_are_refused(case, weights, tmp_path):
     conversion.import_run(case.name, str(source), tmp_path / 'run', config, **case.options)
   assert '\n' not in str(caught.value)
   assert not (tmp_path / 'run').exists()
-
-
-def test_stored_results_of_other_weights_are_refused(weights, tmp_path):
-  config, golden = foreign.golden_config('forward_lowbit.npz')
-  tensors = golden.under('param')
-  tensors[GAIN] = tensors[GAIN] + np.float32(1e-3)
-  source = foreign.write(tmp_path / 'w.th', tensors)
-  for verify, expected in (
-    (golden.path, 'its weights are not the imported ones: 1 of .* the first is decoder.gain'),
-    (source, 'it has no images .* so it is no forward file'),
-  ):
-    with pytest.raises(UserError, match=expected):
-      conversion.import_run(
-        'openai_vdvae', str(source), tmp_path / 'run', config, verify=str(verify)
-      )
 
 
 EXCHANGE = {
@@ -179,9 +150,6 @@ def test_arguments_that_contradict_each_other(exported, weights, tmp_path, debug
   refused(
     'has a moving average of its own', 'hvae_tpu', str(exported), run, None, ema=str(exported)
   )
-  refused(
-    'no stored results for --from=hvae_tpu', 'hvae_tpu', str(exported), run, None, verify='x.npz'
-  )
   refused('needs --config=', 'openai_vdvae', str(source), run, None)
   config = foreign.released()
   config.train.ema_decay = None
@@ -226,7 +194,7 @@ def test_what_cannot_be_read_back_is_removed(exported, tmp_path, monkeypatch):
     assert (tmp_path / 'run' / 'config.json').exists()
     raise UserError('damaged')
 
-  monkeypatch.setattr(setup, 'open_run', damaged)
+  monkeypatch.setattr(restore, 'open_run', damaged)
   with pytest.raises(UserError, match='damaged'):
     conversion.import_run('hvae_tpu', str(exported), tmp_path / 'run', None)
   assert not list((tmp_path / 'run').iterdir())

@@ -12,7 +12,6 @@ import pytest
 from hvae_tpu import models
 from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
-from hvae_tpu.importers.golden import noise, replaced
 from hvae_tpu.models.efficient_morl import EfficientMORL, decoders, objective, weights
 from hvae_tpu.models.efficient_morl.encoder import positions
 from hvae_tpu.nn import distributions, layers
@@ -20,6 +19,7 @@ from hvae_tpu.training import optimizers
 from hvae_tpu.training.state import create_state
 from hvae_tpu.training.step import make_train_step, trace_step
 from tests.support import tiny
+from tests.support.tracing import noise, replaced
 
 RNG = jax.random.key(3)
 SYSTEMS = ('efficient_morl', 'slot_attention')

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvae_tpu.importers import efficient_morl, tables
-from hvae_tpu.importers.golden import Tolerance
 from hvae_tpu.models.efficient_morl import EfficientMORL
 from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention
-from tests.support.golden_files import Golden
+from tests.support.golden_files import Golden, Tolerance
 
 Cases = dict[str, Callable[[], None]]
 Model = EfficientMORL | SlotAttention
@@ -20,6 +19,7 @@ ARRAY = Tolerance(2e-5, 2e-5)
 LOSS = Tolerance(2e-5, 1e-3)
 KL = Tolerance(1e-5, 0)
 REFINING = Tolerance(0, 0, of_max=5e-5)
+GRADIENT = Tolerance(0, 0, of_max=1e-4)
 LIKELIHOODS = {'Gaussian': 'gaussian', 'GMM': 'mixture'}
 # Mathematically zero: what is stored is rounding noise.
 ZERO = ('norm_slots.bias',)

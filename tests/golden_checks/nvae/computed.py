@@ -1,4 +1,7 @@
-"""What a pass of our network computes, under the names of the files."""
+"""Results of a pass of our network, under the names of the files of NVAE's two references.
+
+The release is NVlabs/NVAE, the other is mgp123/nvae; their arrays are NCHW.
+"""
 
 from collections.abc import Callable
 import functools
@@ -7,30 +10,85 @@ from typing import Any
 import jax
 from jax import Array
 import jax.numpy as jnp
+import numpy as np
 
-from hvae_tpu.importers import golden as golden_lib
-from hvae_tpu.importers import nvae_golden, nvae_table
-from hvae_tpu.importers.golden import constant, noise
+from hvae_tpu.importers import nvae_table
+from hvae_tpu.models import hierarchy
 from hvae_tpu.models.nvae import NVAE, cells, convs, flows, regularisers
 from hvae_tpu.models.nvae.network import Net
+from hvae_tpu.nn import distributions, layers
 from tests.golden_checks.nvae import networks
-from tests.support.golden_files import Golden
+from tests.support import tracing
+from tests.support.golden_files import Golden, Tolerance
+from tests.support.tracing import constant, noise
 
 RNG = jax.random.key(0)
 watched = functools.partial(
-  golden_lib.watched,
+  tracing.watched,
   Net,
   lambda module, name: (
     name == '__call__' and isinstance(module, (cells.Cell, flows.FlowCell, convs.Conv))
   ),
 )
 SUFFIXES = ('', '.conv', '.model', '.1', '.model.1')  # of a module's convolution
-SOWN = {'enc_combiner': 'combined', 'enc_top': 'top'}  # what a whole module returns
+SOWN = {'enc_combiner': 'combined', 'enc_top': 'top'}  # names of results of whole modules
+
+
+# Float32 against float32 on another framework, as two independent implementations need it.
+ACTIVATION = Tolerance(1e-4, 1e-4)
+SUM = Tolerance(2e-5, 0)
+KL = Tolerance(2e-4, 2e-3)
+LOG_WEIGHT = Tolerance(2e-5, 2e-3)  # a difference that contains the KL
+TOLERANCES = {
+  **dict.fromkeys(('recon_nats', 'nelbo_nats', 'bpd_elbo'), SUM),
+  **dict.fromkeys(('kl_all', 'kl_vals', 'kl_diag', 'log_q', 'log_p'), KL),
+  'log_iw': LOG_WEIGHT,
+}
 
 
 def image_of(golden: Golden) -> Array:
-  """The images of a file as ours."""
-  return jnp.asarray(nvae_golden.images(golden))
+  """Returns the images of a file as ours, NHWC; binary pixels are 0 and 1 there."""
+  x = channels_last(golden['input/x'])
+  is_binary = x.shape[-1] == 1
+  return jnp.asarray(x * 255, jnp.uint8) if is_binary else channels_last(golden['input/x_uint8'])
+
+
+def channels_last(value: Any) -> Any:
+  """Turns NCHW to NHWC; arrays of other ranks stay."""
+  return np.moveaxis(value, 1, -1) if np.ndim(value) == 4 else value
+
+
+def groups(model: NVAE, run: tuple) -> dict[str, Array]:
+  """Returns the results of every group of a watched run, NHWC, numbered from the coarsest one."""
+  (out, levels), inside = run
+  named, number = {'logits': out, 'logits_sub4': out[:, ::4, ::4]}, 0
+  paths = ['first', *(run.name for run in model.top_down_runs if run.count)]
+  for path, level in zip(paths, levels, strict=True):
+    (prior,) = inside['top_down'][path]['latent']['prior']
+    if path == 'first':
+      prior = jax.tree.map(lambda leaf: leaf[None], prior)
+    for of_group, p in layers.unstack((level, prior), len(level.kl)):
+      group, kl = of_group.group, of_group.kl
+      for name, value in (('q_mu', group.mean), ('q_sigma', group.scale), ('z', group.z)):
+        named[f'{name}/{number}'] = value
+      named |= {f'p_mu/{number}': p.mean, f'p_sigma/{number}': p.std}
+      named[f'kl_diag/{number}'] = kl.mean(0)
+      number += 1
+  return named
+
+
+def common_numbers(model: NVAE, run: tuple, target: Array) -> dict[str, Array]:
+  """Returns likelihoods and divergences of a watched run that both references have."""
+  (out, levels), _ = run
+  nll, kl = model.nll(out, target), hierarchy.kl_of_runs(levels).sum(-1)
+  metrics = distributions.elbo_metrics(nll, kl[..., None], model.num_dims)
+  return {'recon_nats': nll, 'kl_all': kl, 'bpd_elbo': metrics['bpd'], 'kl_vals': kl.mean(0)}
+
+
+def densities(levels: list, nll: Array) -> dict[str, Array]:
+  """Returns log-densities of the draws, [B], as the release names them."""
+  log_q, log_p = (sum(getattr(v, name).sum(0) for v in levels) for name in ('log_q', 'log_p'))
+  return {'log_q': log_q, 'log_p': log_p, 'log_iw': log_p - log_q - nll}
 
 
 def activation(golden: Golden, model: NVAE, inside: Any) -> Callable[[str], Array]:
@@ -52,18 +110,19 @@ def activation(golden: Golden, model: NVAE, inside: Any) -> Callable[[str], Arra
 
 def features(golden: Golden, model: NVAE, run: tuple) -> dict[str, Array]:
   """What a watched run computed in groups and modules."""
-  find, found = activation(golden, model, run[1]), nvae_golden.groups(model, run)
-  acts = [find(name) for name in golden.config['_act_stats_names']]
-  found['act_stats'] = jnp.stack([jnp.stack([a.mean(), a.std(), a.min(), a.max()]) for a in acts])
-  for name in golden.names_under('output/train_eps0/act'):
-    found[f'act/{name}'] = find(name)
+  find, found = activation(golden, model, run[1]), groups(model, run)
+  if acts := [find(name) for name in golden.config.get('_act_stats_names', ())]:
+    stats = [jnp.stack([a.mean(), a.std(), a.min(), a.max()]) for a in acts]
+    found['act_stats'] = jnp.stack(stats)
+  names = [key.rpartition('/act/')[2] for key in golden.keys if '/act/' in key]
+  found |= {f'act/{name}': find(name) for name in dict.fromkeys(names)}
   return found
 
 
 def numbers(golden: Golden, model: NVAE, run: tuple, target: Array) -> dict[str, Array]:
   """Likelihoods and divergences of a watched run."""
   (out, levels), _ = run
-  found = nvae_golden.numbers(model, run, target)
+  found = common_numbers(model, run, target)
   nll = found['recon_nats']
   if networks.is_seed(golden.config):
     colours = model.head.log_prob_of_colours(out, target)
@@ -73,7 +132,7 @@ def numbers(golden: Golden, model: NVAE, run: tuple, target: Array) -> dict[str,
   whole = pixels if model.likelihood == 'dmol' else model.head.log_prob_of_colours
   return {
     **found,
-    **nvae_golden.densities(levels, nll),
+    **densities(levels, nll),
     'nelbo_nats': nll + found['kl_all'].sum(-1),
     'elementwise_log_prob': whole(out, target),
   }

@@ -11,10 +11,10 @@ import numpy as np
 
 from configs.systems import nvae as system
 from hvae_tpu.importers import nvae_official, tables
-from hvae_tpu.importers.nvae_golden import channels_last
 from hvae_tpu.importers.nvae_table import GAIN
 from hvae_tpu.models.nvae import NVAE, cells, convs, flows, objective
 from hvae_tpu.training import optimizers
+from tests.golden_checks.nvae.computed import channels_last
 from tests.golden_checks.nvae.networks import COMPONENT, SCHEDULE, Cases
 from tests.support.golden_files import Golden, compare
 
@@ -40,6 +40,7 @@ def piece_cases(golden: Golden) -> Cases:
   cases: Cases = {}
   for name in golden.names_under('output'):
     balancer = name.startswith('kl_balancer_') and name not in of_name
+    assert balancer or name in of_name, f'nothing checks output/{name}'
     check = _check_balance if balancer else of_name[name]
     cases[name] = functools.partial(check, golden, name)
   return cases
@@ -156,7 +157,7 @@ def _check_start(golden: Golden, name: str) -> None:
 
 
 def _initial_kernel(initializer: Any):
-  from hvae_tpu.importers.golden import replaced
+  from tests.support.tracing import replaced
 
   return replaced(convs.layers, uniform_fan_in=lambda: initializer)
 

@@ -1,4 +1,4 @@
-"""What the forward files of the two VDVAE references hold, computed by our network.
+"""Results of a pass of our network, under the names of the forward files of the two references.
 
 The release is openai/vdvae (PyTorch, NCHW); the port is j-towns/vdvae-jax (NHWC).
 """
@@ -10,14 +10,14 @@ from typing import Any
 import jax
 from jax import Array
 import jax.numpy as jnp
-import numpy as np
 
-from hvae_tpu.importers import golden
-from hvae_tpu.importers.golden import Forward, Tolerance, constant, noise
 from hvae_tpu.models.protocol import Metrics
 from hvae_tpu.models.vdvae import VDVAE
 from hvae_tpu.models.vdvae.network import Encoder, Net
 from hvae_tpu.nn import layers
+from tests.support import tracing
+from tests.support.golden_files import Tolerance
+from tests.support.tracing import constant, noise
 
 # Float32 against float32 on another framework. Tight on purpose: the weights are small, and the
 # tanh GELU in place of the erf form moves activations by only 2e-6 to 1e-5.
@@ -42,13 +42,13 @@ PORT_TOLERANCES = {
 }
 
 
-watched = functools.partial(golden.watched, Net, lambda module, _: isinstance(module, Encoder))
+watched = functools.partial(tracing.watched, Net, lambda module, _: isinstance(module, Encoder))
 
 
 def features(model: VDVAE, run: tuple) -> dict[str, Array]:
-  """What a watched run computed, NHWC, under the names of the files.
+  """Returns the intermediates of a watched run, NHWC, under the names of the files.
 
-  Levels are numbered in order of execution, and the last one is also called so.
+  Levels are numbered in order of execution; the last one is also called 'last'.
   """
   (logits, levels), inside = run
   named = {'logits': logits, 'px_z': inside['px_z'][0]}
@@ -57,8 +57,8 @@ def features(model: VDVAE, run: tuple) -> dict[str, Array]:
     named |= {f'acts/{res}': value for res, value in acts.items()}
   number = 0
   for blocks, level in zip(model.decoder_runs, levels, strict=True):
-    kept = jax.tree.map(jnp.asarray, inside['decoder'][blocks.name])
-    stacked = (level, kept['prior_dist'][0], kept['kl'][0])
+    sown = jax.tree.map(jnp.asarray, inside['decoder'][blocks.name])
+    stacked = (level, sown['prior_dist'][0], sown['kl'][0])
     for (group, kl, *_), prior, kl_map in layers.unstack(stacked, blocks.count):
       number += 1
       of_level = {
@@ -76,16 +76,24 @@ def features(model: VDVAE, run: tuple) -> dict[str, Array]:
 
 
 def channels_last(name: str, value: Any) -> Any:
-  """A feature of the release, NCHW, turned to NHWC; images and logits already are."""
+  """Turns a feature of the release from NCHW to NHWC; images and logits already are."""
   is_feature = value.ndim == 4 and name.split('/')[0] != 'logits'
   return value.transpose(0, 2, 3, 1) if is_feature else value
+
+
+def release_tolerance(name: str) -> Tolerance:
+  return RELEASE_TOLERANCES.get(name.split('/')[0], FEATURES)
+
+
+def port_tolerance(name: str) -> Tolerance:
+  return PORT_TOLERANCES.get(name.split('/')[0], PORT)
 
 
 def _run(
   model: VDVAE, params: Any, image: Any, eps: Any
 ) -> tuple[Array, Metrics, dict[str, Array]]:
-  """Training loss, metrics and features, where every draw of the latent variables is `eps`."""
-  with watched() as seen, noise(normal=constant(eps)):
+  """Computes training loss, metrics and features; every draw of the latents is `eps`."""
+  with watched() as runs, noise(normal=constant(eps)):
     loss, (_, metrics) = model.loss(
       params,
       {},
@@ -94,13 +102,13 @@ def _run(
       step=jnp.zeros((), jnp.int32),
       train=True,
     )
-  return loss, metrics, features(model, seen[0])
+  return loss, metrics, features(model, runs[0])
 
 
 def release_run(model: VDVAE, params: Any, image: Any, eps: Any) -> tuple[Array, dict[str, Array]]:
-  """Loss in nats/dim, and the results that a file of the release holds, but for gradients."""
-  loss, metrics, found = _run(model, params, image, eps)
-  return loss, found | {
+  """Computes the loss, nats/dim, and the results in a file of the release, without gradients."""
+  loss, metrics, results = _run(model, params, image, eps)
+  return loss, results | {
     'elbo': loss,
     'nll_per_example': metrics['nll'] / model.num_dims,
     'kl_per_example': metrics['kl'] / model.num_dims,
@@ -111,29 +119,11 @@ def release_run(model: VDVAE, params: Any, image: Any, eps: Any) -> tuple[Array,
 
 
 def port_run(model: VDVAE, params: Any, image: Any, eps: Any) -> tuple[Array, dict[str, Array]]:
-  """Loss in nats/dim, and the results that a file of the port holds, but for gradients."""
-  loss, metrics, found = _run(model, params, image, eps)
-  return loss, found | {
+  """Computes the loss, nats/dim, and the results in a file of the port, without gradients."""
+  loss, metrics, results = _run(model, params, image, eps)
+  return loss, results | {
     'elbo_bpd': -loss / math.log(2),
     'log_likelihood_bpd': -metrics['nll_bpd'].mean(),
     'kl_bpd': metrics['kl_bpd'].mean(),
     'loglik_per_example_nats': -metrics['nll'],
   }
-
-
-def _unchanged(name: str, value: np.ndarray) -> np.ndarray:
-  return value
-
-
-release_forward = Forward(
-  run=release_run,
-  expected=channels_last,
-  tolerance=lambda name: RELEASE_TOLERANCES.get(name.split('/')[0], FEATURES),
-  apart=('grad_norm',),
-)
-port_forward = Forward(
-  run=port_run,
-  expected=_unchanged,
-  tolerance=lambda name: PORT_TOLERANCES.get(name.split('/')[0], PORT),
-  apart=('grad_norm',),
-)
