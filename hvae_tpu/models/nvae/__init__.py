@@ -121,6 +121,11 @@ class NVAE(hierarchy.ImageHierarchy):
     return (runs[0].side, *(run.side for run in runs for _ in range(run.count)))
 
   @property
+  def groups_per_scale(self) -> tuple[int, ...]:
+    """Number of groups per scale, the coarsest first."""
+    return tuple(run.count for run in self.bottom_up_runs[::-1])
+
+  @property
   def single(self) -> bool:
     """Whether there is one group only, which makes it a VAE without towers."""
     return self.num_latent_scales == self.num_groups_per_scale == 1
@@ -254,8 +259,7 @@ class NVAE(hierarchy.ImageHierarchy):
   ) -> tuple[Array, tuple[State, Metrics]]:
     """Returns the training loss, state and metrics, from the metrics of a pass."""
     kl, beta = metrics['kl_per_level'], objective.beta(self, step)
-    groups_per_scale = tuple(run.count for run in self.bottom_up_runs[::-1])
-    alpha = objective.alphas(groups_per_scale, self.kl_balance)
+    alpha = objective.alphas(self.groups_per_scale, self.kl_balance)
     weights = jnp.where(beta < 1, objective.balance(kl, alpha), 1.0)
     balanced = beta * (weights * kl).sum(-1)
     penalty, vectors, norms = objective.penalty(self, params, state, rng, step)

@@ -95,7 +95,7 @@ def _check_inputs(golden: Golden) -> None:
   compare({'x': model.scale_target(computed.image_of(golden))}, {'x': x}, lambda _: EXACT)
   for key in ('input/alpha_square', 'input/kl_multiplier'):
     if key in golden:
-      alphas = objective.alphas(model._groups, 'square')
+      alphas = objective.alphas(model.groups_per_scale, 'square')
       compare({'alpha': alphas}, {'alpha': golden[key]}, lambda _: SCHEDULE)
 
 
