@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from hvae_tpu.models import hierarchy
 from hvae_tpu.models.efficient_vdvae import layout
 from hvae_tpu.models.hierarchy import NO_OVERRIDES, GroupDraw, Level, Overrides
-from hvae_tpu.nn import distributions, layers
+from hvae_tpu.nn import distributions, layers, rows
 from hvae_tpu.nn.distributions import Normal
 
 
@@ -46,7 +46,7 @@ class BlockConfig(NamedTuple):
   dtype: Any
 
   def conv(self, features: int, kernel: int, name: str, scale: float = 1.0) -> nn.Module:
-    return layers.conv(features, kernel, layers.glorot_uniform(scale), self.dtype, name)
+    return layers.Conv(features, kernel, layers.glorot_uniform(scale), self.dtype, name=name)
 
   def normal(self, features: Array) -> Normal:
     """Returns the distribution of channels (mean, raw scale). Reference: `GaussianLatentLayer`."""
@@ -166,7 +166,7 @@ class Pool(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     init = layers.glorot_uniform()
-    x = layers.Patches(self.features, self.rate, init, self.dtype, name='conv')(x)
+    x = layers.Conv(self.features, self.rate, init, self.dtype, self.rate, name='conv')(x)
     return nn.leaky_relu(x, 0.1)
 
 
@@ -197,7 +197,7 @@ class BottomUp(nn.Module):
     skips = []
     for run in m.up_runs:
       stack = m.stack(UpBlock, run.count, in_axes=())
-      x, skip = stack(run.cells, run.skip, config, name=run.name)(layers.split_rows(x))
+      x, skip = stack(run.cells, run.skip, config, name=run.name)(rows.split_rows(x))
       skips += layers.unstack(skip, run.count) if run.skip else []
       if run.rate > 1:
         x = Pool(run.pooled, run.rate, config.dtype, name=run.pool)(x)
@@ -223,11 +223,13 @@ class TopDown(nn.Module):
         y = Unpool(run.cells.width, run.rate, config, name=run.unpool)(y)
       block = m.stack(DownBlock, run.count, in_axes=(0, 0))(run.cells, config, name=run.name)
       skips_of_run = None if skips is None else jnp.stack([skips[i] for i in run.levels])
-      y, level = block(layers.split_rows(y), skips_of_run, draw)
+      y, level = block(rows.split_rows(y), skips_of_run, draw)
       levels.append(level)
     y = y.astype(jnp.float32)
     init = layers.glorot_uniform()
-    out = layers.conv(m.out_channels, m.output_kernel_size, init, jnp.float32, 'output_conv')(y)
+    out = layers.Conv(m.out_channels, m.output_kernel_size, init, jnp.float32, name='output_conv')(
+      y
+    )
     return out, levels
 
   def _start(self, num: int) -> Array:

@@ -87,7 +87,7 @@ class Conv(nn.Module):
   Attributes:
     norm: of the weights, see `effective`.
     groups: 0 is depthwise.
-    depthwise: how a depthwise one is computed, of `depthwise.FORMS`.
+    depthwise: how a depthwise one is computed, one of `cpu_kernels.FORMS`.
     initial_gain: what the initial gain is multiplied by.
     from_data: start with outputs of mean 0 and deviation 0.2 on the batch of `init`.
   """
@@ -118,14 +118,14 @@ class Conv(nn.Module):
     y = self._apply(x, effective(leaves, self.mask))
     if not self.bias:
       return y
-    return layers.add_bias(y, self.param('bias', lambda rng: self._bias(rng, shape, start)))
+    return cpu_kernels.add_bias(y, self.param('bias', lambda rng: self._bias(rng, shape, start)))
 
   def _apply(self, x: Array, kernel: Array) -> Array:
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     if self.kernel == 1:
-      return layers.pointwise_matmul(x[:, :: self.stride, :: self.stride], kernel[0, 0])
+      return cpu_kernels.pointwise_matmul(x[:, :: self.stride, :: self.stride], kernel[0, 0])
     if not self.groups and self.stride == 1 and self.depthwise == 'shifts':
-      return cpu_kernels.convolve(x, kernel)
+      return cpu_kernels.convolve_depthwise(x, kernel)
     pad = (self.kernel - 1) // 2 * self.dilation
     return jax.lax.conv_general_dilated(
       x,

@@ -16,7 +16,7 @@ from hvae_tpu.models.hierarchy import NO_OVERRIDES, GroupDraw, Level, Overrides
 from hvae_tpu.models.nvae.cells import ARCHITECTURES, UP, Cell, CellConfig
 from hvae_tpu.models.nvae.convs import Conv
 from hvae_tpu.models.nvae.flows import Flow, FlowConfig
-from hvae_tpu.nn import distributions, layers
+from hvae_tpu.nn import distributions, rows
 from hvae_tpu.nn.distributions import Group, Normal
 
 CLAMP = 5.0
@@ -193,7 +193,7 @@ class BottomUp(nn.Module):
         x = m.rematerialise(Cell)(arch.enc, 2, self.config, name=f'down_{run.scale}')(x)
       stack = m.stack(EncGroup, run.count, in_axes=())
       groups = stack(arch.enc, 0 if m.single else m.num_cells_enc, self.config, name=run.name)
-      x, acts_of_run = groups(layers.split_rows(x))
+      x, acts_of_run = groups(rows.split_rows(x))
       acts.append(acts_of_run[::-1])
     return acts[::-1]
 
@@ -227,7 +227,7 @@ class TopDown(nn.Module):
       stack = m.stack(DecGroup, run.count, in_axes=(0, 0))
       fields = arch.dec, m.num_cells_dec, run.enc_width, config, self.latent
       acts_of_run = None if acts_of_run is None else acts_of_run[-run.count :]
-      s, level = stack(*fields, name=run.name)(layers.split_rows(s), acts_of_run, next(draws))
+      s, level = stack(*fields, name=run.name)(rows.split_rows(s), acts_of_run, next(draws))
       levels.append(level)
     return self._image(s, arch.post), levels
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from hvae_tpu.models import hierarchy
 from hvae_tpu.models.hierarchy import NO_OVERRIDES, GroupDraw, Level, Overrides
 from hvae_tpu.models.vdvae import layout
-from hvae_tpu.nn import distributions, layers
+from hvae_tpu.nn import distributions, layers, rows
 
 
 class BlockConfig(NamedTuple):
@@ -60,7 +60,7 @@ class Block(nn.Module):
     def step(h, features, kernel, name, scale=1.0):
       h = layers.gelu(h, self.config.gelu_approximate)
       init = self.config.initializer(scale)
-      return layers.conv(features, kernel, init, self.config.dtype, name)(h)
+      return layers.Conv(features, kernel, init, self.config.dtype, name=name)(h)
 
     h = step(x, self.mid, 1, 'c1')
     h = step(h, self.mid, self.kernel, 'c2')
@@ -120,7 +120,7 @@ class DecoderBlock(nn.Module):
     kl = draw.prune_kl(dist.kl(prior))
     init = self.config.initializer(self.last_scale)
     x = x + skip
-    x = x + layers.conv(self.width, 1, init, self.config.dtype, 'z_proj')(z)
+    x = x + layers.Conv(self.width, 1, init, self.config.dtype, name='z_proj')(z)
     x = block(self.width, 'resnet', residual=True, last_scale=self.last_scale)(x)
     self.sow('intermediates', 'prior_dist', prior)
     self.sow('intermediates', 'kl', kl)
@@ -155,14 +155,14 @@ class Encoder(nn.Module):
   def __call__(self, x: Array) -> dict[int, Array]:
     m, config = self.model, self.model.block_config
     runs, num_blocks = m.encoder_runs, sum(run.count for run in m.encoder_runs)
-    x = layers.conv(m.width, 3, config.initializer(), config.dtype, 'in_conv')(x)
+    x = layers.Conv(m.width, 3, config.initializer(), config.dtype, name='in_conv')(x)
     acts = {x.shape[1]: x}
     for run in runs:
       fields = _block_fields(m, run, num_blocks)
       if m.kernel_init == 'lecun':
         fields['last_scale'] = 1.0  # vdvae-jax does not scale the encoder
       stack = m.stack(EncoderBlock, run.count, in_axes=())
-      x = layers.split_rows(x)
+      x = rows.split_rows(x)
       (x, before_last), _ = stack(**fields)((x, x))
       acts[run.res] = before_last if run.rate > 1 else x
       if run.rate > 1:
@@ -195,7 +195,7 @@ class Decoder(nn.Module):
       stack = m.stack(DecoderBlock, run.count, in_axes=(nn.broadcast, 0))
       block = stack(zdim=m.zdim, **_block_fields(m, run, num_blocks))
       acts_of_run = None if acts is None else acts[run.res]
-      maps[run.res], level = block(layers.split_rows(x), acts_of_run, draw)
+      maps[run.res], level = block(rows.split_rows(x), acts_of_run, draw)
       levels.append(level)
     return maps[m.image_size], levels
 
@@ -239,5 +239,7 @@ class Net(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, (m.width,))
     px = px.astype(jnp.float32) * gain + bias
     self.sow('intermediates', 'px_z', px)
-    out = layers.conv(m.out_channels, 1, m.block_config.initializer(), jnp.float32, 'out_conv')(px)
+    out = layers.Conv(
+      m.out_channels, 1, m.block_config.initializer(), jnp.float32, name='out_conv'
+    )(px)
     return out, levels
