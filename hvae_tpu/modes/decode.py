@@ -46,7 +46,9 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       f'-1 keeps all'
     )
   loaded_run.check_least('decode', options, num=0, columns=1)
-  temperature = temperatures.of_tuple(model, options.temperature, 'config.decode.temperature')
+  temperature = temperatures.per_level_from_tuple(
+    model, options.temperature, 'config.decode.temperature'
+  )
   count = min(options.num or len(stored), len(stored))
   seed = stored.card['seed'] if options.seed is None else options.seed
   parts = sharding.batch_parts(trained.run.mesh)

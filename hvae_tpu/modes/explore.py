@@ -37,7 +37,9 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   for group in options.groups:
     programs.check_group(model, group, 'config.explore.groups')
   groups = tuple(options.groups) or tuple(range(len(model.level_names)))
-  temperature = temperatures.of_tuple(model, options.temperature, 'config.explore.temperature')
+  temperature = temperatures.per_level_from_tuple(
+    model, options.temperature, 'config.explore.temperature'
+  )
   model, state = loaded_run.prepared(trained, options, temperature)
   draw = dict(noise_std=options.noise_std, temperature=temperature, seed=options.seed)
   if position != 'each':

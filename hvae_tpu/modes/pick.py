@@ -39,7 +39,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   count = options.sheets * PER_SHEET
   chosen = checked(tuple(options.choose), count, 'config.pick.choose')
   trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=pick', generation.NEEDS)
-  temperature = temperatures.of_tuple(
+  temperature = temperatures.per_level_from_tuple(
     trained.run.model, options.temperature, 'config.pick.temperature'
   )
   model, state = loaded_run.prepared(trained, options, temperature)

@@ -34,7 +34,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     raise UserError(f'config.quality.num={options.num} must be at least {LEAST}')
   network = inception.open_weights(options.inception) if options.inception else None
   trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=quality', NEEDS)
-  temperature = temperatures.of_tuple(
+  temperature = temperatures.per_level_from_tuple(
     trained.run.model, options.temperature, 'config.quality.temperature'
   )
   dataset = setup.open_data(config)

@@ -142,7 +142,7 @@ def test_first_weights_from_data_normalise_the_outputs():
   batch = {'image': jnp.asarray(tiny.images(model))}
   params, state = golden_files.quick_jit(model.init)(RNG, batch)
   kernel, gain = (params['bottom_up']['pre_0_0']['op_1']['conv'][k] for k in ('kernel', 'log_gain'))
-  start = np.log(np.asarray(convs.norm_of(kernel))[0, 0, 0] + 0.01)
+  start = np.log(np.asarray(convs.kernel_norm(kernel))[0, 0, 0] + 0.01)
   assert np.abs(gain - start).max() > 1e-3  # not where convolutions start without data
   loss, _ = golden_files.quick_jit(functools.partial(step, model))(state, batch, params)
   assert np.isfinite(loss)
@@ -181,7 +181,7 @@ def test_penalties_of_zeros_have_finite_gradients():
   penalty = lambda w: regularisers.power_penalty(w, jnp.zeros(6)).sum()
   assert np.isfinite(jax.grad(penalty)(jnp.ones((4, 6)))).all()
   leaves = {'kernel': jnp.zeros((3, 3, 2, 4)), 'log_gain': jnp.zeros(4)}
-  assert np.isfinite(jax.grad(lambda x: convs.effective(x).sum())(leaves)['kernel']).all()
+  assert np.isfinite(jax.grad(lambda x: convs.effective_kernel(x).sum())(leaves)['kernel']).all()
 
 
 def test_weight_of_the_kl():
