@@ -69,15 +69,8 @@ def run(
     raise UserError(
       f'config.decode.keep={keep} must be at most {levels}, the number of groups; -1 keeps all'
     )
-<<<<<<< HEAD
-  loaded_run.check_least('decode', options, num=0, columns=1)
-  temperature = temperatures.per_level_from_tuple(
-    model, options.temperature, 'config.decode.temperature'
-  )
-=======
   key = 'config.decode.temperature'
   temperature = temperatures.per_level_from_tuple(loaded.model, options.temperature, key)
->>>>>>> main
   count = min(options.num or len(stored), len(stored))
   seed = stored.card['seed'] if options.seed is None else options.seed
   _check_batches(folder, stored, sharding.batch_parts(loaded.mesh))

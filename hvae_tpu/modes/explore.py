@@ -57,19 +57,12 @@ def run(
   model = loaded.model
   for group in options.groups:
     programs.check_group(model, group, 'config.explore.groups')
-<<<<<<< HEAD
-  groups = tuple(options.groups) or tuple(range(len(model.level_names)))
+  groups = options.groups or tuple(range(len(model.level_names)))
   temperature = temperatures.per_level_from_tuple(
     model, options.temperature, 'config.explore.temperature'
   )
-  model, state = loaded_run.prepared(trained, options, temperature)
-  draw = dict(noise_std=options.noise_std, temperature=temperature, seed=options.seed)
-=======
-  groups = options.groups or tuple(range(len(model.level_names)))
-  temperature = temperatures.per_level_from_tuple(model, options.temperature, 'config.explore.temperature')
   model, state = loaded_run.model_for_sampling(loaded, options, temperature)
   arguments = dict(noise_std=options.noise_std, temperature=temperature, seed=options.seed)
->>>>>>> main
   if position != 'each':
     arguments |= dict(rows=options.rows, num=options.num, position=position)
   pictures = {}

@@ -57,20 +57,11 @@ def run(
   """
   options = loaded_run.read_options(Options, config, 'pick')
   count = options.sheets * PER_SHEET
-<<<<<<< HEAD
-  chosen = checked(tuple(options.choose), count, 'config.pick.choose')
-  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=pick', generation.NEEDS)
-  temperature = temperatures.per_level_from_tuple(
-    trained.run.model, options.temperature, 'config.pick.temperature'
-  )
-  model, state = loaded_run.prepared(trained, options, temperature)
-=======
   numbers = check_numbers(options.choose, count, 'config.pick.choose')
   loaded = loaded_run.load_run(config, workdir, checkpoint, 'pick', generation.NEEDS)
   key = 'config.pick.temperature'
   temperature = temperatures.per_level_from_tuple(loaded.model, options.temperature, key)
   model, state = loaded_run.model_for_sampling(loaded, options, temperature)
->>>>>>> main
   settings = dict(temperature=temperature, seed=options.seed)
   draw = lambda numbers: generation.candidates(model, loaded.params, state, numbers, **settings)
   folder = loaded.workdir / 'pick' / f'{loaded.checkpoint_tag}-seed{options.seed}'

@@ -13,12 +13,7 @@ import numpy as np
 
 from hvae_tpu.models.efficient_morl import weights
 from hvae_tpu.models.efficient_morl.encoder import positions
-<<<<<<< HEAD
-from hvae_tpu.models.protocol import Batch
 from hvae_tpu.nn import cpu_kernels
-=======
-from hvae_tpu.nn import layers
->>>>>>> main
 
 OUTPUTS = 4  # three colours and the logit of the mask
 

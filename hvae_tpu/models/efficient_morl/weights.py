@@ -61,13 +61,8 @@ def linear(inputs: int, features: int, scheme: str, name: str, use_bias: bool = 
 
 def conv(
   inputs: int, features: int, kernel: int, padding: int, scheme: str, dtype: Any, name: str
-<<<<<<< HEAD
 ) -> layers.PaddedConv:
-  """[N, n, n, inputs] -> [N, m, m, features], m = n + 2 * padding + 1 - kernel."""
-=======
-) -> layers.Conv:
   """Returns a layer [N, n, n, inputs] -> [N, m, m, features], m = n + 2 padding + 1 - kernel."""
->>>>>>> main
   init = initializers(scheme, kernel**2 * inputs)
   return layers.PaddedConv(features, kernel, padding, dtype=dtype, name=name, **init)
 
