@@ -36,14 +36,14 @@ def events(directory: pathlib.Path) -> dict[str, list[tuple[int, object]]]:
   from tensorboard.util import tensor_util
 
   (path,) = directory.glob('events.out.tfevents.*')
-  found = {}
+  events = {}
   for event in event_file_loader.EventFileLoader(str(path)).Load():
     for value in event.summary.value:
       tensor = None
       if value.HasField('tensor'):
         tensor = tensor_util.make_ndarray(value.tensor)
-      found.setdefault(value.tag, []).append((event.step, tensor))
-  return found
+      events.setdefault(value.tag, []).append((event.step, tensor))
+  return events
 
 
 @pytest.fixture(scope='module')
@@ -67,14 +67,14 @@ def written(tmp_path_factory):
 
 
 def test_scalars(written):
-  found = written[2]
-  assert found['train/loss'] == [(1, 1.5)]
-  assert found['eval/bpd'] == [(2, 3.5)]
+  events = written[2]
+  assert events['train/loss'] == [(1, 1.5)]
+  assert events['eval/bpd'] == [(2, 3.5)]
 
 
 def test_levels_and_sums_by_resolution(written):
-  found = {tag: v for tag, v in written[2].items() if tag.startswith('train/kl')}
-  assert found == {
+  events = {tag: v for tag, v in written[2].items() if tag.startswith('train/kl')}
+  assert events == {
     'train/kl/res1/group00': [(1, 1.0)],
     'train/kl/res4/group00': [(1, 2.0)],
     'train/kl/res4/group01': [(1, 4.0)],
@@ -84,19 +84,19 @@ def test_levels_and_sums_by_resolution(written):
 
 
 def test_images(written):
-  _, pictures, found = written
-  ((step, (width, height, png)),) = found['eval/one']
+  _, pictures, events = written
+  ((step, (width, height, png)),) = events['eval/one']
   assert (step, int(width), int(height)) == (2, 6, 4)
   np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), pictures['one'])
-  ((step, (_, _, *pngs)),) = found['eval/grey']
+  ((step, (_, _, *pngs)),) = events['eval/grey']
   grey = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in pngs])
   assert step == 3
   np.testing.assert_array_equal(grey, pictures['grey'][..., 0])
 
 
 def test_gif(written):
-  _, pictures, found = written
-  ((step, (width, height, data)),) = found['eval/denoise']
+  _, pictures, events = written
+  ((step, (width, height, data)),) = events['eval/denoise']
   assert (step, int(width), int(height)) == (4, 10, 8)
   movie = Image.open(io.BytesIO(data))
   assert (movie.format, movie.n_frames, movie.info['duration']) == ('GIF', 5, 100)
