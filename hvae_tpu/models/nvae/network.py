@@ -268,7 +268,8 @@ class Net(nn.Module):
   ) -> tuple[Array, list[Level]]:
     """Infers from scaled images x [B, H, W, C], or generates B images where x is None.
 
-    Returns output channels [B, H, W, out_channels], float32, and one stacked `Level` a run. `variates` are not supported.
+    Returns output channels [B, H, W, out_channels], float32, and one stacked `Level` a run. The
+    `variates` of overrides are not supported.
     """
     m, config = self.model, self.model.cell_config(self.train)
     acts = BottomUp(m, config, name='bottom_up')(x) if x is not None else None
