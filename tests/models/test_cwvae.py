@@ -1,4 +1,4 @@
-"""Parts that only the Clockwork VAE has: clocks, hoisted products, open-loop prediction, weights."""
+"""Clocks, hoisted products, open-loop prediction and weights of the Clockwork VAE."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ RNG = jax.random.key(0)
 
 @pytest.fixture(scope='module')
 def trained():
-  """Returns parameters of a tiny model away from its initial ones, and three videos of 13 frames."""
+  """Returns parameters of a tiny model, away from the initial ones, and three videos."""
   rng = np.random.default_rng(0)
   video = jnp.asarray(rng.integers(0, 256, (3, 13, 64, 64, 1)), jnp.uint8)
   params, _ = jax.jit(MODEL.init)(RNG, {'video': video})
