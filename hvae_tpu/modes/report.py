@@ -11,7 +11,7 @@ import numpy as np
 from hvae_tpu import commands
 from hvae_tpu.errors import UserError
 from hvae_tpu.figures import report
-from hvae_tpu.figures.report import drawn, facts
+from hvae_tpu.figures.report import facts, model_pictures
 from hvae_tpu.modes import loaded_run
 from hvae_tpu.nn import temperatures
 from hvae_tpu.runs.workdir import flatten, stored_config, to_json
@@ -48,7 +48,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
 
   def work(check: Callable[[], None]) -> int:
     batches = setup.eval_batches(dataset, config, trained.run.mesh, options.split, check)()
-    shown = drawn.draw(
+    shown = model_pictures.draw(
       model,
       trained.params,
       state_at,
