@@ -1,4 +1,4 @@
-"""The splits and views that all synthetic multi-object sets share."""
+"""Splits and views of all synthetic multi-object sets."""
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
@@ -9,13 +9,13 @@ from data_prep.core import views
 from data_prep.core.contents import Example, Split, View
 from data_prep.synthetic import draws
 
-_EVALUATED = 320  # scenes; evaluations of the real sets take the first 320 of their test files
-_NUMBERS = {'train': 0, 'test': 1, 'all': 2}  # of splits
+_EVALUATED = 320  # scenes; evaluations of the real sets use the first 320 test scenes
+_NUMBERS = {'train': 0, 'test': 1, 'all': 2}  # split -> its number
 
 
 @dataclasses.dataclass(frozen=True)
-class Scenes:
-  """The examples of one split; `make` draws one of them from its own generator."""
+class GeneratedScenes:
+  """Examples of one split; `make` draws one from its own generator."""
 
   make: Callable[[np.random.Generator], Example]
   seed: int
@@ -29,18 +29,18 @@ class Scenes:
 def splits(
   make: Callable[[np.random.Generator], Example], counts: Mapping[str, int], seed: int = 0
 ) -> dict[str, Split]:
-  """Splits with so many scenes each.
+  """Makes splits of generated scenes.
 
   Args:
     make: draws an example; it must pickle.
     counts: `train`, `test` or `all` -> number of scenes.
-    seed: of the data set; sets that draw in the same way need different ones.
+    seed: seed of the data set; sets with the same `make` need different seeds.
   """
-  return {name: Split(count, Scenes(make, seed, name)) for name, count in counts.items()}
+  return {name: Split(count, GeneratedScenes(make, seed, name)) for name, count in counts.items()}
 
 
 def train_and_test_views(tests: int) -> dict[str, View]:
-  """The views of a set with `tests` scenes in `test`, more than are evaluated."""
+  """Returns the views of a set with `tests` scenes in `test`; the first 320 are the view test."""
   return {
     'train': View('train', 'all of train'),
     'valid': views.span('test', _EVALUATED, tests),

@@ -22,6 +22,7 @@ from typing import Any
 import jax
 
 from hvae_tpu import settings
+from hvae_tpu.devices.distributed import print_once
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import (
   bernoulli_baseline,
@@ -105,15 +106,15 @@ def check_weights(weights: str, key: str = 'config.evals.weights') -> None:
     raise UserError(f'{key}={weights!r} must be one of {", ".join(WEIGHTS)}')
 
 
-def scheduled(section: Any, model: Any, say: Callable[[str], None]) -> list[tuple[str, int]]:
+def scheduled(section: Any, model: Any) -> list[tuple[str, int]]:
   """Returns the evaluations that are due during training, each with its `every`, steps.
 
-  An evaluation that is only on by default, and that the model cannot serve, is left out.
+  An evaluation that is only on by default, and that the model cannot serve, is left out; a line is
+  printed for it.
 
   Args:
     section: `config.evals`.
     model: of the run.
-    say: prints a sentence for each evaluation that is left out.
 
   Raises:
     UserError: a value of `every` that is out of range.
@@ -124,7 +125,7 @@ def scheduled(section: Any, model: Any, say: Callable[[str], None]) -> list[tupl
     settings.check(Schedule(every), f'config.evals.{name}')
     lacks = protocol.missing(model, EVALS[name].NEEDS)
     if every and lacks and every == EVERY.get(name):
-      say(
+      print_once(
         f'evaluation {name!r} is left out: it needs {", ".join(lacks)}, which '
         f'{type(model).__name__} lacks'
       )

@@ -16,6 +16,7 @@ from tests.support.killed_build import PER_SHARD, SIZE
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARDS = 6
+SLOW_TWO = pytest.param(2, marks=pytest.mark.slow)  # processes: spawning them takes seconds
 
 
 @pytest.fixture(scope='module')
@@ -64,14 +65,14 @@ def is_alive(pid: int) -> bool:
 
 
 def children_of(parent: int) -> list[int]:
-  found = []
+  children = []
   for path in Path('/proc').glob('[0-9]*/stat'):
     try:
       if int(path.read_text().rpartition(')')[2].split()[1]) == parent:
-        found.append(int(path.parent.name))
+        children.append(int(path.parent.name))
     except OSError:
       continue  # it has just ended
-  return found
+  return children
 
 
 @pytest.fixture(scope='module')
@@ -79,18 +80,26 @@ def whole(raw, tmp_path_factory):
   """The files of a build that nobody disturbed."""
   out = tmp_path_factory.mktemp('whole')
   finish(start(raw, out, jobs=1))
-  found = files_of(out / 'image_folder')
-  assert sum('array_record' in name for name in found) == SHARDS
-  return found
+  files = files_of(out / 'image_folder')
+  assert sum('array_record' in name for name in files) == SHARDS
+  return files
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_the_number_of_processes(raw, whole, tmp_path):
   finish(start(raw, tmp_path, jobs=3))
   assert files_of(tmp_path / 'image_folder') == whole
 
 
-@pytest.mark.parametrize('jobs', [1, 2])
-@pytest.mark.parametrize('moment', ['between', 'card'])
+@pytest.mark.parametrize(
+  ('moment', 'jobs'),
+  [
+    ('between', 2),
+    pytest.param('card', 1, marks=pytest.mark.slow),
+    pytest.param('between', 1, marks=pytest.mark.slow),
+    pytest.param('card', 2, marks=pytest.mark.slow),
+  ],
+)
 def test_killed_build_goes_on(raw, whole, tmp_path, moment, jobs):
   killed = start(raw, tmp_path, jobs, moment)
   killed.communicate(timeout=60)
@@ -108,7 +117,7 @@ def test_killed_build_goes_on(raw, whole, tmp_path, moment, jobs):
     assert (tmp_path / 'image_folder' / name).stat().st_mtime_ns == written
 
 
-@pytest.mark.parametrize('jobs', [1, 2])
+@pytest.mark.parametrize('jobs', [1, SLOW_TWO])
 def test_build_killed_within_a_shard_goes_on_and_leaves_no_process(raw, whole, tmp_path, jobs):
   killed = start(raw, tmp_path, jobs)
   wait_until(lambda: list(tmp_path.glob('image_folder.tmp-*/*.part-*')), killed)
@@ -136,7 +145,7 @@ def test_interrupted_build_says_what_is_kept(raw, whole, tmp_path):
   assert not list(tmp_path.glob('*/*.part*'))
 
 
-@pytest.mark.parametrize('jobs', [1, 2])
+@pytest.mark.parametrize('jobs', [1, SLOW_TWO])
 def test_full_disk_is_one_sentence(raw, whole, tmp_path, jobs):
   """A limit on the size of files stands for the disk."""
   smallest = min(len(data) for name, data in whole.items() if 'array_record' in name)

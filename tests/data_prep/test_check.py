@@ -55,8 +55,8 @@ def change_card(folder, change):
 
 def change_views(folder, declare=True, **changes):
   """Other index lists, and, if `declare`, a card that agrees with them."""
-  with np.load(folder / 'views.npz') as found:
-    lists = dict(found) | {name.replace('_', '/'): np.array(v) for name, v in changes.items()}
+  with np.load(folder / 'views.npz') as stored:
+    lists = dict(stored) | {name.replace('_', '/'): np.array(v) for name, v in changes.items()}
   np.savez(folder / 'views.npz', **lists)
   if declare:
     for name in changes:

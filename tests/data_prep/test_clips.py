@@ -78,8 +78,8 @@ def examples(dataset, view, seq_len):
 
 def test_pieces_of_all_sequences_before_the_second_ones(videos):
   batches = data.eval_batches(videos, 'test', batch_size=1, seq_len=4, interleave_videos=True)
-  found = [(int(b['sequence'][0]), int(b['start'][0])) for b in batches]
-  assert found == [(0, 0), (1, 0), (2, 0), (1, 4), (2, 4), (1, 8)]
+  pieces = [(int(b['sequence'][0]), int(b['start'][0])) for b in batches]
+  assert pieces == [(0, 0), (1, 0), (2, 0), (1, 4), (2, 4), (1, 8)]
 
 
 @pytest.mark.parametrize('seq_len', [1, 3, 4, 5, 7, 12])

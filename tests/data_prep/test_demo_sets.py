@@ -58,7 +58,7 @@ def some_contents(count=25, **changes):
 def test_demo_mnist_holds_all_digits_in_disjoint_views(root):
   dataset = data.open_dataset('demo_mnist', root)
   indices = {view: dataset.indices(view) for view in ('train', 'valid', 'test')}
-  assert {view: len(found) for view, found in indices.items()} == {
+  assert {view: len(view_indices) for view, view_indices in indices.items()} == {
     'train': 4500,
     'valid': 250,
     'test': 250,
@@ -81,15 +81,16 @@ def test_demo_natural32_splits_by_photograph(root):
     'scikit-image': pathlib.Path('skimage/data'),
     'scikit-learn': pathlib.Path('sklearn/datasets/images'),
   }
-  found = {view: all_of(root, 'demo_natural32', view)['image'] for view in demo_natural.PICTURES}
-  assert min(len(images) for images in found.values()) >= 300
-  assert not hashes(found['train']) & hashes(np.concatenate([found['valid'], found['test']]))
+  tiles_of = {view: all_of(root, 'demo_natural32', view)['image'] for view in demo_natural.PICTURES}
+  assert min(len(images) for images in tiles_of.values()) >= 300
+  held_out = np.concatenate([tiles_of['valid'], tiles_of['test']])
+  assert not hashes(tiles_of['train']) & hashes(held_out)
   for split, group in demo_natural.PICTURES.items():
     tiles = []
     for package, name in group:
       located = importlib.metadata.distribution(package).locate_file(folders[package] / name)
       tiles.append(cut_tiles(demo_natural.read_rgb(pathlib.Path(located)), 32))
-    np.testing.assert_array_equal(found[split], np.concatenate(tiles))
+    np.testing.assert_array_equal(tiles_of[split], np.concatenate(tiles))
 
 
 def test_stereo_pair_stands_in_one_split():
@@ -130,7 +131,7 @@ def test_card_describes_its_files(root, name):
     assert card['pixel_sha256'] == pixels.hexdigest()
   assert card['duplicates']['across'] == 0
   assert card['name'] == name
-  assert all(len(found) == 64 for found in card['files'].values())
+  assert all(len(digest) == 64 for digest in card['files'].values())
 
 
 @pytest.mark.parametrize('name', ['demo_mnist', 'demo_natural32'])

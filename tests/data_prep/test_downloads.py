@@ -61,9 +61,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
       self.end_headers()
       return
     data, start = server.data, 0
-    wanted = re.fullmatch(r'bytes=(\d+)-', self.headers.get('Range', ''))
-    if wanted and server.ranges and self.headers.get('If-Range') == server.tag:
-      start = int(wanted[1]) - server.shift
+    byte_range = re.fullmatch(r'bytes=(\d+)-', self.headers.get('Range', ''))
+    if byte_range and server.ranges and self.headers.get('If-Range') == server.tag:
+      start = int(byte_range[1]) - server.shift
       if start >= len(data):
         self.send_response(416)
         self.send_header('Content-Range', f'bytes */{len(data)}')
@@ -92,11 +92,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
   monkeypatch.setattr(time, 'sleep', lambda seconds: None)
-  with Server() as found:
-    thread = threading.Thread(target=found.serve_forever, kwargs={'poll_interval': 0.01})
+  with Server() as running:
+    thread = threading.Thread(target=running.serve_forever, kwargs={'poll_interval': 0.01})
     thread.start()
-    yield found
-    found.shutdown()
+    yield running
+    running.shutdown()
     thread.join()
 
 

@@ -191,11 +191,11 @@ def test_every_cut_of_a_picture_is_told_in_a_sentence():
     data = encoded(image, kind)
     for size in {*range(0, len(data) - 40, 7), 1, 8, 9, 20}:
       try:
-        found = decode(data[:size], 'x', convert=True)
+        decoded = decode(data[:size], 'x', convert=True)
       except DataPrepError as error:
         assert str(error).startswith('x cannot be read as a picture'), (kind, size)
       else:
-        assert found.shape == image.shape, (kind, size)
+        assert decoded.shape == image.shape, (kind, size)
 
 
 @pytest.mark.parametrize('called', ['../x', '..', 'a/b', '/x', '.', 'downloads'])

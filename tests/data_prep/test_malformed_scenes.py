@@ -315,7 +315,7 @@ TEXTURED = {
   'names of objects': textured(
     'must hold a list of objects', 1, {'.json': b'{"ground_material": "a", "objects": ["cube"]}'}
   ),
-  'eleven objects': textured(r'full_000000\.json tells of 11 objects', 0, {'.json': ELEVEN}),
+  'eleven objects': textured(r'full_000000\.json lists 11 objects', 0, {'.json': ELEVEN}),
   'twelfth entity': textured(
     r'000000_flat\.png must hold entity numbers from 0 to 10, .* with values to 11',
     0,
@@ -382,8 +382,8 @@ def test_damaged_h5_is_told_in_a_sentence(tmp_path):
     path.write_bytes(damaged)
     object_scenes._open_h5.cache_clear()
     try:
-      found = object_scenes.open_group(path, 'train', columns, (35, 35, 3))
-      assert len(list(found.read(np.arange(3)))) == 3
+      scenes = object_scenes.open_group(path, 'train', columns, (35, 35, 3))
+      assert len(list(scenes.read(np.arange(3)))) == 3
     except DataPrepError as error:
       assert str(path) in str(error) and '\n' not in str(error)
       refused += 1

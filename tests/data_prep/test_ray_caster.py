@@ -30,6 +30,7 @@ def is_inside(shape, local, scale):
   }[shape]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', SHAPES)
 def test_rays_meet_the_surface_first(shape):
   solid = Solid(shape, (0.0, 0.0, 0.0), 0.8, (0.6, 0.8))
@@ -60,8 +61,8 @@ def test_rays_meet_the_surface_first(shape):
 def test_rays_along_an_axis(shape, top):
   solid = Solid(shape, (0.0, 0.0, 0.0), 1.0)
   origin = np.array([[0.1, 1.1], [0.2, 0.2], [3.0, 3.0]], np.float32)
-  found = solid.meet(origin, np.array([[0], [0], [-1]], np.float32))
-  np.testing.assert_allclose(found, [3 - top, np.inf], rtol=1e-5)
+  distance = solid.meet(origin, np.array([[0], [0], [-1]], np.float32))
+  np.testing.assert_allclose(distance, [3 - top, np.inf], rtol=1e-5)
 
 
 def test_sphere_shades_what_lies_under_it():
@@ -81,6 +82,7 @@ def test_sphere_shades_what_lies_under_it():
   assert (direct[x > 0.75] > 0.97).all()  # light fades by 2 % this far from the middle
 
 
+@pytest.mark.slow
 def test_crop_is_cut_out_of_the_whole_frame():
   """Rendering only the crop, as the builder does, equals rendering 240x320 and cropping."""
   camera = ray_caster.Camera((7.5, -6.5, 5.4))
@@ -108,6 +110,7 @@ def test_projection_inverts_the_rays():
     assert 0 < depth <= 9
 
 
+@pytest.mark.slow
 def test_mirror_shows_its_neighbour():
   """A metal ball beside a red one turns red where their reflection is; a rubber one does not."""
   camera = ray_caster.Camera((7.5, -6.5, 5.4))

@@ -30,6 +30,11 @@ MODULES = {
   'demo_mazes': demo_mazes,
   'demo_minerl': demo_minerl,
 }
+MINERL_SLOW = (  # rendering it takes seconds
+  'demo_moving_mnist',
+  'demo_mazes',
+  pytest.param('demo_minerl', marks=pytest.mark.slow),
+)
 # SHA-256 over all fields, in order, of examples 0..7 of the split `train`
 GOLDEN = {
   'demo_moving_mnist': 'b2af63f86ed2608b5b651c9ba2c6960ddaf39e3c698064a8fc0eb53de0cc37a0',
@@ -56,10 +61,10 @@ def maze():
   return wall, maze_view.decorate(rng), mazes.walk(rng, wall, 300)
 
 
-@pytest.mark.parametrize('name', MODULES)
+@pytest.mark.parametrize('name', MINERL_SLOW)
 def test_records_are_golden_and_as_declared(name):
   whole = load(name)
-  contents.check(whole)
+  contents.validate(whole)
   digest = hashlib.sha256()
   for index, example in enumerate(whole.splits['train'].examples(0, 8)):
     digest.update(shards.encode(example, whole.fields))
@@ -83,7 +88,7 @@ def test_shards_and_views_hold_whole_sequences(name):
   }
 
 
-@pytest.mark.parametrize('name', MODULES)
+@pytest.mark.parametrize('name', MINERL_SLOW)
 def test_an_example_depends_on_its_index_alone(name, moving):
   films = {
     'demo_moving_mnist': moving.splits['test'].examples.film,
@@ -108,6 +113,7 @@ def test_splits_show_different_places(film):
   assert np.abs(train.astype(int) - test).mean() > 5
 
 
+@pytest.mark.slow
 def test_digits_never_leave_the_picture():
   dim = np.zeros((2, 28, 28), np.uint8)
   dim[0, :, 0], dim[1, -1] = 100, 90  # marks at the very edges; no sum reaches 255
@@ -124,6 +130,7 @@ def test_digits_add_up_to_white():
   assert np.unique(levels).tolist() == [0, 200, 255]
 
 
+@pytest.mark.slow
 def test_digits_move_at_two_to_six_pixels_and_reach_every_border():
   paths = np.stack([demo_moving_mnist.bounce(draws.generator(0, 9, i), 300) for i in range(2000)])
   paths = paths / PIXEL
@@ -180,6 +187,7 @@ def test_mazes_are_perfect():
     assert len(reached) == 16
 
 
+@pytest.mark.slow
 def test_maze_walks_keep_their_speed_and_turn_smoothly():
   for index in range(30):
     rng = draws.generator(0, 9, index)
@@ -195,6 +203,7 @@ def test_maze_walks_keep_their_speed_and_turn_smoothly():
     assert (np.abs(turn[~moving]) > 0).all()  # it stands only to turn round
 
 
+@pytest.mark.slow
 def test_revisited_places_look_the_same(maze):
   wall, decor, poses = maze
   film = maze_view.film(wall, decor, poses)
@@ -208,6 +217,7 @@ def test_revisited_places_look_the_same(maze):
     np.testing.assert_array_equal(film[before], film[frame])
 
 
+@pytest.mark.slow
 def test_panorama_at_the_start_equals_the_one_on_return(maze):
   wall, decor, _ = maze
   poses = mazes.walk(draws.generator(0, 7, 2), wall, 2000)
@@ -225,6 +235,7 @@ def test_panorama_at_the_start_equals_the_one_on_return(maze):
   assert np.abs(panorama(0).astype(int) - panorama(int(away.argmax()))).mean() > 10
 
 
+@pytest.mark.slow
 def test_rays_meet_every_cell_on_their_way():
   rng = np.random.default_rng(0)
   start, ray = rng.uniform(3, 6, (2, 200)), rng.uniform(-1, 1, (2, 200))
@@ -253,7 +264,7 @@ def test_a_wall_on_flat_land_stands_where_geometry_says():
   eye, ahead = 1.62, 10 - 2.25
   pose = terrain_walk.Poses(*(np.array([number]) for number in (2.25, 40.75, eye, 0.0)))
   across, down = grid_rays.screen(64, 0.8), grid_rays.screen(64, 0.8) + 0.013
-  picture, depth = terrain_ground.draw(land, pose, across, down)
+  picture, depth = terrain_ground.render(land, pose, across, down)
   expected = np.where(down * ahead > eye, eye / down, ahead)
   expected[down * ahead < eye - 3] = np.inf
   np.testing.assert_allclose(depth[0], np.repeat(expected[:, None], 64, axis=1), rtol=1e-5)
@@ -270,10 +281,11 @@ def test_a_wall_on_flat_land_stands_where_geometry_says():
   assert soil[0] > soil[1]
 
 
+@pytest.mark.slow
 def test_land_walks_go_from_goal_to_goal_past_trees_and_pillars():
   for index in range(10):
     rng = draws.generator(0, 9, index)
-    land = terrain.raise_land(rng)
+    land = terrain.generate(rng)
     walk = terrain_walk.walk(rng, land, 500)
     poses = walk.poses
     step = np.hypot(np.diff(poses.x), np.diff(poses.y))
@@ -300,21 +312,22 @@ def test_land_walks_go_from_goal_to_goal_past_trees_and_pillars():
 
 def test_trees_hide_what_is_behind_and_nothing_before():
   rng = draws.generator(0, 9, 0)
-  land = terrain.raise_land(rng)
+  land = terrain.generate(rng)
   walk = terrain_walk.walk(rng, land, 20)
   wood = trees.plant(rng, land, walk)
   tree = int(np.hypot(wood.x - 128, wood.y - 128).argmin())
   pose = terrain_walk.Poses(wood.x[tree] - 6, wood.y[tree], wood.foot[tree] + 2, 0.0)
   across = grid_rays.screen(128, 0.8)
-  for behind, drawn in ((np.inf, True), (0.1, False)):
+  for behind, visible in ((np.inf, True), (0.1, False)):
     picture = np.full((128, 128, 3), -1, np.float32)
     depth = np.full((128, 128), behind, np.float32)
-    trees.draw(picture, depth, wood, pose, across, across)
-    assert (picture >= 0).any() == drawn
+    trees.render(picture, depth, wood, pose, across, across)
+    assert (picture >= 0).any() == visible
     np.testing.assert_array_equal((picture >= 0).all(-1), depth != np.float32(behind))
   assert depth[64, 64] == np.float32(0.1)
 
 
+@pytest.mark.slow
 def test_daylight_drifts():
   spans = []
   for index in range(200):

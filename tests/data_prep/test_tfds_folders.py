@@ -36,6 +36,7 @@ def write_with_the_package(tfds, folder, examples):
   writer.close_all()
 
 
+@pytest.mark.slow
 def test_folder_that_the_package_itself_wrote(tmp_path, monkeypatch, capsys):
   tfds = pytest.importorskip('tensorflow_datasets')
   monkeypatch.setattr(cifar10, 'COUNTS', {'train': 12, 'test': 5})
@@ -55,9 +56,9 @@ def test_folder_that_the_package_itself_wrote(tmp_path, monkeypatch, capsys):
   built = command.build('cifar10', tmp_path)
   assert '[ok] container: tfds' in capsys.readouterr().out
   for split in images:
-    found = read_split(built, split)
-    np.testing.assert_array_equal(found['image'], images[split])
-    np.testing.assert_array_equal(found['label'], labels[split])
+    actual = read_split(built, split)
+    np.testing.assert_array_equal(actual['image'], images[split])
+    np.testing.assert_array_equal(actual['label'], labels[split])
 
 
 def test_the_newest_version_is_found(tmp_path, monkeypatch):
@@ -73,13 +74,13 @@ def test_the_newest_version_is_found(tmp_path, monkeypatch):
 def test_mnist_warns_that_its_order_is_lost(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(mnist, 'COUNTS', {'train': 3, 'test': 2})
   images = {s: raw_files.pictures(n, 28, 1, seed=n) for s, n in mnist.COUNTS.items()}
-  payloads = {s: [digit(x, i) for i, x in enumerate(found)] for s, found in images.items()}
+  payloads = {s: [digit(x, i) for i, x in enumerate(digits)] for s, digits in images.items()}
   raw = raw_files.write_folder(tmp_path / '3.0.1', raw_files.prepared_files('mnist', payloads))
   folder = command.build('mnist', tmp_path, raw=[raw])
   assert '[warn] tensorflow-datasets keeps neither names nor order' in capsys.readouterr().out
-  found = read_split(folder, 'train')
-  np.testing.assert_array_equal(found['image'][:, 2:-2, 2:-2], images['train'])
-  assert found['label'].tolist() == [0, 1, 2]
+  actual = read_split(folder, 'train')
+  np.testing.assert_array_equal(actual['image'][:, 2:-2, 2:-2], images['train'])
+  assert actual['label'].tolist() == [0, 1, 2]
 
 
 def test_celebahq_is_put_in_the_order_of_its_names(tmp_path, monkeypatch):

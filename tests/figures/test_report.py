@@ -84,7 +84,7 @@ def test_a_run_without_anything_to_draw_samples_with(run, tmp_path):
   with pytest.raises(UserError, match='checkpoint'):
     MODES['report'].run(config, tmp_path, 'latest')
   config.report.num = 0
-  with pytest.raises(UserError, match='config.report.num=0 must lie between 1 and config.evals.b'):
+  with pytest.raises(UserError, match='config.report.num=0 must be at least 1'):
     MODES['report'].run(config, tmp_path, 'latest')
 
 

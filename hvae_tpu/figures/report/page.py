@@ -29,7 +29,13 @@ UNITS = {
 }
 
 
-def build(facts: Facts, workdir: Path, pictures: ModelPictures, temperatures: list[str]) -> str:
+def build(
+  facts: Facts,
+  workdir: Path,
+  pictures: ModelPictures,
+  temperatures: list[str],
+  modes: list[str],
+) -> str:
   """Returns the page as HTML.
 
   Args:
@@ -37,6 +43,7 @@ def build(facts: Facts, workdir: Path, pictures: ModelPictures, temperatures: li
     workdir: where modes left their files.
     pictures: made for the page.
     temperatures: names of the rows of samples.
+    modes: the modes whose pictures are shown, in the order of the page.
   """
   sections = {
     'Training': _training(workdir),
@@ -47,7 +54,7 @@ def build(facts: Facts, workdir: Path, pictures: ModelPictures, temperatures: li
     'Rate and distortion': _rates(workdir, facts.step),
     'Evaluation': _evaluation(workdir, facts.step),
     'Sample quality': _quality(workdir, facts.step),
-    'Pictures of other modes': _files(workdir, facts.step),
+    'Pictures of other modes': _files(workdir, facts.step, modes),
     'Data': _data(facts.card),
     'Configuration': _configuration(facts),
     'Made with': _origin(facts),
@@ -176,9 +183,9 @@ def _quality(workdir: Path, step: int) -> str:
   ) + _table(['score[features]', *pairs], rows)
 
 
-def _files(workdir: Path, step: int) -> str:
+def _files(workdir: Path, step: int, modes: list[str]) -> str:
   parts = []
-  for mode, paths in results.pictures(workdir, step).items():
+  for mode, paths in results.pictures(workdir, step, modes).items():
     parts.append(f'<h3>{mode}</h3><div class="gallery">')
     for path in paths:
       name = str(path.relative_to(workdir))
