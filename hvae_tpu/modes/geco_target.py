@@ -22,7 +22,6 @@ from hvae_tpu.settings import setting
 from hvae_tpu.storage import files
 from hvae_tpu.training import setup
 from hvae_tpu.training.loop import loop
-from hvae_tpu.training.progress import Progress
 from hvae_tpu.training.state import create_state
 from hvae_tpu.training.step import Step, trace_step
 
@@ -106,7 +105,6 @@ def _train(
         save=lambda *_: None,
         diagnose=lambda step, *_: print_once(f'the loss of step {step:,} is not finite'),
         writer=writer,
-        progress=Progress(0, steps, config.train.batch_size, first),
         interruption=interruption,
       )
     finally:
