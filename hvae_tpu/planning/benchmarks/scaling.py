@@ -58,7 +58,7 @@ def measure(config: Any, workdir: Any, steps: int) -> dict[str, list[float]]:
   from hvae_tpu.runs.checkpoints import Checkpoints
   from hvae_tpu.runs.metric_writer import Writer
   from hvae_tpu.training import setup
-  from hvae_tpu.training.loop import summarize
+  from hvae_tpu.training.metrics_log import summarize
   from hvae_tpu.training.state import create_state
   from hvae_tpu.training.step import trace_step
 
