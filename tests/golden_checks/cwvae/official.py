@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu.importers import cwvae_tf
+from hvae_tpu.importers import cwvae
 from hvae_tpu.importers.tables import Entry, export_params
 from hvae_tpu.models.cwvae import CWVAE
 from tests.golden_checks.cwvae import forward, networks, trajectory
@@ -61,7 +61,7 @@ class Official:
     self.model = model
 
   def params(self, variables: Mapping[str, Any]) -> Any:
-    return assemble(networks.entries(self.model), cwvae_tf.convert(variables))
+    return assemble(networks.entries(self.model), cwvae.from_keras(variables))
 
   def loss(self, variables, *args, **kwargs):
     return self.model.loss(self.params(variables), *args, **kwargs)
@@ -176,7 +176,7 @@ def _source(golden: Golden) -> Golden:
 
 
 def _check_conversion(golden: Golden) -> None:
-  found = cwvae_tf.convert(_source(golden).under('param'))
+  found = cwvae.from_keras(_source(golden).under('param'))
   expected = golden.under('param_converted')
   (kernel,) = set(found) - set(expected)
   compare(found, expected, lambda _: EXACT)
@@ -197,7 +197,7 @@ def _check_balance(golden: Golden, rule: str) -> None:
       loss = functools.partial(model.loss, state={}, batch=batch, rng=RNG, step=0, train=True)
       return jax.value_and_grad(loss, has_aux=True)(params)
 
-  params = assemble(entries, cwvae_tf.convert(source.under('param')))
+  params = assemble(entries, cwvae.from_keras(source.under('param')))
   (loss, (_, metrics)), grads = golden_files.quick_jit(run)(params, source['input/obs_uint8'])
   found = {'loss': loss}
   expected = {'loss': golden[f'output/{rule}/loss']}

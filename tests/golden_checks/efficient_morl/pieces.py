@@ -36,7 +36,7 @@ def _check_decoder(golden: Golden, name: str) -> None:
   _, side, _ = golden.config['sizes'][name]
   model = SlotAttention(image_size=side, zdim=golden.config['z_size'], image_decoder=name)
   prefix = 'image_decoder.'
-  entries = [e for e in efficient_morl.entries(model) if e.key.startswith(prefix)]
+  entries = [e for e in efficient_morl.PYTORCH.entries(model) if e.key.startswith(prefix)]
   stored = {f'{prefix}{key}': value for key, value in golden.under(f'param/{name}').items()}
   params = tables.import_params(entries, stored)
   decoder, z = Decoder(name, side, jnp.float32), golden[f'input/{name}/z']

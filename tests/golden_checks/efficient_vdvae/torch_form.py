@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from hvae_tpu.importers import efficient_vdvae_table, efficient_vdvae_torch, tables
+from hvae_tpu.importers import efficient_vdvae, tables
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.training import optimizers
 from tests.golden_checks.efficient_vdvae import computed, networks, rates
@@ -33,7 +33,7 @@ def torch_cases(golden: Golden) -> Cases:
 @functools.cache
 def _imported(golden: Golden) -> tuple[EfficientVDVAE, Any]:
   model = networks.model_of(golden.config)
-  entries = efficient_vdvae_torch.entries(model)
+  entries = efficient_vdvae.PYTORCH.entries(model)
   return model, tables.import_params(entries, golden.under('param'), golden.path.name)
 
 
@@ -41,7 +41,7 @@ def _check_import(golden: Golden) -> None:
   """The weights are those of the JAX file of the same network, bit by bit, and go back."""
   model, params = _imported(golden)
   stored = golden.under('param')
-  back = tables.export_params(efficient_vdvae_torch.entries(model), params)
+  back = tables.export_params(efficient_vdvae.PYTORCH.entries(model), params)
   compare(back, stored, lambda _: EXACT)
   assert set(back) == set(stored)
   flax = golden.beside(golden.path.name.replace('torch_import_rgb8', 'forward_rgb8_std'))
@@ -51,7 +51,7 @@ def _check_import(golden: Golden) -> None:
 
 def _check_channels(golden: Golden) -> None:
   model, _ = _imported(golden)
-  found = efficient_vdvae_table.channels_by_colour(model.num_mixtures)
+  found = efficient_vdvae.channels_by_colour(model.num_mixtures)
   np.testing.assert_array_equal(found, golden['input/flax_channel_for_torch_channel'])
 
 

@@ -5,7 +5,7 @@ import functools
 import importlib
 from typing import Any
 
-from hvae_tpu.importers import openai_vdvae
+from hvae_tpu.importers import vdvae
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.vdvae import VDVAE
 from tests.support.golden_files import Tolerance
@@ -59,4 +59,4 @@ def release_model(config: Mapping[str, Any]) -> VDVAE:
 
 @functools.cache
 def release_entries(model: VDVAE) -> list[Entry]:
-  return openai_vdvae.entries(model)
+  return vdvae.OPENAI.entries(model)
