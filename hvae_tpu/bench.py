@@ -31,7 +31,7 @@ def _run(name: str) -> int:
   import jax
 
   benchmark = importlib.import_module(f'hvae_tpu.planning.benchmarks.{name}')
-  with jax.default_matmul_precision(commands.precision(commands.CONFIG.value)):
+  with jax.default_matmul_precision(commands.CONFIG.value.train.precision):
     for line in benchmark.run(commands.CONFIG.value, ROUNDS.value, PARTS.value):
       print(line, flush=True)
   return 0

@@ -6,7 +6,6 @@ import os
 import pathlib
 import re
 import sys
-from typing import Any
 
 from absl import app, flags, logging
 import ml_collections
@@ -53,7 +52,11 @@ def run(argv: list[str], check: Callable[[], None], body: Callable[[], int]) -> 
   logging.set_verbosity(logging.ERROR)  # libraries remark on their own options
   jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_CACHE_DIR', CACHE))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  from hvae_tpu.training.config import check_config
+
   try:
+    if CONFIG.value is not None:
+      check_config(CONFIG.value)
     return body()
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
@@ -86,16 +89,6 @@ def load_config(source: str) -> ml_collections.ConfigDict:
     return module.get_config(argument) if argument else module.get_config()
   except ValueError as error:
     raise UserError(f'{source}: {error}') from error
-
-
-def precision(config: Any) -> str:
-  """`config.train.precision`, for `jax.default_matmul_precision`; UserError if unknown."""
-  known = ('default', 'high', 'highest')
-  if config.train.precision not in known:
-    raise UserError(
-      f'config.train.precision={config.train.precision!r} must be one of {", ".join(known)}'
-    )
-  return config.train.precision
 
 
 def _flag_problem(error: Exception, argv: list[str]) -> str:

@@ -69,7 +69,7 @@ def _run_mode() -> int:
   heartbeat = config.train.heartbeat_seconds
   distributed.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, heartbeat)
   # Applied once, around all tracing: it reaches every convolution, product and gradient.
-  precision = jax.default_matmul_precision(commands.precision(config))
+  precision = jax.default_matmul_precision(config.train.precision)
   with distributed.leaving_together(heartbeat), precision:
     return MODES[MODE.value].run(config, workdir, commands.CHECKPOINT.value)
 

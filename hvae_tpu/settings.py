@@ -108,7 +108,13 @@ def checked(section: type, values: Mapping[str, Any], where: str) -> Any:
   known = {field.name for field in dataclasses.fields(section)}
   if unknown := sorted(set(values) - known):
     raise UserError(f'{where} has {", ".join(unknown)}, but may have {", ".join(sorted(known))}')
-  instance = section(**{k: _tuples(v) for k, v in values.items()})
+  types_of = typing.get_type_hints(section)
+  fields = {}
+  for name, value in values.items():
+    nested = dataclasses.is_dataclass(types_of[name])
+    path = f'{where}.{name}'
+    fields[name] = checked(types_of[name], value, path) if nested else _tuples(value)
+  instance = section(**fields)
   check(instance, where)
   return instance
 
@@ -167,12 +173,13 @@ def _lies_in(number: float, limits: Mapping[str, float]) -> bool:
 
 def _range(limits: Mapping[str, float]) -> str:
   """A range in words."""
+  written = {name: f'{limit:,}' for name, limit in limits.items()}
   if set(limits) == {'least', 'most'}:
-    return f'must lie between {limits["least"]:g} and {limits["most"]:g}'
+    return f'must lie between {written["least"]} and {written["most"]}'
   if set(limits) == {'above', 'below'}:
-    return f'must lie between {limits["above"]:g} and {limits["below"]:g}, both excluded'
+    return f'must lie between {written["above"]} and {written["below"]}, both excluded'
   words = {'least': 'at least', 'most': 'at most', 'above': 'above', 'below': 'below'}
-  parts = [f'{words[name]} {value:g}' for name, value in limits.items()]
+  parts = [f'{words[name]} {limit}' for name, limit in written.items()]
   if limits == {'least': 0}:
     return 'must not be negative'
   if limits == {'above': 0}:

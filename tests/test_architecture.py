@@ -34,14 +34,13 @@ FILES = {  # the files beside the rooms: the public API, the commands, and what 
   '': 'runs training evals',
   'errors': '',
   'settings': '',
-  'commands': '',
+  'commands': 'training',
   'main': 'commands storage devices modes',
   'convert': 'commands importers',
   'table': 'planning',
   'bench': 'commands planning',
 }
 EXCEPTIONS = {  # module -> further rooms, and why
-  'hvae_tpu.importers.conversion': 'commands',  # reads configs as the commands do
   'hvae_tpu.planning.config_tables': 'commands',  # the body of a command
   'hvae_tpu.planning.benchmarks.scaling': 'commands main runs storage',  # times the command
   'hvae_tpu.modes.plan': 'commands',  # tells the command of a config

@@ -11,11 +11,15 @@ from tests.support import golden_files
 
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
 KINDS = {
-  ('param/encoder/Conv_0/kernel', 'output/eps*/enc_level0'): forward.forward_cases,
-  ('param/encoder/Conv_0/kernel', 'output/final_adam_mu/*'): trajectory.trajectory_cases,
-  ('param/*/conv2d/kernel', 'output/default_eps*/loss'): official.official_cases,
-  ('param_converted/*', 'output/intended/loss'): official.converted_cases,
-  ('output/ssim', 'output/reset_mask_*'): pieces.evaluation_cases,
+  ('param/encoder/Conv_0/kernel', 'output/eps*/*'): forward.forward_cases,
+  ('param/encoder/Conv_0/kernel', 'grad*/*'): forward.forward_cases,
+  ('param/encoder/Conv_0/kernel', 'output/*'): trajectory.trajectory_cases,
+  ('param/*/conv2d/kernel',): official.official_cases,
+  ('param_converted/*',): official.converted_cases,
+  ('grad_intended/*',): official.converted_cases,
+  ('grad_reference/*',): official.converted_cases,
+  ('output/scaled_kl_per_level',): official.converted_cases,
+  ('output/*',): pieces.evaluation_cases,
 }
 
 

@@ -11,15 +11,23 @@ from tests.support import golden_files
 
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
 KINDS = {
-  ('param/hvae_networks.*', 'output/*/eps*/total_loss'): forward.forward_cases,
+  ('param/hvae_networks.*', 'output/*/eps*/*'): forward.forward_cases,
+  ('param/hvae_networks.*', 'gradsum/*'): forward.forward_cases,
   ('config', 'grad/hvae_networks.*'): forward.gradient_cases,
-  ('param/init_slots', 'output/eps*/total_loss'): pieces.baseline_cases,
-  ('param/*/decode.0.weight', 'grad/*/z'): pieces.decoder_cases,
-  ('input/softplus_raw', 'output/lik/*'): pieces.component_cases,
-  ('output/eps*/lr', 'input/lr_table_step'): trajectory.trajectory_cases,
-  ('input/ari/*', 'output/dci/*'): scores.metric_cases,
-  ('output/eps*/activeness', 'output/eps*/rinfo/*'): scores.evaluation_cases,
-  ('input/clevr_image_u8', 'input/tetrominoes_example_u8'): scores.preprocess_cases,
+  ('param/init_slots', 'output/eps*/*'): pieces.baseline_cases,
+  ('param/init_slots', 'grad*/*'): pieces.baseline_cases,
+  ('param/*/decode.0.weight', 'input/*/z'): pieces.decoder_cases,
+  ('output/eps*/lr',): trajectory.trajectory_cases,
+  ('output/eps*/final/*',): trajectory.trajectory_cases,
+  ('output/lr_table_lr',): trajectory.trajectory_cases,
+  ('output/geco_*',): trajectory.trajectory_cases,
+  **dict.fromkeys(pieces.COMPONENT_KEYS, pieces.component_cases),
+  **dict.fromkeys(scores.METRIC_KEYS, scores.metric_cases),
+  ('input/image_u8_nchw', 'output/eps*/*'): scores.evaluation_cases,
+  ('output/clevr-*',): scores.preprocess_cases,
+  ('output/mask_cropped_ids',): scores.preprocess_cases,
+  ('output/pred_mask_resized_*',): scores.preprocess_cases,
+  ('input/tetrominoes_example_u8',): scores.preprocess_cases,
 }
 
 

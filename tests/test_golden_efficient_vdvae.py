@@ -18,14 +18,19 @@ from tests.support import golden_files
 
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
 KINDS = {
-  ('param/bottom_up/input_conv/conv/kernel', 'output/eps*/logits'): forward.forward_cases,
   ('param/bottom_up/input_conv/conv/kernel', 'input/batch_sequence'): trajectory.trajectory_cases,
-  ('param/bottom_up.input_conv.weight', 'output/eps*/logits_nchw'): torch_form.torch_cases,
-  ('input/*/logits', 'output/*/loss_nats_per_dim'): heads.head_cases,
-  ('input/beta_steps', 'output/lr_*'): rates.schedule_cases,
+  ('param/bottom_up/input_conv/conv/kernel', 'output/*'): forward.forward_cases,
+  ('param/bottom_up/input_conv/conv/kernel', 'grad/*'): forward.forward_cases,
+  ('param/bottom_up.input_conv.weight',): torch_form.torch_cases,
+  ('output/torch_lr_cosine',): torch_form.torch_cases,
+  ('output/adamax_params',): torch_form.torch_cases,
+  ('input/*/logits', 'output/*/*'): heads.head_cases,
+  ('input/*/logits', 'grad/*/*'): heads.head_cases,
+  **dict.fromkeys(rates.SCHEDULE_KEYS, rates.schedule_cases),
   ('input/grads/*', 'output/*_wd?/*'): rates.optimizer_cases,
-  ('output/ssim_mean_*',): pieces.ssim_cases,
-  ('output/test_permutation_*', 'output/quantile_mask_*'): pieces.data_cases,
+  ('output/ssim_*',): pieces.ssim_cases,
+  ('output/kernel',): pieces.ssim_cases,
+  **dict.fromkeys(pieces.DATA_KEYS, pieces.data_cases),
 }
 
 

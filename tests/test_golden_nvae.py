@@ -11,10 +11,15 @@ from tests.support import golden_files
 
 # Patterns that each match a key of every file of a kind -> the cases of such a file.
 KINDS = {
-  ('param/*', 'output/train_eps*/recon_nats'): forward.model_cases,
-  ('input/dmol_logits', 'output/normal_kl/kl'): heads.official_cases,
-  ('input/mixture_params', 'output/kl_scheduler/multiplier'): heads.seed_cases,
-  ('output/ar_mask_official/*', 'output/adamax/params'): pieces.piece_cases,
+  ('param/*', 'input/x', 'output/*eps*/*'): forward.model_cases,
+  ('param/*', 'input/x', 'output/iw/*'): forward.model_cases,
+  ('param/*', 'input/x', 'output/generate_from_latents*'): forward.model_cases,
+  ('param/*', 'input/x', 'output/interpolate_*'): forward.model_cases,
+  ('param/*', 'input/x', 'traj*/loss'): forward.model_cases,
+  ('param/*', 'input/x', 'grad/*'): forward.model_cases,
+  **dict.fromkeys(heads.OFFICIAL_KEYS, heads.official_cases),
+  **dict.fromkeys(heads.SEED_KEYS, heads.seed_cases),
+  ('output/*',): pieces.piece_cases,
 }
 
 

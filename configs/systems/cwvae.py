@@ -15,20 +15,9 @@ def base() -> ml_collections.ConfigDict:
   config.data.fields = ('video',)
   config.data.seq_len = 100
   config.model = models.defaults('cwvae')
-  config.optimizer = dict(
+  config.optimizer.update(
     name='adam',  # adam_keras: epsilon as the TensorFlow code has it; or muon
-    schedule='constant',
-    learning_rate=3e-4,
-    warmup_steps=0,
-    decay_start=0,  # of schedules that end, as the next two
-    decay_steps=0,  # 0: to the end of the training
-    min_learning_rate=0.0,
-    b1=0.9,
-    b2=0.999,
     eps=1e-4,
-    muon_rms=0.2,  # root mean square of a kernel's update, in learning rates
-    muon_iterations=5,  # of Newton-Schulz
-    # Modules whose kernels go from pixels to patches.
     muon_transposed=('deconv_0', 'deconv_1', 'deconv_2', 'deconv_3'),
     clip_norm=10_000.0,
   )

@@ -16,17 +16,11 @@ def base() -> ml_collections.ConfigDict:
   config = trainer.base()
   config.data.fields = ('image', 'segmentation')
   config.model = models.defaults('efficient_morl')
-  config.optimizer = dict(
-    name='adam',
+  config.optimizer.update(
     schedule='warm_exponential',
     learning_rate=4e-4,
     warmup_steps=10_000,
     decay_steps=100_000,
-    decay_rate=0.5,
-    min_learning_rate=0.0,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
     clip_norm=5.0,
   )
   config.train.batch_size = 32

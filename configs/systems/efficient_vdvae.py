@@ -16,7 +16,7 @@ def base() -> ml_collections.ConfigDict:
   """Returns the defaults: the values of all published configurations, or of most."""
   config = trainer.base()
   config.model = models.defaults('efficient_vdvae')
-  config.optimizer = dict(
+  config.optimizer.update(
     name='adamax',  # or adam, adamw, radam
     # Or constant, noam, exponential (the reference's raises; this is what it meant), cosine_torch
     # (what its PyTorch form does, which rises again at the end).
@@ -24,14 +24,8 @@ def base() -> ml_collections.ConfigDict:
     learning_rate=1e-3,
     warmup_steps=100,
     decay_start=50_000,
-    decay_steps=0,  # 0: to the end of the training
     min_learning_rate=1e-4,
-    decay_rate=0.5,  # of schedule exponential
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    weight_decay=0.0,
-    weight_decay_exclude=(  # names of modules and tensors
+    weight_decay_exclude=(
       'bias',
       'scale_bias',
       'trainable_h',
@@ -42,7 +36,6 @@ def base() -> ml_collections.ConfigDict:
       'prior_projection',
       'posterior_projection',
     ),
-    clip_norm=0.0,
   )
   config.train.num_steps = 800_000
   config.train.clock = 'applied'

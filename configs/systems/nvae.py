@@ -53,20 +53,14 @@ def base() -> ml_collections.ConfigDict:
   """Returns the defaults; those without a comment are the defaults of the reference's flags."""
   config = trainer.base()
   config.model = models.defaults('nvae')
-  config.optimizer = dict(
+  config.optimizer.update(
     name='adamax_l2',
     schedule='cosine_epochs',  # or constant, cosine
     learning_rate=1e-2,
-    warmup_steps=0,
-    steps_per_epoch=1,
     cosine_start=5,  # warmup_epochs
-    cosine_epochs=0,  # 0: those between the start and the last
     min_learning_rate=1e-4,
-    b1=0.9,
-    b2=0.999,
     eps=1e-3,
     weight_decay=3e-4,  # added to the gradient, of all parameters
-    clip_norm=0.0,
   )
   for mode in (config.sample, config.explore, config.pick, config.quality, config.report):
     mode.refresh_iterations = 20  # as mgp123/nvae; the reference has 0 or 500

@@ -3,95 +3,22 @@
 import ml_collections
 from ml_collections import config_dict
 
+from hvae_tpu import evals, settings
+from hvae_tpu.training.config import DataConfig, MeshConfig, TrainConfig
+from hvae_tpu.training.optimizers import OptimizerConfig
+
 
 def base() -> ml_collections.ConfigDict:
-  """Sections seed, data, mesh, train, evals and one per mode; systems add model and optimizer."""
+  """Sections seed, data, mesh, train, optimizer, evals and one per mode; systems add the model."""
   config = ml_collections.ConfigDict()
   config.name = ''  # `<data set>-<argument>`; names the default work directory
   config.seed = 0  # of initial weights, order of the data, and all noise; below 2**32
 
-  config.data = dict(
-    name='',  # folder below root, written by `python -m data_prep.build NAME`
-    root='',  # folder of all data sets; '' is $HVAE_DATA, else `data`
-    fields=('image',),  # of a record, that models read
-    require=dict(variant='', split_sha256=''),  # of the card and of train_split; '' takes any
-    train_split='train',  # views of the data card
-    valid_split='valid',  # evaluated during training
-    test_split='test',  # evaluated by --mode=eval
-    train_transforms=(),  # flip, binarize, crop:N, centre_crop:N; drawn anew at each visit
-    eval_transforms=(),  # drawn once per example
-    seq_len=0,  # frames of a training example of a video set; 0: whole sequences
-    eval_seq_len=0,  # the same, of an evaluation example
-    cache_mb=1024,  # a training split that takes no more is kept in memory on every host
-    num_workers=0,  # reader processes; 0 reads in threads, faster unless decoding is costly
-  )
-  # Devices per axis; -1: the rest. Along spatial, they share the rows of an example.
-  config.mesh = dict(data=-1, fsdp=1, spatial=1)
-  config.train = dict(
-    batch_size=32,  # global
-    num_steps=1_000_000,
-    num_epochs=config_dict.placeholder(int),  # not None: decides num_steps, once the data is known
-    precision='highest',  # of convolutions and matrix products: default, high, highest
-    clock='attempted',  # what schedules count: updates attempted or applied
-    ema_decay=config_dict.placeholder(float),  # None: no average of the parameters
-    skip_threshold=float('inf'),  # updates with a larger gradient norm are skipped
-    max_skipped_in_row=500,  # then the run stops; 0: never
-    skip_advances_step=False,  # skipped updates count for Adam's bias correction (vdvae-jax)
-    log_every=1000,
-    progress_metrics=('loss', 'grad_norm'),  # metrics on the progress line
-    save_every=10_000,
-    save_epochs=config_dict.placeholder(int),  # not None: decides save_every, as num_epochs does
-    keep_latest=2,
-    keep_every=0,  # also keep steps that are multiples of this
-    best_metric='elbo/bpd',  # smallest value is --checkpoint=best
-    profile_at=0,  # trace the program from this step since the start on, into train/; 0: never
-    profile_steps=5,
-    init_from='',  # work directory of a run whose weights to start from
-    heartbeat_seconds=100,  # of several processes: all end so long after one has vanished
-    allow_config_change=False,  # resume although the model, data or seed differ
-  )
-  config.evals = dict(
-    weights='ema',  # ema, raw or both
-    names=('elbo',),  # evaluations that --mode=eval runs
-    split='test',  # view that --mode=eval reads: train, valid, test, or the name of a view
-    max_batches=0,  # of every evaluation of --mode=eval, in place of its own; 0: the whole view
-    published_bpd=config_dict.placeholder(float),  # bits/dim on the test set, shown beside ours
-    batch_size=32,  # global
-    # every: steps between evaluations on data.valid_split during training; 0: never
-    elbo=dict(every=10_000, max_batches=0),  # 0: the whole view, as --mode=eval takes it
-    pictures=dict(
-      every=10_000,
-      num=8,  # images a row
-      temperatures=(1.0, 0.9, 0.8),  # numbers, tuples of one per level, or 'linear(a,b)'
-      temperature_per_level=(),  # one more row of samples, at one temperature per level
-      num_partial=6,  # rows of reconstructions from the first levels only
-      partial_temperature=0.1,  # of the levels that are drawn there
-      refresh_iterations=0,  # batches of samples to renew batch statistics with, before sampling
-      refresh_num=16,  # samples in such a batch
-    ),
-    ssim=dict(every=0),
-    pruned=dict(every=0, share=0.03, rank_batches=0),  # variates kept; batches that rank them
-    histograms=dict(every=0),
-    bernoulli_baseline=dict(every=0),
-    # Frames predicted from the first `context` of a video.
-    open_loop=dict(
-      every=0,
-      context=36,
-      seq_len=0,  # with the context; 0: data.eval_seq_len
-      batch_size=0,  # examples predicted at once; 0: evals.batch_size
-      num_examples=8,
-      num_samples=1,  # predictions of an example, of which the best counts
-      chunk=0,  # frames predicted at once; 0: about 100
-      ssim_data_range=2.0,  # of the reference, whose pixels lie in [0, 1]; SSIM is higher for it
-      psnr_data_range=1.0,
-    ),
-    teacher_forced=dict(every=0, num=4, seq_len=36),  # videos whose frames are all seen; frames
-    iwae=dict(every=0, num_samples=10, chunk=1),  # importance samples; at a time, on a device
-    # Scenes taken apart, compared with `segmentation` of the records.
-    segmentation=dict(every=0, num=4, max_batches=0),  # scenes shown; 0: the whole view
-    textures=dict(every=0),  # the scores of papers on CLEVRTEX
-    colour_kmeans_baseline=dict(every=0),  # what colours alone reach
-  )
+  config.data = settings.defaults(DataConfig)
+  config.mesh = settings.defaults(MeshConfig)
+  config.train = settings.defaults(TrainConfig)
+  config.optimizer = settings.defaults(OptimizerConfig)
+  config.evals = evals.defaults()
   config.sample = dict(
     seed=0,
     split='test',  # of the images to reconstruct

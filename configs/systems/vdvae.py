@@ -12,14 +12,11 @@ def base() -> ml_collections.ConfigDict:
   """Returns the defaults: those of the release's parser, or of its first preset."""
   config = trainer.base()
   config.model = models.defaults('vdvae')
-  config.optimizer = dict(
+  config.optimizer.update(
     name='adamw',
-    schedule='constant',
     learning_rate=2e-4,
     warmup_steps=100,
-    b1=0.9,
     b2=0.9,
-    eps=1e-8,
     weight_decay=0.01,  # of all tensors, biases too
     clip_norm=200.0,
   )

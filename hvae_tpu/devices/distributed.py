@@ -27,8 +27,6 @@ def start(coordinator: str, num_processes: int, process_id: int, heartbeat_secon
   """
   if not coordinator:
     return
-  if heartbeat_seconds < 1:
-    raise UserError(f'config.train.heartbeat_seconds={heartbeat_seconds} must be at least 1')
   try:
     if coordinator == 'auto':
       jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat_seconds)

@@ -5,6 +5,7 @@ along `fsdp`. Along `spatial`, the rows of pictures are split, so that an exampl
 devices; the state is replicated. The compiler derives every collective from these placements.
 """
 
+import functools
 import math
 import re
 from typing import Any
@@ -105,6 +106,32 @@ def put(batch: Any, mesh: Mesh) -> Any:
   return jax.tree.map(
     lambda v: jax.make_array_from_process_local_data(batch_sharding(mesh, v.shape), v), batch
   )
+
+
+def start_to_host(tree: Any) -> Any:
+  """Starts the transfers of `to_host` behind the work that the devices have, without waiting.
+
+  Returns:
+    The tree to hand to `to_host`. Arrays that lie on several processes are gathered on all of them.
+  """
+
+  def start(leaf):
+    if not isinstance(leaf, jax.Array):
+      return leaf
+    if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
+      leaf = _gather(leaf.sharding.mesh)(leaf)
+    if leaf.is_fully_replicated:
+      leaf = leaf.addressable_data(0)
+    leaf.copy_to_host_async()
+    return leaf
+
+  return jax.tree.map(start, tree)
+
+
+@functools.cache
+def _gather(mesh: Mesh) -> Any:
+  """Returns the jitted copy of an array to every device."""
+  return jax.jit(lambda array: array, out_shardings=replicated(mesh))
 
 
 def to_host(tree: Any) -> Any:

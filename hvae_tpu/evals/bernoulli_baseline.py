@@ -1,4 +1,4 @@
-"""What a model without latent variables reaches on binary images: one probability per pixel."""
+"""Likelihood of binary images under a model without latent variables: a probability per pixel."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from jax import Array
 import numpy as np
 
-from hvae_tpu.devices import sharding
+from hvae_tpu.evals import averaging
 
 NEEDS = ()
 
 
 def make(model: Any, batches: Callable[..., Iterator]) -> Callable[..., dict[str, float]]:
-  """Negative log-likelihood of the factorised Bernoulli fitted to the training view.
+  """Returns the evaluation: the factorised Bernoulli fitted to the training view.
 
   Returns:
     `run(params, model_state, step, rng)`: `nll`, nats per example of the evaluated view. A pixel's
@@ -30,11 +30,14 @@ def make(model: Any, batches: Callable[..., Iterator]) -> Callable[..., dict[str
 
 
 def _sums(batches: Iterator) -> tuple[np.ndarray, int]:
-  """Sum of the images as probabilities, [H, W, C], and their number."""
+  """Returns the sum of the images as probabilities, [H, W, C], and their number."""
   total, count = 0, 0
-  for batch in batches:
-    sums = (batch['image'] / 255 * batch['mask'][:, None, None, None]).sum(0)
-    sums, size = sharding.to_host((sums, batch['mask'].sum()))
-    total = total + sums.astype(np.float64)
+  for image, size in averaging.on_host(_masked_sum(batch) for batch in batches):
+    total = total + image.astype(np.float64)
     count += int(size)
   return total, count
+
+
+def _masked_sum(batch: dict[str, Array]) -> tuple[Array, Array]:
+  images = batch['image'] / 255 * batch['mask'][:, None, None, None]
+  return images.sum(0), batch['mask'].sum()

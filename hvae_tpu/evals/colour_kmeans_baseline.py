@@ -1,4 +1,4 @@
-"""What colours alone tell about objects: the pixels of each scene, clustered."""
+"""Segmentation of scenes by the colours of their pixels alone, by k-means."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,8 +6,7 @@ from typing import Any
 from jax import Array
 import numpy as np
 
-from hvae_tpu.devices import sharding
-from hvae_tpu.evals import segmentation
+from hvae_tpu.evals import averaging, segmentation
 from hvae_tpu.metrics.rand_index import adjusted_rand_index
 
 NEEDS = ('num_slots',)
@@ -15,7 +14,7 @@ ROUNDS = 20
 
 
 def make(model: Any, batches: Callable[..., Iterator]) -> Callable[..., dict[str, float]]:
-  """A baseline that needs no training: as many clusters of colours as the model has slots.
+  """Returns a baseline that needs no training: as many clusters as the model has slots.
 
   Returns:
     `run(params, model_state, step, rng)`: `ari` (foreground) and `ari_all`, means over a view.
@@ -26,14 +25,12 @@ def make(model: Any, batches: Callable[..., Iterator]) -> Callable[..., dict[str
 
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, float]:
     scores = []
-    for batch in batches():
-      segmentation.require_masks(batch)
-      batch = sharding.to_host(batch)
+    for batch in averaging.on_host(map(segmentation.scene_fields, batches()), ahead=1):
       for image, owners in zip(
         batch['image'][batch['mask']], batch['segmentation'][batch['mask']], strict=True
       ):
-        found = clusters(image.reshape(-1, 3).astype(np.float32), model.num_slots)
-        scores.append([adjusted_rand_index(owners, found, only) for only in (True, False)])
+        parts = clusters(image.reshape(-1, 3).astype(np.float32), model.num_slots)
+        scores.append([adjusted_rand_index(owners, parts, only) for only in (True, False)])
     ari, everywhere = np.mean(scores, axis=0)
     return {'ari': ari, 'ari_all': everywhere, 'num_examples': len(scores)}
 
@@ -41,10 +38,10 @@ def make(model: Any, batches: Callable[..., Iterator]) -> Callable[..., dict[str
 
 
 def clusters(points: np.ndarray, count: int) -> np.ndarray:
-  """k-means: the number of the cluster of each point [N, C], int [N].
+  """Returns the number of the cluster of each point [N, C], int [N], by k-means.
 
-  The first centre is the mean, each further one the point that is farthest from those before: no
-  draws, so that the result is a function of the points.
+  The first centre is the mean, each further one the point that is farthest from those before. So
+  nothing is random, and the result is a function of the points.
   """
   centres = points.mean(0, keepdims=True)
   for _ in range(count - 1):
@@ -58,5 +55,5 @@ def clusters(points: np.ndarray, count: int) -> np.ndarray:
 
 
 def _distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
-  """Squared, [N, K]."""
+  """Computes squared distances, [N, K]."""
   return np.square(points[:, None] - centres).sum(-1)

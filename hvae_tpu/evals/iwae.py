@@ -5,6 +5,7 @@ from the ELBO (k = 1) to log p(x).
 """
 
 from collections.abc import Callable, Iterator
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -14,13 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvae_tpu.errors import UserError
-from hvae_tpu.evals import elbo
+from hvae_tpu.evals import averaging
+from hvae_tpu.settings import setting
 
 NEEDS = ('log_weights', 'num_dims')
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Options of evaluation `iwae`."""
+
+  num_samples: int = setting(10, least=1)  # importance samples of each example
+  # samples computed at a time, a divisor of num_samples; memory grows with it alone
+  chunk: int = setting(1, least=1)
+
+
 class Sums(NamedTuple):
-  """Of the log-weights so far, per example [B].
+  """Running sums over the importance log-weights seen so far, per example [B].
 
   Attributes:
     log_sum, log_squares: logs of the sums of the weights, and of their squares.
@@ -33,12 +44,12 @@ class Sums(NamedTuple):
 
 
 def make(
-  model: Any, batches: Callable[..., Iterator], num_samples: int = 10, chunk: int = 1
+  model: Any,
+  batches: Callable[..., Iterator],
+  options: Options = Options(),
+  where: str = 'config.evals.iwae',
 ) -> Callable[..., dict[str, Any]]:
-  """Negative log-likelihood with `num_samples` importance samples of each example.
-
-  Args:
-    chunk: samples computed at a time; memory does not depend on `num_samples`.
+  """Returns the evaluation.
 
   Returns:
     `run(params, model_state, step, rng)`: `nll` (nats per example) and `bpd` of the estimate,
@@ -46,12 +57,12 @@ def make(
     weights, `effective_samples` (mean of (sum w)^2 / sum w^2, between 1 and `num_samples`).
 
   Raises:
-    UserError: numbers below 1, or a chunk that does not divide the samples.
+    UserError: a chunk that does not divide the samples.
   """
-  if num_samples < 1 or chunk < 1 or num_samples % chunk:
+  num_samples, chunk = options.num_samples, options.chunk
+  if num_samples % chunk:
     raise UserError(
-      f'config.evals.iwae.num_samples={num_samples} must be a positive multiple of '
-      f'config.evals.iwae.chunk={chunk}'
+      f'{where}.num_samples={num_samples} must be a multiple of {where}.chunk={chunk}'
     )
 
   @jax.jit
@@ -61,32 +72,32 @@ def make(
       draw = lambda key: model.log_weights(params, model_state, batch, key)
       return add(carry, jax.vmap(draw)(keys) if chunk > 1 else draw(keys[0])[None])
 
-    found = jax.lax.fori_loop(0, num_samples // chunk, body, start(len(batch['mask'])))
-    return elbo.masked_sums(estimates(found, num_samples), batch['mask'])
+    weights = jax.lax.fori_loop(0, num_samples // chunk, body, start(len(batch['mask'])))
+    return averaging.masked_sums(estimates(weights, num_samples), batch['mask'])
 
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, Any]:
     score = lambda batch, rng: sums(params, model_state, batch, rng)
-    found = elbo.averages(score, batches(), rng)
-    variance = max(found.pop('nll_squared') - found['nll'] ** 2, 0.0)
+    means = averaging.averages(score, batches(), rng)
+    variance = max(means.pop('nll_squared') - means['nll'] ** 2, 0.0)
     to_bpd = 1 / (model.num_dims * math.log(2))
     return {
-      **found,
-      'nll_standard_error': np.sqrt(variance / found['num_examples']),
-      'bpd': found['nll'] * to_bpd,
-      'elbo_bpd': found['neg_elbo'] * to_bpd,
+      **means,
+      'nll_standard_error': np.sqrt(variance / means['num_examples']),
+      'bpd': means['nll'] * to_bpd,
+      'elbo_bpd': means['neg_elbo'] * to_bpd,
     }
 
   return run
 
 
 def start(size: int) -> Sums:
-  """Of no weights, for a batch of `size`."""
+  """Returns the sums of no weights, for a batch of `size`."""
   nothing = jnp.full(size, -jnp.inf)
   return Sums(nothing, nothing, jnp.zeros(size))
 
 
 def add(sums: Sums, log_weights: Array) -> Sums:
-  """Sums with the log-weights [samples, B] of a further chunk."""
+  """Adds the log-weights [samples, B] of a further chunk."""
   return Sums(
     jnp.logaddexp(sums.log_sum, jax.nn.logsumexp(log_weights, axis=0)),
     jnp.logaddexp(sums.log_squares, jax.nn.logsumexp(2 * log_weights, axis=0)),
@@ -95,7 +106,7 @@ def add(sums: Sums, log_weights: Array) -> Sums:
 
 
 def estimates(sums: Sums, count: int) -> dict[str, Array]:
-  """What `count` weights of each example say, [B]: see `make`."""
+  """Computes the estimates from `count` weights of each example, [B] each; see `make`."""
   nll = math.log(count) - sums.log_sum
   return {
     'nll': nll,

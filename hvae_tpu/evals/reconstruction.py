@@ -1,8 +1,8 @@
-"""Pictures through their latent variables, whole or pruned: what they cost and how they look.
+"""Reconstructions from all or some latent channels: rate, distortion, similarity and pictures.
 
-A batch has one key. The first part of it draws the latent variables, in encoding as in decoding;
-so latents that were stored are decoded to the same pictures, bit for bit, and the variates that
-were not stored are drawn again with the same noise.
+A batch has one key. The first part of it draws the latent variables, in encoding as in decoding.
+So stored latents are decoded to the same pictures, bit for bit, and the variates that were not
+stored are drawn again with the same noise.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,14 +14,15 @@ from jax.sharding import Mesh
 import numpy as np
 
 from hvae_tpu.devices import sharding
-from hvae_tpu.evals import elbo, ssim
+from hvae_tpu.evals import averaging
+from hvae_tpu.metrics.ssim import similarity
 from hvae_tpu.nn import distributions
 
 NEEDS = ('loss', 'encode', 'decode', 'level_names')
 
 
 class Coders(NamedTuple):
-  """Jitted halves of a reconstruction; everything that encodes or decodes uses these programs.
+  """Jitted halves of a reconstruction, used by every mode that encodes or decodes.
 
   Attributes:
     encode: (params, model_state, batch, rng, variates [L, V] or None) -> Latents.
@@ -34,11 +35,11 @@ class Coders(NamedTuple):
 
 
 class Result(NamedTuple):
-  """Of one pruning.
+  """Result of one pruning.
 
   Attributes:
     numbers: mean of every metric over the examples, and `ssim`, `num_examples`.
-    pictures: of the first examples, uint8 [num, H, W, C].
+    pictures: reconstructions of the first examples, uint8 [num, H, W, C].
   """
 
   numbers: dict[str, Any]
@@ -46,6 +47,8 @@ class Result(NamedTuple):
 
 
 def coders(model: Any, mesh: Mesh) -> Coders:
+  """Returns the programs for batches on a mesh."""
+
   def encode(params, model_state, batch, rng, variates):
     pruning = () if variates is None else (variates,)
     return model.encode(params, model_state, batch, jax.random.split(rng)[0], *pruning)
@@ -59,31 +62,34 @@ def coders(model: Any, mesh: Mesh) -> Coders:
 
 
 def given_groups(variates: np.ndarray | None, keep: int, levels: int) -> np.ndarray:
-  """What is to be decoded as it is: bool [L], or [L, V] of pruned latents.
+  """Returns a mask of the latents to keep when decoding; the others are drawn from the prior.
 
   Args:
-    variates: [L, V], those that are known; None is all.
+    variates: bool [L, V], the variates that are stored; None is all.
     keep: number of groups, from the coarsest.
     levels: L.
+
+  Returns:
+    bool [L], or [L, V] of pruned latents.
   """
   kept = np.arange(levels) < keep
   return kept if variates is None else variates & kept[:, None]
 
 
 def key_of(rng: Array, number: int) -> Array:
-  """The key of a batch: what `elbo.averages` hands to its sums."""
+  """Returns the key of a batch, which `averaging.averages` hands to its sums."""
   return jax.random.fold_in(rng, number)
 
 
 def make(
   model: Any, mesh: Mesh, masks: list[np.ndarray | None], num: int
 ) -> Callable[..., tuple[list[Result], np.ndarray]]:
-  """Distortion, rate and similarity of reconstructions.
+  """Returns the measurement of distortion, rate and similarity of reconstructions.
 
   Args:
     model: of the run.
     mesh: that batches lie on.
-    masks: prunings to measure, each the variates [L, V] that are kept, or None for all.
+    masks: prunings to measure: bool [L, V] each, the variates to keep, or None for all.
     num: pictures to return.
 
   Returns:
@@ -101,32 +107,32 @@ def make(
       )
     else:
       metrics = model.pruned(params, model_state, batch, latent_rng, variates)
-    metrics = {**metrics, 'ssim': ssim.similarity(batch['image'], pictures)}
-    return elbo.masked_sums(metrics, batch['mask'])
+    metrics = {**metrics, 'ssim': similarity(batch['image'], pictures)}
+    return averaging.masked_sums(metrics, batch['mask'])
 
   def run(
     params: Any, model_state: Any, step: Array, batches: Iterator, rng: Array
   ) -> tuple[list[Result], np.ndarray]:
-    drawn, originals = [[] for _ in masks], []
+    reconstructions, originals = [[] for _ in masks], []
 
     def measure(batch: dict[str, Array], rng: Array) -> tuple[dict[str, Any], Array]:
-      missing, found = num - sum(map(len, originals)), {}
-      mask = sharding.to_host(batch['mask'])
+      missing, sums_of = num - sum(map(len, originals)), {}
+      mask = sharding.to_host(batch['mask']) if missing > 0 else None
       for i, variates in enumerate(masks):
         latents = parts.encode(params, model_state, batch, rng, variates)
         z, given = tuple(group.z for group in latents), given_groups(variates, levels, levels)
         pictures = parts.decode(params, model_state, z, rng, given, np.ones(levels, np.float32))
-        found[i], size = sums(params, model_state, batch, step, rng, variates, pictures)
+        sums_of[i], size = sums(params, model_state, batch, step, rng, variates, pictures)
         if missing > 0:
-          drawn[i].append(sharding.to_host(pictures)[mask][:missing])
+          reconstructions[i].append(sharding.to_host(pictures)[mask][:missing])
       if missing > 0:
         originals.append(sharding.to_host(batch['image'])[mask][:missing])
-      return {(i, name): v for i in found for name, v in found[i].items()}, size
+      return {(i, name): v for i in sums_of for name, v in sums_of[i].items()}, size
 
-    means = elbo.averages(measure, batches, rng)
+    means = averaging.averages(measure, batches, rng)
     count = means.pop('num_examples')
     results = []
-    for i, pictures in enumerate(drawn):
+    for i, pictures in enumerate(reconstructions):
       numbers = {name: value for (j, name), value in means.items() if j == i}
       results.append(Result({**numbers, 'num_examples': count}, _joined(pictures)))
     return results, _joined(originals)

@@ -1,4 +1,4 @@
-"""Everything that is known of a scene that was taken apart, as arrays by name, for figures.
+"""Arrays by name of a segmented scene, for figures.
 
 Names and shapes are those of EfficientMORL's records; T stages, K slots, E entities:
 
@@ -17,26 +17,26 @@ import numpy as np
 
 from hvae_tpu.figures import slot_pictures
 
-RECORD = dict[str, np.ndarray]
 
-
-def record(image: np.ndarray, owners: np.ndarray, entities: int, found: Any) -> RECORD:
-  """The arrays of one scene, float32.
+def record(
+  image: np.ndarray, owners: np.ndarray, entities: int, segments: Any
+) -> dict[str, np.ndarray]:
+  """Returns the arrays of one scene, float32.
 
   Args:
     image: uint8 [H, W, 3].
     owners: entity of each pixel, [H, W].
     entities: E.
-    found: `models.protocol.Segments` of the scene, without the axis of the batch.
+    segments: `models.protocol.Segments` of the scene, without the axis of the batch.
   """
-  masks = np.exp(found.log_masks)
+  masks = np.exp(segments.log_masks)
   arrays = {
     'data/image': image / 255,
     'data/true_mask': 255 * (owners == np.arange(entities)[:, None, None])[:, None],
-    'outputs/recons': (masks[..., None] * found.rgb).sum(1),
+    'outputs/recons': (masks[..., None] * segments.rgb).sum(1),
     'outputs/pred_mask': masks[..., None],
-    'outputs/pred_mask_logits': found.log_masks[..., None],
-    'outputs/components': slot_pictures.on_white(found.rgb, masks),
-    'outputs/attention': found.attention[..., None],
+    'outputs/pred_mask_logits': segments.log_masks[..., None],
+    'outputs/components': slot_pictures.on_white(segments.rgb, masks),
+    'outputs/attention': segments.attention[..., None],
   }
   return {name: np.asarray(array[None], np.float32) for name, array in arrays.items()}

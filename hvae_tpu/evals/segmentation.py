@@ -1,6 +1,7 @@
-"""How well the slots of a model are the objects of its scenes, by the number of refinements."""
+"""Segmentation scores (ARI, MSE, KL) of a model's slots after each refinement step."""
 
 from collections.abc import Callable, Iterator
+import dataclasses
 import itertools
 from typing import Any
 
@@ -10,92 +11,112 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
+from hvae_tpu.evals import averaging
 from hvae_tpu.figures import images, slot_pictures
 from hvae_tpu.metrics.rand_index import adjusted_rand_index
+from hvae_tpu.settings import setting
 
 NEEDS = ('segment',)
+Numbers = dict[str, np.ndarray]  # by name, [N, R]: N scenes, the last R stages
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Options of evaluation `segmentation`."""
+
+  num: int = setting(4, least=1)  # scenes shown
+  max_batches: int = setting(0, least=0)  # batches measured; 0: the whole view
 
 
 def make(
-  model: Any, batches: Callable[..., Iterator], num: int = 4, max_batches: int = 0
+  model: Any,
+  batches: Callable[..., Iterator],
+  options: Options = Options(),
+  where: str = 'config.evals.segmentation',
 ) -> Callable[..., dict[str, Any]]:
-  """Scores of scenes whose records have `segmentation`.
-
-  Args:
-    num: scenes to show.
-    max_batches: to be measured; 0: the whole view.
+  """Returns the evaluation of scenes whose records have `segmentation`.
 
   Returns:
     `run(params, model_state, step, rng)`: means over the scenes of `ari` (foreground), `ari_all`
     (all pixels), `mse` (pixels in [0, 1]), and where the model has them `kl` and `nll`; the same of
     earlier results as `ari_0` (no refinement), `ari_1`, ...; `ari_std`, `mse_std`, `kl_std` over
     scenes; `num_examples`; and the picture `scenes`.
-  """
-  scores = scorer(model)
-
-  def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, Any]:
-    found, shown = [], []
-    for i, batch in enumerate(itertools.islice(batches(), max_batches or None)):
-      key = jax.random.fold_in(rng, i)
-      numbers, panels = scores(params, model_state, batch, key, 0 if shown else num)
-      found.append(numbers)
-      shown += [panels] if panels is not None else []
-    return {**summary(found), 'scenes': images.grid(shown[0])}
-
-  return run
-
-
-def scorer(model: Any) -> Callable[..., tuple[dict[str, np.ndarray], np.ndarray | None]]:
-  """Returns `score(params, model_state, batch, rng, num)`.
-
-  It gives numbers by name, [N, R] each, of the N pictures of a batch that are no padding and of the
-  last R stages; and, if `num` is not 0, rows of pictures of the first ones.
 
   Raises:
     UserError: on use, where the records have no `segmentation`.
   """
+  segment = program(model)
+
+  def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, Any]:
+    def results() -> Iterator[tuple]:
+      for i, batch in enumerate(itertools.islice(batches(), options.max_batches or None)):
+        fields = scene_fields(batch)
+        key = jax.random.fold_in(rng, i)
+        numbers, rgb, masks = segment(params, model_state, batch, key)
+        # The pictures of the first batch are shown; those of the others stay on the devices.
+        yield numbers, masks, fields, rgb if i == 0 else None
+
+    parts, scenes = [], None
+    for numbers, masks, fields, rgb in averaging.on_host(results(), ahead=1):
+      parts.append(scores(numbers, masks, fields))
+      if rgb is not None:
+        mask = fields['mask']
+        shown = (array[mask][: options.num] for array in (fields['image'], rgb, masks[:, -1]))
+        scenes = images.grid(slot_pictures.rows(*shown))
+    return {**summary(parts), 'scenes': scenes}
+
+  return run
+
+
+def program(model: Any) -> Callable[..., tuple[dict[str, Array], Array, Array]]:
+  """Returns the jitted (params, model_state, batch, rng) -> (numbers, rgb, masks) of one batch.
+
+  Numbers are by name, [B, T] or [B, R] (see `protocol.Segments`); rgb [B, K, H, W, 3] is of the
+  last stage; masks [B, T, K, H, W] are probabilities.
+  """
 
   @jax.jit
   def segment(params, model_state, batch, rng):
-    found = model.segment(params, model_state, batch, rng)
-    masks = jnp.exp(found.log_masks)
+    segments = model.segment(params, model_state, batch, rng)
+    masks = jnp.exp(segments.log_masks)
     image = batch['image'].astype(jnp.float32) / 255
-    whole = (masks[..., None] * found.rgb).sum(2)
+    whole = (masks[..., None] * segments.rgb).sum(2)
     numbers = {'mse': jnp.square(whole - image[:, None]).mean((2, 3, 4))}
-    if found.kl is not None:
-      numbers |= {'kl': found.kl, 'nll': found.nll}
-    return numbers, found.rgb[:, -1], masks
+    if segments.kl is not None:
+      numbers |= {'kl': segments.kl, 'nll': segments.nll}
+    return numbers, segments.rgb[:, -1], masks
 
-  def score(params, model_state, batch, rng, num):
-    require_masks(batch)
-    numbers, rgb, masks = segment(params, model_state, batch, rng)
-    numbers, masks, kept = sharding.to_host((numbers, masks, batch['mask']))
-    true = sharding.to_host(batch['segmentation'])[..., 0]
-    owners = owners_of(masks, true.shape[-1])
-    numbers = {name: values[kept] for name, values in numbers.items()}
-    for name, foreground in (('ari', True), ('ari_all', False)):
-      numbers[name] = np.array(
-        [
-          [adjusted_rand_index(ids, stage, foreground) for stage in stages]
-          for ids, stages in zip(true[kept], owners[kept], strict=True)
-        ]
-      )
-    # Only results that are refined, or could be; earlier layers do not paint.
-    count = numbers['kl'].shape[1] if 'kl' in numbers else 1
-    numbers = {name: values[:, -count:] for name, values in numbers.items()}
-    panels = None
-    if num:
-      shown = (*sharding.to_host((batch['image'], rgb)), masks[:, -1])
-      panels = slot_pictures.rows(*(array[kept][:num] for array in shown))
-    return numbers, panels
+  return segment
 
-  return score
+
+def scores(numbers: Numbers, masks: np.ndarray, fields: dict[str, np.ndarray]) -> Numbers:
+  """Adds `ari` and `ari_all` to the numbers of a batch; see `program`.
+
+  Args:
+    numbers, masks: of `program`.
+    fields: of `scene_fields`.
+
+  Returns:
+    [N, R] each, of the N scenes that are no padding.
+  """
+  mask, true = fields['mask'], fields['segmentation'][..., 0]
+  owners = owners_of(masks, true.shape[-1])
+  numbers = {name: values[mask] for name, values in numbers.items()}
+  for name, foreground in (('ari', True), ('ari_all', False)):
+    numbers[name] = np.array(
+      [
+        [adjusted_rand_index(ids, stage, foreground) for stage in stages]
+        for ids, stages in zip(true[mask], owners[mask], strict=True)
+      ]
+    )
+  # Only results that are refined, or could be; earlier layers do not paint.
+  count = numbers['kl'].shape[1] if 'kl' in numbers else 1
+  return {name: values[:, -count:] for name, values in numbers.items()}
 
 
 def owners_of(masks: np.ndarray, size: int) -> np.ndarray:
-  """Masks [..., K, H, W] -> slot of each pixel of pictures of `size` px, [..., size, size].
+  """Returns the slot of each pixel, [..., size, size], of masks [..., K, H, W].
 
   Masks of another size are enlarged first, as EfficientMORL does for CLEVR.
   """
@@ -106,7 +127,7 @@ def owners_of(masks: np.ndarray, size: int) -> np.ndarray:
 
 
 def enlarged(masks: np.ndarray, size: int) -> np.ndarray:
-  """Float masks [N, H, W] -> [N, size, size], by Pillow's bicubic kernel."""
+  """Enlarges float masks [N, H, W] to [N, size, size], by Pillow's bicubic kernel."""
   resize = lambda mask: Image.fromarray(mask).resize((size, size), Image.Resampling.BICUBIC)
   return np.stack([np.asarray(resize(mask)) for mask in masks.astype(np.float32)])
 
@@ -120,15 +141,21 @@ def require_masks(batch: dict[str, Array]) -> None:
     )
 
 
-def summary(parts: list[dict[str, np.ndarray]]) -> dict[str, Any]:
-  """Means and deviations over scenes of numbers [N, R] of batches; see `make`."""
-  found = {}
+def scene_fields(batch: dict[str, Array]) -> dict[str, Array]:
+  """Returns the fields `image`, `segmentation` and `mask` of a batch; see `require_masks`."""
+  require_masks(batch)
+  return {name: batch[name] for name in ('image', 'segmentation', 'mask')}
+
+
+def summary(parts: list[Numbers]) -> dict[str, Any]:
+  """Computes means and deviations over scenes of the numbers [N, R] of batches; see `make`."""
+  results = {}
   for name in parts[0]:
     values = np.concatenate([part[name] for part in parts]).astype(np.float64)
-    found[name] = values[:, -1].mean()
+    results[name] = values[:, -1].mean()
     if name != 'nll':
-      found[f'{name}_std'] = values[:, -1].std()
+      results[f'{name}_std'] = values[:, -1].std()
     if values.shape[1] > 1:
-      found |= {f'{name}_{i}': column.mean() for i, column in enumerate(values.T)}
+      results |= {f'{name}_{i}': column.mean() for i, column in enumerate(values.T)}
     count = len(values)
-  return {**found, 'num_examples': count}
+  return {**results, 'num_examples': count}

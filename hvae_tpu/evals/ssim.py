@@ -1,22 +1,15 @@
-"""Structural similarity of pictures and their reconstructions (Wang et al., 2004).
-
-As Efficient-VDVAE computes it: pixels beyond the border count as zeros.
-"""
+"""Structural similarity of pictures and their reconstructions."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 from jax import Array
-import jax.numpy as jnp
-import numpy as np
 
-from hvae_tpu.evals import elbo
+from hvae_tpu.evals import averaging
+from hvae_tpu.metrics.ssim import similarity
 
 NEEDS = ('encode', 'decode')
-RADIUS, SIGMA = 5, 1.5  # of the Gaussian window, pixels
-# Against divisions by zero: (0.01 * 255)^2 and (0.03 * 255)^2.
-LUMINANCE, CONTRAST = 2.55**2, 7.65**2
 
 
 def make(model: Any, batches: Callable[..., Iterator]) -> Callable[..., dict[str, float]]:
@@ -30,36 +23,10 @@ def make(model: Any, batches: Callable[..., Iterator]) -> Callable[..., dict[str
     encode_rng, decode_rng = jax.random.split(rng)
     latents = model.encode(params, model_state, batch, encode_rng)
     pictures = model.decode(params, model_state, latents, decode_rng)
-    return elbo.masked_sums({'ssim': similarity(batch['image'], pictures)}, batch['mask'])
+    return averaging.masked_sums({'ssim': similarity(batch['image'], pictures)}, batch['mask'])
 
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, float]:
     score = lambda batch, rng: sums(params, model_state, batch, rng)
-    return elbo.averages(score, batches(), rng)
+    return averaging.averages(score, batches(), rng)
 
   return run
-
-
-def window() -> np.ndarray:
-  """The Gaussian window, float32 [11]; the two-dimensional one is its outer product."""
-  weights = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / SIGMA) ** 2)
-  return (weights / weights.sum()).astype(np.float32)
-
-
-def similarity(a: Array, b: Array) -> Array:
-  """SSIM of uint8 pictures [B, H, W, C], mean over pixels and channels: [B]."""
-  a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
-  moments = jnp.concatenate([a, b, a * a + b * b, a * b], axis=-1)
-  mean_a, mean_b, squares, product = jnp.split(_blurred(moments), 4, axis=-1)
-  both, sum_of_squares = mean_a * mean_b, mean_a**2 + mean_b**2
-  luminance = (2 * both + LUMINANCE) / (sum_of_squares + LUMINANCE)
-  contrast = (2 * (product - both) + CONTRAST) / (squares - sum_of_squares + CONTRAST)
-  return (luminance * contrast).mean((1, 2, 3))
-
-
-def _blurred(x: Array) -> Array:
-  """Every channel of [B, H, W, C] filtered by the window, zeros beyond the border."""
-  pad = ((0, 0), (RADIUS, RADIUS), (RADIUS, RADIUS), (0, 0))
-  x, (_, height, width, _) = jnp.pad(x, pad), x.shape
-  # A sum of shifts, in float32 whatever the precision of convolutions is.
-  x = sum(w * x[:, i : i + height] for i, w in enumerate(window()))
-  return sum(w * x[:, :, i : i + width] for i, w in enumerate(window()))

@@ -8,8 +8,7 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu.devices import sharding
-from hvae_tpu.evals import segmentation
+from hvae_tpu.evals import averaging, segmentation
 from hvae_tpu.metrics import matching
 
 NEEDS = ('segment',)
@@ -24,19 +23,21 @@ def make(model: Any, batches: Callable[..., Iterator]) -> Callable[..., dict[str
 
   @jax.jit
   def segment(params, model_state, batch, rng):
-    found = model.segment(params, model_state, batch, rng)
-    masks, rgb = jnp.exp(found.log_masks[:, -1]), found.rgb[:, -1]
+    segments = model.segment(params, model_state, batch, rng)
+    masks, rgb = jnp.exp(segments.log_masks[:, -1]), segments.rgb[:, -1]
     return masks, (masks[..., None] * rgb).sum(1)
 
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, float]:
+    def results() -> Iterator[tuple]:
+      for i, batch in enumerate(batches()):
+        fields = segmentation.scene_fields(batch)
+        yield *segment(params, model_state, batch, jax.random.fold_in(rng, i)), fields
+
     rows = []
-    for i, batch in enumerate(batches()):
-      segmentation.require_masks(batch)
-      masks, painted = segment(params, model_state, batch, jax.random.fold_in(rng, i))
-      masks, painted, batch = sharding.to_host((masks, painted, batch))
-      true = batch['segmentation'][..., 0]
+    for masks, painted, fields in averaging.on_host(results(), ahead=1):
+      true = fields['segmentation'][..., 0]
       owners = segmentation.owners_of(masks, true.shape[-1])
-      scenes = zip(true, owners, batch['image'] / 255, painted, batch['mask'], strict=True)
+      scenes = zip(true, owners, fields['image'] / 255, painted, fields['mask'], strict=True)
       for ids, slots, image, reconstruction, is_example in scenes:
         if is_example:
           row = matching.texture_scores(ids, slots, masks.shape[1], image, reconstruction)

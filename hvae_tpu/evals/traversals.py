@@ -1,4 +1,4 @@
-"""What single dimensions of a slot do: their ranges, how much they change, and how it looks."""
+"""Traversals of single dimensions of a slot: ranges, activeness, and pictures."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,16 +15,16 @@ STEPS = 6  # of a dimension, to measure how active it is
 
 
 def latent_range(slots: np.ndarray) -> np.ndarray:
-  """Slots [..., D] -> lowest and highest value of every dimension, [D, 2]."""
+  """Returns the lowest and highest value of every dimension of slots [..., D]: [D, 2]."""
   flat = slots.reshape(-1, slots.shape[-1])
   return np.stack([flat.min(0), flat.max(0)], axis=1)
 
 
 def limits(latent_range: np.ndarray, rule: str = 'range') -> np.ndarray:
-  """Between which values to show every dimension, [D, 2].
+  """Returns the limits of the values to show of every dimension, [D, 2].
 
-  'range': those of `latent_range` [D, 2]. 'reference': what EfficientMORL's code does, whose middle
-  is none: half the width, plus and minus the root of its distance from the ends.
+  'range' takes `latent_range` [D, 2]. 'reference' does as EfficientMORL's code: half the width
+  (which is not the middle), plus and minus the root of its distance from the ends.
 
   Raises:
     UserError: an unknown rule.
@@ -40,7 +40,7 @@ def limits(latent_range: np.ndarray, rule: str = 'range') -> np.ndarray:
 
 
 def steps(limits: np.ndarray, count: int) -> np.ndarray:
-  """[D, 2] -> [D, count], at equal distances from limit to limit."""
+  """Returns values at equal distances between limits [D, 2]: [D, count]."""
   return np.linspace(*limits.T.astype(np.float32), count, axis=1, dtype=np.float32)
 
 
@@ -50,7 +50,7 @@ Sweep = Callable[[Any, Array, Array, Array], tuple[Array, Array]]
 def sweep(model: Any) -> Sweep:
   """Returns `run(params, slots, slot, values)`, for use inside of `jax.jit`.
 
-  It takes slots [K, D] of a scene, the number of one, and values [D, V], and gives the pictures
+  It takes slots [K, D] of a scene, the number of one slot, and values [D, V]. It gives the pictures
   [D, V, H, W, 3] in [0, 1] where one dimension of that slot has each value, and the masks of all
   slots in them, [D, V, K, H, W].
   """
@@ -76,26 +76,26 @@ def sweep(model: Any) -> Sweep:
 
 
 def activeness(model: Any) -> Callable[[Any, Array, Array, Array], Array]:
-  """Returns a jitted `run(params, slots, chosen, values)`: how much dimensions change pictures.
+  """Returns a jitted `run(params, slots, numbers, values)`: how much dimensions change pictures.
 
-  It takes slots [B, K, D], the number of one of each scene [B], and values [D, V], and gives the
-  variance over the V pictures, mean over their pixels and channels: [B, D].
+  It takes slots [B, K, D], the number of one slot of each scene [B], and values [D, V]. It gives
+  the variance over the V pictures, mean over their pixels and channels: [B, D].
   """
   pictures = sweep(model)
 
   @jax.jit
-  def run(params: Any, slots: Array, chosen: Array, values: Array) -> Array:
+  def run(params: Any, slots: Array, numbers: Array, values: Array) -> Array:
     def scene(slots_and_slot: tuple[Array, Array]) -> Array:
       painted, _ = pictures(params, *slots_and_slot, values)
       return painted.var(axis=1, ddof=1).mean((1, 2, 3))
 
-    return jax.lax.map(scene, (slots, chosen))
+    return jax.lax.map(scene, (slots, numbers))
 
   return run
 
 
 def framed_row(images: np.ndarray, pad: int = 2) -> np.ndarray:
-  """Pictures [N, H, W, C] side by side with `pad` zeros around and between them."""
+  """Puts pictures [N, H, W, C] side by side, with `pad` zeros around and between them."""
   count, height, width, channels = images.shape
   row = np.zeros((height + 2 * pad, count * (width + pad) + pad, channels), images.dtype)
   for i, image in enumerate(images):

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
-from hvae_tpu import commands, data, evals, models
+from hvae_tpu import data, evals, models
 from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import FORMATS, import_report, tables
@@ -296,7 +296,7 @@ def _evaluate(
         source.close()
         return
 
-  with jax.default_matmul_precision(commands.precision(config)):
+  with jax.default_matmul_precision(config.train.precision):
     results = evals.create('elbo', section, model, first, config.seed)(state)
   metric = next(name for name in import_report.MEASURES if name in results)
   return {

@@ -26,7 +26,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     UserError: no such checkpoint, view or evaluation.
   """
   weights = config.evals.weights
-  evals.check_weights(weights)
+  evals.check(config.evals)
   opened = restore.open_run(workdir, checkpoint, config, evals.WEIGHTS[weights])
   dataset = setup.open_data(config)
   view = setup.view_name(config, config.evals.split)
@@ -70,9 +70,13 @@ def _evaluate(
     total = -(-size // (batch_size or config.evals.batch_size))
     return loaded_run.shown(batches(other, seq_len, batch_size, interleave_videos), total)
 
-  options, numbers, pictures = _options(config), {}, {}
+  numbers, pictures = {}, {}
   for name in config.evals.names:
-    results = evals.create(name, options, opened.model, shown, config.seed)(opened.state)
+    values, where = _options(config, name)
+    evaluate = evals.create(
+      name, config.evals, opened.model, shown, config.seed, values=values, where=where
+    )
+    results = evaluate(opened.state)
     for key, value in results.items():
       if np.ndim(value) == 2:
         continue  # values of a histogram, which only TensorBoard shows
@@ -81,16 +85,18 @@ def _evaluate(
   return numbers, pictures
 
 
-def _options(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """`config.evals` without what is for evaluations during training: limits, and the predictions
-  of videos, which are those of `--mode=open_loop`."""
-  found = ml_collections.ConfigDict(config.evals.to_dict())
-  for section in found.values():
-    if isinstance(section, ml_collections.ConfigDict) and 'max_batches' in section:
-      section.max_batches = config.evals.max_batches
-  found.open_loop.update({k: v for k, v in config.open_loop.items() if k in found.open_loop})
-  found.open_loop.section = 'config.open_loop'  # which its messages name
-  return found
+def _options(config: ml_collections.ConfigDict, name: str) -> tuple[dict[str, Any], str]:
+  """Returns the options of an evaluation, and their path in the config.
+
+  The limits of evaluations during training do not count, but `config.evals.max_batches`. Videos are
+  predicted as by `--mode=open_loop`.
+  """
+  values = {key: value for key, value in config.evals[name].items() if key != 'every'}
+  if name == 'open_loop':
+    return {key: config.open_loop[key] for key in values}, 'config.open_loop'
+  if 'max_batches' in values:
+    values['max_batches'] = config.evals.max_batches
+  return values, f'config.evals.{name}'
 
 
 def _store(directory: Path, stem: str, record: dict, pictures: dict) -> None:

@@ -22,6 +22,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from hvae_tpu import settings
 from hvae_tpu.devices import sharding
 from hvae_tpu.evals import open_loop
 from hvae_tpu.evals.open_loop import Outcome
@@ -46,7 +47,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   seed, split, grids, strict = (
     section.pop(k) for k in ('seed', 'split', 'grids', 'grid_strict_reference')
   )
-  options = open_loop.Options('config.open_loop', **section)
+  options = settings.checked(open_loop.Options, section, 'config.open_loop')
   trained = loaded_run.open_trained(
     config, workdir, checkpoint, '--mode=open_loop', open_loop.NEEDS
   )
@@ -54,7 +55,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   dataset = setup.open_data(config)
   if options.batch_size:
     sharding.check_batch_size(options.batch_size, mesh, 'open_loop.batch_size')
-  predict = open_loop.predictor(trained.run.model, options)
+  predict = open_loop.predictor(trained.run.model, options, 'config.open_loop')
   view = setup.view_name(config, split)
   directory = trained.run.workdir / 'open_loop' / f'{view.replace("/", "-")}-{trained.stem}'
   about = {'origin': trained.origin(), 'data': config.data.name, 'view': view}
@@ -64,9 +65,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     batches = setup.eval_batches(dataset, config, mesh, split, check)(
       seq_len=options.seq_len, batch_size=options.batch_size, interleave_videos=True
     )
-    found = open_loop.outcomes(
-      predict, trained.params, state.model_state, batches, jax.random.key(seed), options
-    )
+    found = predict(trained.params, state.model_state, batches, jax.random.key(seed))
     if jax.process_index():
       for _ in found:
         pass

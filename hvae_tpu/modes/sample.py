@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import ml_collections
 
+from hvae_tpu import settings
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import pictures
 from hvae_tpu.figures import images
@@ -29,7 +30,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   if output_temperature is not None:
     model = _tempered(model, output_temperature)
   dataset = setup.open_data(config)
-  pictures.check(options, config.evals.batch_size)
+  options = settings.checked(pictures.Options, options, 'config.sample')
+  pictures.check(options, config.evals.batch_size, 'config.sample')
 
   def work(check: Callable[[], None]) -> int:
     def watch(rows: Iterator, total: int) -> Iterator:
@@ -38,7 +40,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
         yield row
 
     batches = setup.eval_batches(dataset, config, opened.mesh, split, check)
-    draw = pictures.make(model, batches, watch=watch, **options)
+    draw = pictures.make(model, batches, options, 'config.sample', watch)
     found = draw(trained.params, opened.state.model_state, opened.state.step, jax.random.key(seed))
     if jax.process_index() == 0:
       for name, picture in found.items():

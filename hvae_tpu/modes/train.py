@@ -15,6 +15,7 @@ import ml_collections
 
 from hvae_tpu import data, evals, models
 from hvae_tpu.devices import distributed, sharding
+from hvae_tpu.devices.distributed import print_once
 from hvae_tpu.devices.interruption import Interruption
 from hvae_tpu.errors import UserError
 from hvae_tpu.models import protocol
@@ -37,7 +38,6 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     UserError: a config that cannot be trained, or that differs from the run's in the directory.
   """
   first = jax.process_index() == 0
-  say = print if first else lambda *_: None
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
   sharding.check_batch_size(config.train.batch_size, mesh)
   if checkpoint != 'latest':
@@ -49,20 +49,21 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   data.check_required(dataset, config.data.train_split, **config.data.require)
   data.check_transforms(dataset.card, config.data)
   size = data.num_examples(dataset, config.data.train_split, config.data.seq_len)
-  epochs.resolve(config, size, say)
-  for key in ('num_steps', 'log_every'):
-    if config.train[key] < 1:
-      also = ' (or set config.train.num_epochs)' if key == 'num_steps' else ''
-      raise UserError(f'config.train.{key}={config.train[key]} must be at least 1{also}')
+  if length := epochs.resolve(config, size):
+    print_once(length)
+  if not config.train.num_steps:
+    raise UserError(
+      'config.train.num_steps=0 must be at least 1; raise it, or set config.train.num_epochs'
+    )
   model, tx, train_step = setup.train_step(config, mesh)
   interruption = Interruption()
-  evaluations = _evaluations(config, mesh, dataset, interruption, say)
+  evaluations = _evaluations(config, mesh, dataset, interruption)
   checkpoints = Checkpoints(
     workdir, **{k: config.train[k] for k in ('keep_latest', 'keep_every', 'best_metric')}
   )
-  _check_resumable(config, workdir, checkpoints, say)
+  _check_resumable(config, workdir, checkpoints)
   if checkpoints.steps and checkpoints.steps[-1] >= config.train.num_steps:
-    say(
+    print_once(
       f'{workdir} is finished: step {checkpoints.steps[-1]:,} of config.train.num_steps='
       f'{config.train.num_steps:,}. Raise it to train on, or use --mode=eval or --mode=sample'
     )
@@ -70,12 +71,12 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   batch = data.train_spec(dataset.card, config.data, config.train.batch_size)
   ema = config.train.ema_decay is not None
   abstract = lambda ema: abstract_state(model, tx, batch, mesh, ema)
-  start, state = _resume(checkpoints, abstract, ema, say)
+  start, state = _resume(checkpoints, abstract, ema)
   if state is not None and not config.train.allow_config_change:
     _check_same_data(checkpoints.meta(start)['card'], dataset)
-  _describe(config, mesh, dataset, workdir, start, say)
+  _describe(config, mesh, dataset, workdir, start)
   for text in model.warnings(dataset.card) if hasattr(model, 'warnings') else ():
-    say(f'warning: {text}')
+    print_once(f'warning: {text}')
 
   batches = setup.train_batches(dataset, config, mesh, start)
   writer = Writer(workdir / 'train', active=first, level_names=protocol.level_names(model))
@@ -83,19 +84,19 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     try:
       batch = next(batches)
       if state is None:
-        state = _fresh(config, model, tx, batch, mesh, say)
+        state = _fresh(config, model, tx, batch, mesh)
       if first:
         store_config(workdir, config)
         _record(state, config, writer, workdir, start)
       state = loop(
         state,
-        _compile(train_step, state, batch, config.train, workdir / 'train', say),
+        _compile(train_step, state, batch, config.train, workdir / 'train'),
         itertools.chain([batch], batches),
         config.train,
         start=start,
         evaluations=evaluations,
         save=_saver(checkpoints, config, dataset, writer),
-        diagnose=nonfinite_dump.Recorder(workdir, config, dataset, model, mesh, say),
+        diagnose=nonfinite_dump.Recorder(workdir, config, dataset, model, mesh),
         writer=writer,
         progress=Progress(start, config.train.num_steps, config.train.batch_size, first),
         interruption=interruption,
@@ -104,11 +105,11 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       batches.close()
       checkpoints.close()
       writer.close()
-  say(f'saved step {int(state.step):,} in {checkpoints.directory}')
+  print_once(f'saved step {int(state.step):,} in {checkpoints.directory}')
   if not interruption.requested:
     return 0
   if int(state.step) < config.train.num_steps:
-    say('stopped before its end; the same command resumes')
+    print_once('stopped before its end; the same command resumes')
   return interruption.exit_code
 
 
@@ -136,11 +137,10 @@ def _evaluations(
   mesh: Mesh,
   dataset: data.Dataset,
   interruption: Interruption,
-  say: Callable[[str], None],
 ) -> list[tuple[str, int, Callable[[TrainState], dict[str, Any]]]]:
   """The evaluations that run during training, on the validation view."""
   model = models.create(config.model.to_dict(), sharding.platform(mesh), differentiated=False)
-  scheduled = evals.scheduled(config.evals, model, say)
+  scheduled = evals.scheduled(config.evals, model)
   if not scheduled:
     return []
   batches = setup.eval_batches(dataset, config, mesh, 'valid', interruption.raise_if_interrupted)
@@ -154,14 +154,13 @@ def _check_resumable(
   config: ml_collections.ConfigDict,
   workdir: Path,
   checkpoints: Checkpoints,
-  say: Callable[[str], None],
 ) -> None:
   """Raises UserError if the directory has checkpoints of another run; tells what changes."""
   stored = stored_config(workdir)
   if stored is not None and checkpoints.steps:
     stored['model'] = models.with_defaults(stored.get('model', {}))
     changeable = models.changeable_fields(config.model.name)
-    check_resumable(workdir, stored, config, changeable, say)
+    check_resumable(workdir, stored, config, changeable)
 
 
 def _check_same_data(stored: dict[str, Any], dataset: data.Dataset) -> None:
@@ -180,7 +179,6 @@ def _resume(
   checkpoints: Checkpoints,
   abstract: Callable[[bool], TrainState],
   ema: bool,
-  say: Callable[[str], None],
 ) -> tuple[int, TrainState | None]:
   """The newest state that is not damaged, and its step; (0, None) where there is none.
 
@@ -198,11 +196,11 @@ def _resume(
       return state.replace(ema_params=jax.tree.map(jnp.copy, state.params))
     return state if ema else state.replace(ema_params=None)
 
-  start, state = checkpoints.restore_newest(steps, restore, say)
+  start, state = checkpoints.restore_newest(steps, restore)
   for step in steps:
     if step > start:
-      say(f'moved the damaged one to {checkpoints.set_aside(step)}')
-  say(f'resumed at step {start:,} in {time.perf_counter() - began:.1f} s')
+      print_once(f'moved the damaged one to {checkpoints.set_aside(step)}')
+  print_once(f'resumed at step {start:,} in {time.perf_counter() - began:.1f} s')
   return start, state
 
 
@@ -212,15 +210,14 @@ def _fresh(
   tx: Any,
   batch: Any,
   mesh: Mesh,
-  say: Callable[[str], None],
 ) -> TrainState:
   """A state of step 0, perhaps with another run's weights."""
   began = time.perf_counter()
   state = create_state(model, tx, batch, mesh, config.train.ema_decay is not None, config.seed)
   jax.block_until_ready(state)
-  say(f'initialised in {time.perf_counter() - began:.1f} s')
+  print_once(f'initialised in {time.perf_counter() - began:.1f} s')
   if config.train.init_from:
-    state = init_from.take(state, config.train.init_from, mesh, say)
+    state = init_from.take(state, config.train.init_from, mesh)
   return state
 
 
@@ -230,9 +227,8 @@ def _compile(
   batch: Any,
   train: Any,
   logs: Path,
-  say: Callable[[str], None],
 ) -> Step:
-  say('compiling the train step ...')
+  print_once('compiling the train step ...')
   began = time.perf_counter()
   lowered = trace_step(train_step, state, batch).lower()
   metrics = lowered.out_info[1]
@@ -243,7 +239,7 @@ def _compile(
     )
   compiled = lowered.compile()
   distributed.meet('compiled')
-  say(f'compiled in {time.perf_counter() - began:.1f} s')
+  print_once(f'compiled in {time.perf_counter() - began:.1f} s')
   if train.profile_at and jax.process_index() == 0:
     return Profiled(compiled, logs, train.profile_at, train.profile_steps)
   return compiled
@@ -271,24 +267,23 @@ def _describe(
   dataset: data.Dataset,
   workdir: Path,
   start: int,
-  say: Callable[[str], None],
 ) -> None:
   """Prints what will run on what."""
   device = mesh.devices.flat[0].device_kind
   axes = ' x '.join(f'{name}={size}' for name, size in mesh.shape.items())
   size = config.train.batch_size
-  say(f'{config.name} in {workdir}')
-  say(f'{mesh.size} devices ({device}), mesh {axes}; precision {config.train.precision}')
-  say(f'batch {size} = {size / mesh.size:g} per device, in {jax.process_count()} processes')
+  print_once(f'{config.name} in {workdir}')
+  print_once(f'{mesh.size} devices ({device}), mesh {axes}; precision {config.train.precision}')
+  print_once(f'batch {size} = {size / mesh.size:g} per device, in {jax.process_count()} processes')
   views = ', '.join(
     f'{role} {setup.num_examples(dataset, config, view, seq_len):,} ({view})'
     for role, seq_len in (('train', config.data.seq_len), ('valid', 0), ('test', 0))
     if (view := config.data[f'{role}_split'])
   )
-  say(f'data set {dataset.card["name"]}: {views}')
+  print_once(f'data set {dataset.card["name"]}: {views}')
   for line in _card_lines(dataset.card):
-    say(f'  {line}')
-  say(f'from step {start:,} to {config.train.num_steps:,}')
+    print_once(f'  {line}')
+  print_once(f'from step {start:,} to {config.train.num_steps:,}')
 
 
 def _card_lines(card: dict[str, Any]) -> list[str]:

@@ -1,9 +1,12 @@
-"""Depthwise convolutions of stride 1, as products of shifted images.
+"""Forms of convolutions that exist only because XLA is slow at the plain ones on a CPU.
 
-XLA has no fast depthwise convolution for CPUs: at 5x5 this form is ten times faster there, gradient
-included. It goes through the batch image by image, which would serialise an accelerator and gather
-a batch that is spread over devices; accelerators keep the convolution (`AUTO_ALWAYS` in
-`hvae_tpu/models/__init__.py`).
+* `convolve`: a depthwise convolution of stride 1, as products of shifted images. At 5x5 it is ten
+  times faster on a CPU, gradient included. It goes through the batch image by image, which would
+  serialise an accelerator and gather a batch that is spread over devices.
+* `convolve_strided` and `convolve_transposed`: convolutions of stride 2 without padding, as matrix
+  products. Their gradients are many times faster on a CPU.
+
+Accelerators keep the plain convolutions (`AUTO_ALWAYS` and `AUTO` in `hvae_tpu/models/`).
 """
 
 from collections.abc import Iterator
@@ -11,8 +14,11 @@ from collections.abc import Iterator
 import jax
 from jax import Array
 import jax.numpy as jnp
+import numpy as np
 
 FORMS = ('conv', 'shifts')
+PIECE = 5  # pixels of a row that `_overlap_pieces` takes at once
+SHIFTS = [(i, j) for i in range(3) for j in range(3)]  # of a patch of 3 x 3 pixels
 
 
 @jax.custom_vjp
@@ -62,3 +68,107 @@ def _sums(products: list[Array]) -> Array:
 
 
 convolve.defvjp(lambda x, kernel: (convolve(x, kernel), (x, kernel)), _backward)
+
+
+def convolve_strided(x: Array, kernel: Array) -> Array:
+  """Returns a convolution of stride 2 without padding, as one matrix product of all patches.
+
+  A patch is four neighbouring blocks of 2 x 2 pixels. The gain is largest where there are many
+  channels and few pixels.
+
+  Args:
+    x: [N, n, n, C].
+    kernel: [4, 4, C, F].
+
+  Returns:
+    [N, n // 2 - 1, n // 2 - 1, F].
+  """
+  num, height, width, channels = x.shape
+  rows, columns = height // 2 - 1, width // 2 - 1
+  x = x[:, : height // 2 * 2, : width // 2 * 2]
+  x = x.reshape(num, rows + 1, 2, columns + 1, 2, channels).swapaxes(2, 3)
+  x = x.reshape(num, rows + 1, columns + 1, 4 * channels)
+  corners = [x[:, i : i + rows, j : j + columns] for i in range(2) for j in range(2)]
+  patches = jnp.concatenate(corners, axis=-1).reshape(-1, 16 * channels)
+  kernel = kernel.reshape(2, 2, 2, 2, channels, -1).swapaxes(1, 2).reshape(16 * channels, -1)
+  return (patches @ kernel).reshape(num, rows, columns, -1)
+
+
+def convolve_transposed(x: Array, kernel: Array) -> Array:
+  """Returns a transposed convolution of stride 2 without padding, as a matrix product.
+
+  The product takes pieces of rows where channels are few. Elsewhere it takes pixels or patches,
+  whichever writes less: there are more patches, so their product is larger. Both limits were
+  measured.
+
+  Args:
+    x: [N, n, n, C].
+    kernel: [k, k, C, F], k at most 6; correlated with the spread-out input, not flipped.
+
+  Returns:
+    [N, 2 (n - 1) + k, 2 (n - 1) + k, F].
+  """
+  num, n, _, channels = x.shape
+  k, features = kernel.shape[0], kernel.shape[-1]
+  if n == 1:
+    kernel = kernel[::-1, ::-1].transpose(2, 0, 1, 3)
+    return (x.reshape(num, channels) @ kernel.reshape(channels, -1)).reshape(num, k, k, features)
+  kernel = jnp.pad(kernel, ((6 - k, 0), (6 - k, 0), (0, 0), (0, 0)))[::-1, ::-1]
+  side = 2 * (n - 1) + k
+  if channels * features <= 16 and n % PIECE == 0:
+    return _overlap_pieces(x, kernel)[:, :side, :side]
+  # Output pixel 2 q + s sees input pixel q - i through tap 2 i + s: three taps of each parity.
+  kernel = kernel.reshape(3, 2, 3, 2, channels, features).transpose(0, 2, 4, 1, 3, 5)
+  kernel = kernel.reshape(9, channels, 4 * features)
+  patches = (n + 2) ** 2 * channels < 0.8 * n**2 * 4 * features
+  out = (_multiply_patches if patches else _overlap_pixels)(x, kernel)
+  out = out.reshape(num, n + 2, n + 2, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)
+  return out.reshape(num, 2 * n + 4, 2 * n + 4, features)[:, :side, :side]
+
+
+def _multiply_patches(x: Array, kernel: Array) -> Array:
+  """Multiplies all patches of 3 x 3 pixels [N, n, n, C] by [9, C, F]: [N, n + 2, n + 2, F]."""
+  num, n, _, channels = x.shape
+  x = jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+  patches = [x[:, 2 - i : n + 4 - i, 2 - j : n + 4 - j] for i, j in SHIFTS]
+  patches = jnp.concatenate(patches, axis=-1).reshape(-1, 9 * channels)
+  return (patches @ kernel.reshape(9 * channels, -1)).reshape(num, n + 2, n + 2, -1)
+
+
+def _overlap_pixels(x: Array, kernel: Array) -> Array:
+  """Multiplies every pixel by the whole kernel and adds overlaps; equals `_multiply_patches`."""
+  num, n, _, channels = x.shape
+  parts = x.reshape(-1, channels) @ kernel.swapaxes(0, 1).reshape(channels, -1)
+  parts = jnp.split(parts.reshape(num, n, n, -1), 9, axis=-1)
+  pads = [((0, 0), (i, 2 - i), (j, 2 - j), (0, 0)) for i, j in SHIFTS]
+  return sum(jnp.pad(part, pad) for part, pad in zip(parts, pads, strict=True))
+
+
+def _overlap_pieces(x: Array, kernel: Array) -> Array:
+  """Multiplies pieces of rows by a banded matrix and adds overlaps.
+
+  A piece of a row, PIECE * C numbers, makes six rows of 2 PIECE + 4 pixels. Most of the matrix is
+  zero, which is still faster than moving single pixels of a few channels for every tap.
+
+  Args:
+    x: [N, n, n, C]; PIECE divides n.
+    kernel: [6, 6, C, F], flipped.
+
+  Returns:
+    [N, 2 n + 4, 2 n + 4, F].
+  """
+  num, n, _, channels = x.shape
+  features = kernel.shape[-1]
+  tap = np.arange(2 * PIECE + 4) - 2 * np.arange(PIECE)[:, None]
+  band = jnp.asarray(tap[..., None] == np.arange(6), x.dtype)  # [PIECE, 2 PIECE + 4, 6]
+  band = jnp.einsum('pqv,uvcf->pcuqf', band, kernel).reshape(PIECE * channels, -1)
+  parts = (x.reshape(-1, PIECE * channels) @ band).reshape(num, n, n // PIECE, 3, -1)
+  pads = [((0, 0), (i, 2 - i), (0, 0), (0, 0)) for i in range(3)]
+  rows = sum(jnp.pad(parts[:, :, :, i], pad) for i, pad in enumerate(pads))
+  # [N, n + 2, n / PIECE, 2, ..] to whole rows; the last four pixels lie on the next piece's first.
+  rows = rows.reshape(num, n + 2, n // PIECE, 2, -1, features).swapaxes(2, 3)
+  whole = lambda pieces: pieces.reshape(num, 2 * n + 4, 2 * n, features)
+  columns = lambda x, before, after: jnp.pad(x, ((0, 0), (0, 0), (before, after), (0, 0)))
+  first, last = jnp.split(rows, [2 * PIECE], axis=4)
+  last = jnp.pad(last, ((0, 0),) * 4 + ((0, 2 * PIECE - 4), (0, 0)))
+  return columns(whole(first), 0, 4) + columns(whole(last), 2 * PIECE, 0)[:, :, : 2 * n + 4]

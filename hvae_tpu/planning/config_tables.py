@@ -25,8 +25,11 @@ SLICES = flags.DEFINE_list(
   ['v5e:1x1', 'v5e:2x2', 'v5e:2x4', 'v5e:4x4', 'v5e:4x8', 'v5e:8x8', 'v5e:8x16'],
   'Slices to try, the smallest first.',
 )
-PRECISION = flags.DEFINE_string(
-  'precision', None, "Replaces the configs' precision; `default` compiles three times faster."
+PRECISION = flags.DEFINE_enum(
+  'precision',
+  None,
+  ('default', 'high', 'highest'),
+  "Replaces the configs' precision; `default` compiles three times faster.",
 )
 MARGIN = 1.1  # a slice is skipped if the expected peak exceeds its memory by this factor
 PUBLISHED = (  # FILE:SYSTEM, with variants after +
@@ -93,7 +96,7 @@ def _slice_rows(loaded: dict[str, ml_collections.ConfigDict], slices: list[str])
   yield '| --- | --- | --- | --- | --- | --- | --- | --- |'
   for name, config in loaded.items():
     config.train.precision = PRECISION.value or config.train.precision
-    with jax.default_matmul_precision(commands.precision(config)):
+    with jax.default_matmul_precision(config.train.precision):
       yield _smallest_slice(name, config, slices)
 
 

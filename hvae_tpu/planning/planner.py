@@ -55,5 +55,5 @@ def _num_steps(config: ml_collections.ConfigDict) -> int:
     return 0
   counted = copy.deepcopy(config)
   size = data.num_examples(dataset, config.data.train_split, config.data.seq_len)
-  epochs.resolve(counted, size, lambda _: None)
+  epochs.resolve(counted, size)
   return counted.train.num_steps

@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from hvae_tpu.devices import sharding
+from hvae_tpu.devices.distributed import print_once
 from hvae_tpu.errors import TransientError, UserError
 from hvae_tpu.storage import buckets, checksums
 
@@ -66,10 +67,8 @@ class Checkpoints:
       read_only: never write or delete.
 
     Raises:
-      UserError: keep_latest is below 1, which would delete the newest.
+      UserError: the place cannot be written.
     """
-    if keep_latest < 1:
-      raise UserError(f'config.train.keep_latest={keep_latest} must be at least 1')
     workdir = buckets.as_path(workdir)
     if buckets.is_remote(workdir):
       buckets.check_client()
@@ -181,10 +180,12 @@ class Checkpoints:
     """
     return self._restore(step, abstract)
 
-  def restore_newest(
-    self, steps: Sequence[int], restore: Callable[[int], Any], say: Callable[[str], None] = print
-  ) -> tuple[int, Any]:
-    """`restore(step)` of the newest of `steps` that is not damaged; tells of those that are.
+  def restore_newest(self, steps: Sequence[int], restore: Callable[[int], Any]) -> tuple[int, Any]:
+    """Restores the newest of `steps` that is not damaged; prints the damage of newer ones.
+
+    Args:
+      steps: checkpoints to choose from.
+      restore: function of a step, such as `self.restore` with its other arguments.
 
     Returns:
       The step and what `restore` gave.
@@ -205,7 +206,7 @@ class Checkpoints:
       )
       if step == min(steps):
         raise problem
-      say(f'{problem}; using the one before')
+      print_once(f'{problem}; using the one before')
 
   def set_aside(self, step: int) -> Path:
     """Renames a checkpoint to `<workdir>/damaged-checkpoint-<step>-<n>`: nothing is deleted, and

@@ -8,13 +8,14 @@
 * `damaged-checkpoint-<step>-<n>/`: set aside by a resume
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 import json
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
+from hvae_tpu.devices.distributed import print_once
 from hvae_tpu.errors import UserError
 from hvae_tpu.storage import files
 
@@ -79,9 +80,8 @@ def check_resumable(
   stored: dict[str, Any],
   config: ml_collections.ConfigDict,
   changeable: Iterable[str],
-  say: Callable[[str], None] = print,
 ) -> None:
-  """Compares a config with that of the run in `workdir`; tells what changes.
+  """Compares a config with that of the run in `workdir`, and prints the fields that change.
 
   Raises:
     UserError: they differ in a binding key, and `train.allow_config_change` is not set.
@@ -97,4 +97,4 @@ def check_resumable(
       f'Use another --workdir, or the old values, or --config.train.allow_config_change=true'
     )
   for text in described.values():
-    say(f'changed since the last start: {text}')
+    print_once(f'changed since the last start: {text}')

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 import ml_collections
 
 from hvae_tpu import data
+from hvae_tpu.devices.distributed import print_once
 from hvae_tpu.errors import UserError
 from hvae_tpu.runs.checkpoints import Checkpoints
 from hvae_tpu.runs.workdir import to_json
@@ -33,10 +34,9 @@ class Recorder:
     dataset: data.Dataset,
     model: Any,
     mesh: Mesh,
-    say: Callable[[str], None] = print,
   ):
     self._workdir, self._config, self._dataset = workdir, config, dataset
-    self._model, self._mesh, self._say = model, mesh, say
+    self._model, self._mesh = model, mesh
     self._done = False
 
   def __call__(self, step: int, clock: int, state: TrainState) -> None:
@@ -82,7 +82,7 @@ class Recorder:
     store.close()
     if jax.process_index() == 0:
       files.save_json(directory / FILE, bundle)
-    self._say(
+    print_once(
       f'the loss of step {step:,} is not finite (first such parameter: '
       f'{bundle["first_nonfinite_parameter"]}, gradient: {bundle["first_nonfinite_gradient"]}); '
       f'wrote {directory}; look into it with --mode=replay'

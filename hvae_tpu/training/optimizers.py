@@ -1,9 +1,12 @@
-"""How parameters move: the `optimizer` section of a config -> an optax chain and a schedule.
+"""Optimizers and learning-rate schedules: `config.optimizer` becomes an optax chain and a schedule.
 
 The chain ends before the learning rate, which the train step applies by the clock of the config.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+import dataclasses
 import math
 from typing import Any
 
@@ -13,15 +16,17 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
+from hvae_tpu import settings
 from hvae_tpu.errors import UserError
+from hvae_tpu.settings import setting
 
 
-def _decay(c: Any) -> optax.GradientTransformation:
+def _decay(c: OptimizerConfig) -> optax.GradientTransformation:
   """Decoupled weight decay (Loshchilov & Hutter, 2019) of `weight_decay`.
 
   Tensors inside a module that `weight_decay_exclude` names, or of such a name, have none.
   """
-  excluded = set(c.get('weight_decay_exclude', ()))
+  excluded = set(c.weight_decay_exclude)
   if not excluded:
     return optax.add_decayed_weights(c.weight_decay)
   has_decay = lambda path, _: excluded.isdisjoint(str(getattr(key, 'key', '')) for key in path)
@@ -29,12 +34,12 @@ def _decay(c: Any) -> optax.GradientTransformation:
   return optax.add_decayed_weights(c.weight_decay, mask)
 
 
-def _adam(c: Any) -> optax.GradientTransformation:
+def _adam(c: OptimizerConfig) -> optax.GradientTransformation:
   """Adam (Kingma & Ba, 2015)."""
   return optax.scale_by_adam(c.b1, c.b2, c.eps)
 
 
-def _adam_keras(c: Any) -> optax.GradientTransformation:
+def _adam_keras(c: OptimizerConfig) -> optax.GradientTransformation:
   """Adam as Keras has it: epsilon is added before the bias of the second moment is corrected."""
 
   def update(grads: Any, state: optax.ScaleByAdamState, params: Any = None):
@@ -49,27 +54,27 @@ def _adam_keras(c: Any) -> optax.GradientTransformation:
   return optax.GradientTransformation(optax.scale_by_adam(c.b1, c.b2).init, update)
 
 
-def _adamw(c: Any) -> optax.GradientTransformation:
+def _adamw(c: OptimizerConfig) -> optax.GradientTransformation:
   """Adam with decoupled weight decay."""
   return optax.chain(_adam(c), _decay(c))
 
 
-def _adamax(c: Any) -> optax.GradientTransformation:
+def _adamax(c: OptimizerConfig) -> optax.GradientTransformation:
   """Adamax (Kingma & Ba, section 7.1), with decoupled weight decay."""
   return optax.chain(optax.scale_by_adamax(c.b1, c.b2, c.eps), _decay(c))
 
 
-def _adamax_l2(c: Any) -> optax.GradientTransformation:
+def _adamax_l2(c: OptimizerConfig) -> optax.GradientTransformation:
   """Adamax of the gradient plus `weight_decay` times the parameters (the penalty of PyTorch's)."""
   return optax.chain(_decay(c), optax.scale_by_adamax(c.b1, c.b2, c.eps))
 
 
-def _radam(c: Any) -> optax.GradientTransformation:
+def _radam(c: OptimizerConfig) -> optax.GradientTransformation:
   """Rectified Adam (Liu et al., 2020), with decoupled weight decay."""
   return optax.chain(optax.scale_by_radam(c.b1, c.b2, c.eps, threshold=5.0), _decay(c))
 
 
-def _muon(c: Any) -> optax.GradientTransformation:
+def _muon(c: OptimizerConfig) -> optax.GradientTransformation:
   """Muon (Jordan et al., 2024): updates of kernels are made orthogonal; all else gets Nadam's.
 
   The root mean square of a kernel's update is about `muon_rms` learning rates; Adam's is
@@ -77,7 +82,7 @@ def _muon(c: Any) -> optax.GradientTransformation:
   of a convolution is a matrix from patches to pixels; in a module that `muon_transposed` names,
   from pixels to patches. There is no weight decay.
   """
-  transposed = set(c.get('muon_transposed', ()))
+  transposed = set(c.muon_transposed)
 
   def matrix(path: Any, x: Array) -> optax.contrib.MuonDimensionNumbers | None:
     """Inputs and outputs of kernels [.., n, m] and [.., h, w, n, m]; what is before is stacked."""
@@ -91,8 +96,8 @@ def _muon(c: Any) -> optax.GradientTransformation:
 
   return optax.contrib.muon(
     learning_rate=-1.0,  # it turns the sign, as the train step does
-    ns_steps=c.get('muon_iterations', 5),
-    consistent_rms=c.get('muon_rms', 0.2),
+    ns_steps=c.muon_iterations,
+    consistent_rms=c.muon_rms,
     eps=c.eps,
     adam_b1=c.b1,
     adam_b2=c.b2,
@@ -111,26 +116,26 @@ OPTIMIZERS = {
 }
 
 # A schedule is (section, num_steps) -> factor of the learning rate at a step.
-Schedule = Callable[[Any, int], Callable[[Array], Array]]
+Schedule = Callable[['OptimizerConfig', int], Callable[[Array], Array]]
 
 
-def _constant(c: Any, num_steps: int) -> Callable[[Array], Array]:
+def _constant(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array]:
   """Linear warm-up from 0 over `warmup_steps`, then constant. The very first update has rate 0."""
   warmup = max(c.warmup_steps, 1)
   return lambda step: jnp.minimum(step / warmup, 1.0) if c.warmup_steps else jnp.ones(())
 
 
-def _decay_steps(c: Any, num_steps: int) -> int:
+def _decay_steps(c: OptimizerConfig, num_steps: int) -> int:
   """`decay_steps`, of which 0 stands for what is left of the training."""
   return max(c.decay_steps or num_steps - c.decay_start, 1)
 
 
-def _low(c: Any) -> float:
+def _low(c: OptimizerConfig) -> float:
   """`min_learning_rate` as a factor."""
   return c.min_learning_rate / c.learning_rate if c.learning_rate else 0.0
 
 
-def _cosine(c: Any, num_steps: int) -> Callable[[Array], Array]:
+def _cosine(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array]:
   """As `constant` before `decay_start`; then half a cosine down to `min_learning_rate`."""
   warm, steps = _constant(c, num_steps), _decay_steps(c, num_steps)
   low = _low(c)
@@ -143,7 +148,7 @@ def _cosine(c: Any, num_steps: int) -> Callable[[Array], Array]:
   return factor
 
 
-def _cosine_torch(c: Any, num_steps: int) -> Callable[[Array], Array]:
+def _cosine_torch(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array]:
   """What the PyTorch form of Efficient-VDVAE does, to repeat its runs.
 
   The wave is counted from step 0 although it begins at `decay_start`, so that its minimum comes
@@ -161,7 +166,7 @@ def _cosine_torch(c: Any, num_steps: int) -> Callable[[Array], Array]:
   return factor
 
 
-def _cosine_epochs(c: Any, num_steps: int) -> Callable[[Array], Array]:
+def _cosine_epochs(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array]:
   """A staircase of one step an epoch along half a cosine, as NVAE does.
 
   A warm-up never quite reaches `learning_rate`: its last step is where the rate stays. The wave
@@ -181,7 +186,7 @@ def _cosine_epochs(c: Any, num_steps: int) -> Callable[[Array], Array]:
   return factor
 
 
-def _noam(c: Any, num_steps: int) -> Callable[[Array], Array]:
+def _noam(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array]:
   """Linear warm-up, then the inverse square root of the step (Vaswani et al., 2017)."""
   warmup = max(c.warmup_steps, 1)
 
@@ -193,13 +198,13 @@ def _noam(c: Any, num_steps: int) -> Callable[[Array], Array]:
   return factor
 
 
-def _exponential(c: Any, num_steps: int) -> Callable[[Array], Array]:
+def _exponential(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array]:
   """From `decay_start` on, times `decay_rate` every `decay_steps`, to `min_learning_rate`."""
   steps, low = _decay_steps(c, num_steps), _low(c)
   return lambda step: jnp.clip(c.decay_rate ** ((step - c.decay_start) / steps), low, 1.0)
 
 
-def _warm_exponential(c: Any, num_steps: int) -> Callable[[Array], Array]:
+def _warm_exponential(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array]:
   """Linear warm-up, one step at the full rate, then times `decay_rate` every `decay_steps`.
 
   The decay is continuous and counted from the end of the warm-up (EfficientMORL).
@@ -223,10 +228,36 @@ SCHEDULES: dict[str, Schedule] = {
   'exponential': _exponential,
   'warm_exponential': _warm_exponential,
 }
-NOT_NEGATIVE = ('learning_rate', 'warmup_steps', 'clip_norm')
-# Fields that only some optimizers and schedules have.
-NOT_NEGATIVE_OF_SOME = ('weight_decay', 'decay_start', 'decay_steps', 'min_learning_rate')
-NOT_NEGATIVE_OF_SOME += ('muon_rms', 'muon_iterations', 'cosine_start', 'cosine_epochs')
+DECAY_AFTER_WARMUP = ('cosine', 'cosine_torch')
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """`config.optimizer`: the fields of all optimizers and schedules; each reads some of them."""
+
+  name: str = setting('adam', choices=tuple(OPTIMIZERS))
+  schedule: str = setting('constant', choices=tuple(SCHEDULES))  # of the learning rate
+  learning_rate: float = setting(3e-4, least=0)  # after the warm-up
+  warmup_steps: int = setting(0, least=0)  # steps, from rate 0
+  clip_norm: float = setting(0.0, least=0)  # global L2 norm of the gradient; 0: no clipping
+  b1: float = setting(0.9, least=0, below=1)
+  b2: float = setting(0.999, least=0, below=1)
+  eps: float = setting(1e-8, least=0)
+  weight_decay: float = setting(0.0, least=0)  # not of adam, adam_keras and muon
+  weight_decay_exclude: tuple[str, ...] = ()  # modules and tensors without weight decay
+  # Of the schedules that end.
+  decay_start: int = setting(0, least=0)  # step of the first decay
+  decay_steps: int = setting(0, least=0)  # steps from there to the end; 0: the rest of the training
+  decay_rate: float = setting(0.5, above=0, most=1)  # factor every decay_steps, if exponential
+  min_learning_rate: float = setting(0.0, least=0)
+  # Of cosine_epochs.
+  steps_per_epoch: int = setting(1, least=1)
+  cosine_start: int = setting(0, least=0)  # epoch
+  cosine_epochs: int = setting(0, least=0)  # epochs; 0: to the last epoch
+  # Of muon.
+  muon_rms: float = setting(0.2, least=0)  # learning rates; root mean square of a kernel's update
+  muon_iterations: int = setting(5, least=0)  # iterations of Newton-Schulz
+  muon_transposed: tuple[str, ...] = ()  # modules whose kernels go from pixels to patches
 
 
 def create(
@@ -235,37 +266,27 @@ def create(
   """Builds the optimizer.
 
   Args:
-    section: `config.optimizer`: name, schedule, learning_rate, warmup_steps, clip_norm (global L2
-      norm; 0 = no clipping), and what the named optimizer and schedule read.
-    num_steps: of the training, for schedules that end with it.
+    section: `config.optimizer`, or some of its fields by name.
+    num_steps: steps of the training, for schedules that end with it.
 
   Returns:
     The chain from gradients to updates before the learning rate, and the learning rate as a
     function of the clock, a traced int32.
 
   Raises:
-    UserError: an unknown name, or a number out of range.
+    UserError: an unknown field, a value that is not allowed, or a decay inside the warm-up.
   """
-  for key, table in (('name', OPTIMIZERS), ('schedule', SCHEDULES)):
-    if section[key] not in table:
-      raise UserError(f'config.optimizer.{key}={section[key]!r} must be one of {", ".join(table)}')
-  for key in (*NOT_NEGATIVE, *(key for key in NOT_NEGATIVE_OF_SOME if key in section)):
-    if section[key] < 0:
-      raise UserError(f'config.optimizer.{key}={section[key]} must not be negative')
-  if section.get('steps_per_epoch', 1) < 1:
+  c = settings.checked(OptimizerConfig, section, 'config.optimizer')
+  if c.schedule in DECAY_AFTER_WARMUP and c.warmup_steps > c.decay_start:
     raise UserError(
-      f'config.optimizer.steps_per_epoch={section.steps_per_epoch} must be at least 1'
-    )
-  if section.warmup_steps > section.get('decay_start', math.inf):
-    raise UserError(
-      f'config.optimizer.warmup_steps={section.warmup_steps} must not exceed '
-      f'config.optimizer.decay_start={section.decay_start}'
+      f'config.optimizer.warmup_steps={c.warmup_steps} must not exceed '
+      f'config.optimizer.decay_start={c.decay_start}'
     )
   # Without a threshold too, so that the state has one structure.
-  clip = optax.clip_by_global_norm(section.clip_norm) if section.clip_norm else optax.identity()
-  chain = optax.chain(clip, OPTIMIZERS[section.name](section))
-  factor = SCHEDULES[section.schedule](section, num_steps)
-  return chain, lambda step: section.learning_rate * factor(jnp.asarray(step))
+  clip = optax.clip_by_global_norm(c.clip_norm) if c.clip_norm else optax.identity()
+  chain = optax.chain(clip, OPTIMIZERS[c.name](c))
+  factor = SCHEDULES[c.schedule](c, num_steps)
+  return chain, lambda step: c.learning_rate * factor(jnp.asarray(step))
 
 
 def advance_counts(new: Any, old: Any) -> Any:

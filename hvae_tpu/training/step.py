@@ -10,11 +10,8 @@ import numpy as np
 import optax
 
 from hvae_tpu.devices import sharding
-from hvae_tpu.errors import UserError
 from hvae_tpu.training import optimizers
 from hvae_tpu.training.state import TrainState
-
-CLOCKS = ('attempted', 'applied')
 
 Step = Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]
 
@@ -53,12 +50,7 @@ def make_train_step(
 
   Returns:
     `step(state, batch) -> (state, metrics)`; metrics are batch means, `[]` or `[L]`.
-
-  Raises:
-    UserError: an unknown clock.
   """
-  if clock not in CLOCKS:
-    raise UserError(f'config.train.clock={clock!r} must be one of {", ".join(CLOCKS)}')
 
   def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
     rng = step_key(seed, state.step)

@@ -10,6 +10,7 @@ from configs import systems
 from hvae_tpu import models
 from hvae_tpu.planning import config_tables
 from hvae_tpu.training import optimizers
+from hvae_tpu.training.config import check_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILES = {
@@ -88,6 +89,7 @@ def test_builds(name, argument, debug):
   assert config.is_locked and argument.split(',')[0] in FILES[name].__doc__
   for platform in ('cpu', 'tpu', 'gpu'):
     models.create(config.model.to_dict(), platform)
+  check_config(config)
   optimizers.create(config.optimizer, config.train.num_steps)
   with pytest.raises(AttributeError):
     config.train.batchsize = 1

@@ -150,7 +150,7 @@ def test_evaluations_of_a_model(name):
   owners = np.random.default_rng(0).integers(0, 4, (4, 8, 8, 1)).astype(np.uint8)
   batch |= {'segmentation': owners, 'mask': np.array([True, True, True, False])}
   batches = lambda role=None: iter([batch])
-  found = segmentation.make(model, batches, num=2)(params, state, 0, RNG)
+  found = segmentation.make(model, batches, segmentation.Options(num=2))(params, state, 0, RNG)
   assert found['num_examples'] == 3 and found['scenes'].shape == (16, 8 * 6, 3)
   np.testing.assert_array_equal(found['scenes'][:8, :8], batch['image'][0])
   stages = model.segment(params, state, batch, jax.random.fold_in(RNG, 0))

@@ -122,7 +122,7 @@ def test_imported_weights_start_other_runs(imported):
   tx, _ = optimizers.create(config.optimizer, config.train.num_steps)
   batch = {'image': np.zeros((8, 32, 32, 3), np.uint8)}
   fresh = create_state(model, tx, batch, mesh, True, seed=1)
-  taken = init_from.take(fresh, str(imported.workdir), mesh, say=lambda text: None)
+  taken = init_from.take(fresh, str(imported.workdir), mesh)
   expected = opened(imported.workdir).state
   jax.tree.map(np.testing.assert_array_equal, taken.params, expected.params)
   jax.tree.map(np.testing.assert_array_equal, taken.ema_params, expected.ema_params)

@@ -68,7 +68,7 @@ def test_an_imported_run_gives_the_results_of_its_reference(name, file, tmp_path
   """In passes of evaluation, with the statistics that came with the weights."""
   golden = golden_files.read(golden_files.COMMITTED / 'nvae' / file)
   config = cifar10.get_config('nvae,debug')
-  config.model.update(dataclasses.asdict(networks.model_of(golden.config, unroll='1')))
+  config.model.update(dataclasses.asdict(networks.model_of(networks.config_of(golden), unroll='1')))
   tensors = {k: v for k, v in golden.under('param').items() if v.dtype == np.float32}
   source = torch_archives.write(tmp_path / 'checkpoint.pt', torch_archives.state_dict(tensors))
   conversion.import_run(name, str(source), tmp_path / 'run', config)

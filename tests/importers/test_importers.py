@@ -7,15 +7,7 @@ import pytest
 
 from configs.systems.nvae import MGP123
 from hvae_tpu.errors import UserError
-from hvae_tpu.importers import (
-  cwvae,
-  efficient_morl,
-  efficient_vdvae,
-  nvae,
-  tables,
-  trees,
-  vdvae,
-)
+from hvae_tpu.importers import cwvae, efficient_morl, efficient_vdvae, nvae, tables, trees, vdvae
 from hvae_tpu.models.cwvae import CWVAE
 from hvae_tpu.models.efficient_morl import EfficientMORL
 from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention

@@ -39,12 +39,12 @@ def predictor(model: CWVAE, num: int, total: int = 0, context: int = 4):
 @pytest.mark.parametrize('observed', [True, False])
 @pytest.mark.parametrize('unroll', ['1', '3', 'full'])
 def test_the_loop_equals_single_ticks(observed, unroll):
-  options = MODEL.options._replace(stoch=3, deter=5, embed=4, unroll=unroll)
+  config = MODEL.rssm._replace(stoch=3, deter=5, embed=4, unroll=unroll)
   rng = np.random.default_rng(0)
   normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
   above, features, noise = normal(2, 3, 8), normal(2, 7, 6), normal(7, 2, 3)
   start = recurrence.State(normal(2, 3), normal(2, 5))
-  cell = cells.Cell(options)
+  cell = cells.Cell(config)
   params = cell.init(RNG, above, 3, features, start, noise)['params']
   params = jax.tree.map(lambda p: p + 0.3 * normal(*p.shape), params)
   seen = features if observed else None
@@ -54,7 +54,7 @@ def test_the_loop_equals_single_ticks(observed, unroll):
   state = start
   for i in range(7):
     given = features[:, i] if observed else None
-    state, *sides = cwvae_ticks.tick(params, options, above[:, i // 3], given, state, noise[i])
+    state, *sides = cwvae_ticks.tick(params, config, above[:, i // 3], given, state, noise[i])
     np.testing.assert_allclose(ticks.sample[:, i], state.sample, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(ticks.det[:, i], state.det, rtol=1e-4, atol=1e-5)
     for dist, (mean, std) in zip((ticks.prior, ticks.posterior), sides, strict=True):
@@ -194,7 +194,7 @@ def levels(kls):
   zeros = jnp.zeros((1, 1, 1))
   normal = lambda mean: distributions.Normal(mean, zeros)
   means = [jnp.full((1, 1, 1), (2 * kl) ** 0.5) for kl in kls]
-  return [cells.Ticks(normal(zeros), normal(mean), mean, mean) for mean in means]
+  return [cells.LevelOutputs(normal(zeros), normal(mean), mean, mean) for mean in means]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_videos_that_do_not_fit(trained, context, shape, message):
     ({'use_obs': 'T'}, "model.use_obs='T' must have T or F for each of the 2 levels"),
     ({'use_obs': 'TX'}, "model.use_obs='TX' must have T or F"),
     ({'beta': (1.0, 2.0, 3.0)}, 'model.beta has 3 entries; it must have 1, or 2'),
-    ({'image_size': 32}, 'model.image_size=32 must be 64'),
+    ({'image_size': 32}, 'model.image_size=32 must be one of 64'),
     ({'levels': 0}, 'model.levels=0 must be at least 1'),
     ({'dec_stddev': 0.0}, 'model.dec_stddev=0.0 must be positive'),
     ({'kl_grad_post_perc': 1.5}, 'model.kl_grad_post_perc=1.5 must lie between 0 and 1'),

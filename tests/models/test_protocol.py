@@ -21,10 +21,7 @@ def get_config():
   config.name = 'pixels'
   config.data.name = 'demo_mnist'
   config.model = dict(name='pixels', start=0.5)
-  config.optimizer = dict(
-    name='adam', schedule='constant', learning_rate=0.1, warmup_steps=0, clip_norm=0.0,
-    b1=0.9, b2=0.9, eps=1e-8, weight_decay=0.0,
-  )
+  config.optimizer.update(learning_rate=0.1, b2=0.9)
   return config
 """
 

@@ -25,25 +25,17 @@ class Golden:
   Equal files share one object, so what a test computes for one serves its copies.
   """
 
-  def __init__(self, path: Path, data: bytes):
+  def __init__(self, path: Path, values: Mapping[str, Any]):
     self.path = path
-    self._values: Mapping[str, Any] = {}
-    if path.suffix == '.npz':
-      self._values = np.load(io.BytesIO(data), allow_pickle=False)
-    elif path.suffix == '.json':
-      self._values = {
-        f'{outer}/{inner}': value
-        for outer, values in json.loads(data).items()
-        if isinstance(values, dict)
-        for inner, value in values.items()
-      }
+    self._values = values
     self.keys = tuple(self._values)
+    self._keys = frozenset(self.keys)
 
   def __getitem__(self, key: str) -> Any:
     return self._values[key]
 
   def __contains__(self, key: str) -> bool:
-    return key in self.keys
+    return key in self._keys
 
   @functools.cached_property
   def config(self) -> dict[str, Any]:
@@ -59,6 +51,10 @@ class Golden:
     start = prefix + '/'
     names = (key.removeprefix(start).split('/')[0] for key in self.keys if key.startswith(start))
     return list(dict.fromkeys(names))
+
+  def has(self, *patterns: str) -> bool:
+    """Returns whether any key matches any of the patterns."""
+    return any(fnmatch.filter(self.keys, pattern) for pattern in patterns)
 
   def numbered(self, prefix: str) -> list[Any]:
     """Values of `prefix`/0, `prefix`/1, ..."""
@@ -86,47 +82,92 @@ def folders(system: str) -> list[Path]:
 
 @functools.cache
 def find(system: str) -> tuple[tuple[str, Golden], ...]:
-  """(test id, file) of every file: its name, and its directory where the name occurs twice."""
-  paths = [
-    path
-    for folder in folders(system)
-    for path in sorted(folder.iterdir())
-    if path.suffix in ('.npz', '.json')
-  ]
-  names = [path.name for path in paths]
-  found = []
-  for path in paths:
-    place = '/'.join(path.parts[-4:-2])
-    found.append((path.name if names.count(path.name) == 1 else f'{path.name}@{place}', read(path)))
-  return tuple(found)
+  """Returns (test id, file) of every file: its name, and its folder where the name occurs twice.
+
+  Equal files of the same name are listed once.
+  """
+  files = dict.fromkeys(read(path) for folder in folders(system) for path in _files(folder))
+  names = [golden.path.name for golden in files]
+  return tuple(
+    (path.name if names.count(path.name) == 1 else f'{path.name}@{_place(path)}', golden)
+    for golden in files
+    for path in [golden.path]
+  )
+
+
+def committed(system: str) -> frozenset[Golden]:
+  """Returns the files of a system that are kept with the code."""
+  folder = COMMITTED / system
+  return frozenset(map(read, _files(folder))) if folder.is_dir() else frozenset()
+
+
+def _files(folder: Path) -> list[Path]:
+  return [path for path in sorted(folder.iterdir()) if path.suffix in ('.npz', '.json')]
+
+
+def _place(path: Path) -> str:
+  return '/'.join(path.parts[-4:-2])
 
 
 Check = Callable[[], None]
+Kinds = Mapping[tuple[str, ...], Callable[[Golden], dict[str, Check]]]
 
 
-def checks(system: str, kinds: Mapping[tuple[str, ...], Callable[[Golden], dict[str, Check]]]):
-  """One parameter of a test for every file and case; a file of no known kind has one that fails.
+def cases(golden: Golden, kinds: Kinds) -> dict[str, Check]:
+  """Returns the checks of a file by name, chosen by its keys.
+
+  A file that no kind recognises, or that its kind cannot read, has one check, which fails.
 
   Args:
-    system: folder of the files.
-    kinds: patterns that each match a key of every file of a kind -> its cases by name.
+    golden: the file.
+    kinds: patterns that each match a key of every file of a kind -> its checks by name. The first
+      kind that matches counts.
   """
+  for patterns, of_kind in kinds.items():
+    if all(fnmatch.filter(golden.keys, pattern) for pattern in patterns):
+      try:
+        checks = of_kind(golden)
+      except Exception as error:  # the other files are still to be collected
+        return {'unreadable': functools.partial(_unreadable, golden, error)}
+      if checks:
+        return checks
+  return {'unknown': functools.partial(_unknown, golden)}
 
-  def cases(golden: Golden) -> dict[str, Check]:
-    for patterns, of_kind in kinds.items():
-      if all(fnmatch.filter(golden.keys, pattern) for pattern in patterns):
-        return of_kind(golden)
-    return {'unknown': functools.partial(_unknown, golden)}
 
+def checks(system: str, kinds: Kinds) -> list[Any]:
+  """Returns one parameter of a test for every file and check of a system.
+
+  Checks of files that are not kept with the code have the mark `slow` unless `is_complete`.
+  """
+  always = committed(system)
+  marks = lambda golden: () if is_complete() or golden in always else (pytest.mark.slow,)
   return [
-    pytest.param(check, id=f'{name}-{case}')
+    pytest.param(check, id=f'{name}-{case}', marks=marks(golden))
     for name, golden in find(system)
-    for case, check in cases(golden).items()
+    for case, check in cases(golden, kinds).items()
   ]
+
+
+_asked_for = False
+
+
+def ask_for_all() -> None:
+  """Makes the checks of every file part of a run without the mark `slow`."""
+  global _asked_for
+  _asked_for = True
+
+
+def is_complete() -> bool:
+  """Whether a run without marks checks every file: if `$HVAE_GOLDEN_DIR` is set, or if asked."""
+  return _asked_for or bool(os.environ.get('HVAE_GOLDEN_DIR'))
 
 
 def _unknown(golden: Golden) -> None:
   pytest.fail(f'no check recognises {golden.path} by its keys, e.g. {golden.keys[:5]}')
+
+
+def _unreadable(golden: Golden, error: Exception) -> None:
+  raise ValueError(f'the checks of {golden.path} cannot be chosen') from error
 
 
 _READ: dict[tuple[str, str], Golden] = {}
@@ -134,7 +175,21 @@ _READ: dict[tuple[str, str], Golden] = {}
 
 def read(path: Path) -> Golden:
   data = path.read_bytes()
-  return _READ.setdefault((path.name, hashlib.sha256(data).hexdigest()), Golden(path, data))
+  key = path.name, hashlib.sha256(data).hexdigest()
+  if key not in _READ:
+    _READ[key] = Golden(path, _values(path.suffix, data))
+  return _READ[key]
+
+
+def _values(suffix: str, data: bytes) -> Mapping[str, Any]:
+  if suffix == '.npz':
+    return np.load(io.BytesIO(data), allow_pickle=False)
+  return {
+    f'{outer}/{inner}': value
+    for outer, values in json.loads(data).items()
+    if isinstance(values, dict)
+    for inner, value in values.items()
+  }
 
 
 class Tolerance(NamedTuple):
@@ -174,20 +229,42 @@ def difference(values: Any, expected: Any, tolerance: Tolerance) -> str:
 def compare(
   found: Mapping[str, Any], expected: Mapping[str, Any], tolerance: Callable[[str], Tolerance]
 ) -> None:
-  """Fails with one line for every expected key that was not found within its tolerance."""
+  """Fails with one line for every expected key whose result is missing or beyond its tolerance."""
+  fail_with(differences(found, expected, tolerance), len(expected))
+
+
+def differences(
+  found: Mapping[str, Any], expected: Mapping[str, Any], tolerance: Callable[[str], Tolerance]
+) -> dict[str, str]:
+  """Returns a message for every expected key whose result is missing or beyond its tolerance."""
   assert expected, 'nothing to compare'
-  lines = []
+  messages = {}
   for key, value in expected.items():
-    line = 'nothing checks it'
+    text = 'nothing checks it'
     if key in found:
-      line = difference(found[key], value, tolerance(key))
-    if line:
-      lines.append(f'{key}: {line}')
-  assert not lines, f'{len(lines)} of {len(expected)} differ\n' + '\n'.join(lines)
+      text = difference(found[key], value, tolerance(key))
+    if text:
+      messages[key] = text
+  return messages
+
+
+def fail_with(messages: Mapping[str, str], count: int) -> None:
+  """Fails with the messages, if there are any, of `count` comparisons."""
+  lines = [f'{key}: {text}' for key, text in messages.items()]
+  assert not lines, f'{len(lines)} of {count} differ\n' + '\n'.join(lines)
+
+
+def select(golden: Golden, values: Mapping[str, Any], prefix: str = 'output') -> dict[str, Any]:
+  """Returns the stored arrays of those names in `values` that the file has below `prefix`."""
+  stored = {name: f'{prefix}/{name}' for name in values}
+  return {name: golden[key] for name, key in stored.items() if key in golden}
 
 
 def compare_images(found: Any, expected: Any) -> None:
-  """uint8 pictures: at most 0.5% of the values off, by one level (truncation boundaries)."""
+  """Compares uint8 pictures: at most 0.5% of the values are off, by one level.
+
+  Such values lie at the boundaries of a truncation.
+  """
   found, expected = np.asarray(found), np.asarray(expected)
   assert (found.dtype, found.shape) == (np.uint8, expected.shape)
   error = np.abs(found.astype(int) - expected)

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 
 from hvae_tpu import data, main
-from hvae_tpu.evals import elbo
+from hvae_tpu.evals import averaging
 
-train_batches, averages = data.train_batches, elbo.averages
+train_batches, averages = data.train_batches, averaging.averages
 
 
 def digest(batch: dict[str, np.ndarray], row: int) -> str:
@@ -74,5 +74,5 @@ def read_order(path: pathlib.Path) -> dict[int, dict[int, str]]:
 if __name__ == '__main__':
   folder = pathlib.Path(sys.argv[1])
   data.train_batches = functools.partial(recorded, folder)
-  elbo.averages = functools.partial(marked, folder)
+  averaging.averages = functools.partial(marked, folder)
   sys.exit(main.main([sys.argv[0], *sys.argv[2:]]))

@@ -136,13 +136,6 @@ def test_clock_of_schedules(clock, times):
   np.testing.assert_allclose(rates, [0.1 * min(t / 2, 1) for t in times], rtol=1e-6)
 
 
-def test_unknown_clock():
-  with pytest.raises(
-    UserError, match="config.train.clock='wall' must be one of attempted, applied"
-  ):
-    Trainer(clock='wall')
-
-
 def test_average_is_taken_in_float32(trainer):
   state, expected, rate = trainer.fresh(), None, np.float32(0.9)
   expected = np.asarray(state.params['w'])

@@ -1,8 +1,8 @@
 """The recurrent cell of one level, run over all ticks of a sequence (RSSM; section 3 of the paper).
 
-Everything that does not depend on the state is computed for all ticks at once, before or after the
-loop: products with the context and with the encoder's features, noise, and the heads of the prior
-where the posterior goes on. What is left inside is the sampled latent's way to the next one.
+Work that does not depend on the state is done for all ticks at once, before or after the loop:
+products with the context and with the encoder's features, noise, and the heads of a prior that no
+sample is drawn from. The loop holds only the path from one sampled latent to the next.
 """
 
 import math
@@ -13,7 +13,7 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu.models.cwvae.recurrence import Options, State, Weights, run
+from hvae_tpu.models.cwvae.recurrence import RSSMConfig, State, Weights, run
 from hvae_tpu.nn import layers
 from hvae_tpu.nn.distributions import Normal
 
@@ -21,13 +21,13 @@ from hvae_tpu.nn.distributions import Normal
 SHIFT = 0.54
 
 
-class Ticks(NamedTuple):
-  """What a level did at each of its T ticks.
+class LevelOutputs(NamedTuple):
+  """Distributions, samples and states of a level at each of its T ticks.
 
   Attributes:
     prior, posterior: [B, T, stoch]; the same where the level did not see its features.
     sample: [B, T, stoch], drawn from the posterior.
-    det: [B, T, deter], states of the GRU.
+    det: [B, T, deter], states of the GRU after each tick.
   """
 
   prior: Normal
@@ -37,17 +37,20 @@ class Ticks(NamedTuple):
 
   @property
   def output(self) -> Array:
-    """What the level below has for context, and the decoder for input: [B, T, stoch + deter]."""
+    """Context of the level below, and input of the decoder: [B, T, stoch + deter]."""
     return jnp.concatenate([self.sample, self.det], axis=-1)
 
 
-def kernel_init(options: Options):
-  """Kernels: truncated normal by the fan-in (the port), or uniform by both fans (Keras)."""
-  return lecun_normal if options.init == 'lecun' else layers.glorot_uniform()
+def kernel_init(config: RSSMConfig):
+  """Returns the initializer of kernels.
+
+  The port's is truncated normal by the fan-in ('lecun'), Keras' is uniform by both fans ('keras').
+  """
+  return lecun_normal if config.init == 'lecun' else layers.glorot_uniform()
 
 
 def lecun_normal(rng: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
-  """As Flax has it; drawn with two axes, since those of a convolution compile slowly on a CPU."""
+  """Draws Flax's initial weights with two axes; four axes compile slowly on a CPU."""
   flat = (math.prod(shape[:-1]), shape[-1])
   return nn.initializers.lecun_normal()(rng, flat, dtype).reshape(shape)
 
@@ -65,14 +68,14 @@ class Affine(nn.Module):
 
 
 class Gru(nn.Module):
-  """Parameters of a GRU; the leading axis of the kernels has the gates reset, update, new."""
+  """Parameters of a GRU; the leading axis of the kernels is the gate: reset, update, new."""
 
-  options: Options
+  config: RSSMConfig
 
   @nn.compact
   def __call__(self) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """`Weights.gates` and `Weights.recurrent`."""
-    c = self.options
+    """Returns `Weights.gates` and `Weights.recurrent`."""
+    c = self.config
     joint = c.init == 'keras'
     zeros = nn.initializers.zeros
     gates = self.param('input_kernel', per_gate(kernel_init(c), joint), (3, c.embed, c.deter))
@@ -86,14 +89,14 @@ class Gru(nn.Module):
 
 
 class Head(nn.Module):
-  """Two layers as one, with what `SHIFT` adds to the deviations in the bias."""
+  """Layers of means and deviations as one; the bias contains the effect of `SHIFT`."""
 
-  options: Options
+  config: RSSMConfig
 
   @nn.compact
   def __call__(self) -> tuple[Array, Array]:
-    """`Weights.head`."""
-    c = self.options
+    """Returns `Weights.head`."""
+    c = self.config
     shape = (c.embed, c.stoch)
     mean = Affine(shape, kernel_init(c), name='mean')()
     std = Affine(shape, kernel_init(c), name='std')()
@@ -102,28 +105,27 @@ class Head(nn.Module):
 
 
 def beside(gates: Array) -> Array:
-  """[3, n, m] -> [n, 3 m]."""
+  """Joins the kernels of three gates: [3, n, m] -> [n, 3 m]."""
   return jnp.moveaxis(gates, 0, 1).reshape(gates.shape[1], -1)
 
 
 def per_gate(initializer, joint: bool):
-  """Kernels [3, n, m]: one draw for each gate, or a joint one of [n, 3 m] as Keras has it."""
+  """Returns an initializer of kernels [3, n, m]: a draw a gate, or Keras' joint one [n, 3 m]."""
 
   def initialize(rng: Array, shape: tuple[int, ...]) -> Array:
     gates, n, m = shape
     if joint:
       return jnp.moveaxis(initializer(rng, (n, gates * m)).reshape(n, gates, m), 1, 0)
-    # Not by `vmap`: batched QR decompositions of several levels, run at once by the few threads of
-    # a small CPU, wait for each other for ever.
+    # Not by `vmap`: on a small CPU, batched QR decompositions of several levels at once deadlock.
     return jnp.stack([initializer(key, (n, m)) for key in jax.random.split(rng, gates)])
 
   return initialize
 
 
 class Cell(nn.Module):
-  """One level. The parts that share no weights with the rest are named as the layers they are."""
+  """One level of the hierarchy."""
 
-  options: Options
+  config: RSSMConfig
 
   @nn.compact
   def __call__(
@@ -134,20 +136,21 @@ class Cell(nn.Module):
     state: State,
     noise: Array,
     keep: Array | None = None,
-  ) -> tuple[Ticks, State]:
+  ) -> tuple[LevelOutputs, State]:
     """Runs the level from `state` on.
 
     Args:
       above: [B, ceil(T / repeats), stoch + deter], outputs of the level above; None: zeros.
       repeats: ticks of this level during one of the level above.
-      features: [B, T, E], what the encoder saw; None: the posterior is the prior.
+      features: [B, T, E], from the encoder; None: the posterior is the prior.
+      state: before the first tick.
       noise: [T, B, stoch], standard normal.
-      keep: [T], what the sample before each tick is multiplied by; None: 1.
+      keep: [T], factors of the sample before each tick; None: 1.
 
     Returns:
-      The ticks, and the state after the last one.
+      The outputs of all ticks, and the state after the last one.
     """
-    c = self.options
+    c = self.config
     init, num = kernel_init(c), len(noise)
     kernel, bias = Affine((2 * c.stoch + c.deter, c.embed), init, name='prior_input')()
     context = jnp.broadcast_to(bias, (num, 1, c.embed))
@@ -160,27 +163,27 @@ class Cell(nn.Module):
     weights = Weights(
       (kernel[: c.stoch], None), gates, recurrent, (hidden[0], None), None, prior_head
     )
-    given = jnp.broadcast_to(hidden[1], (num, 1, c.embed))
+    projected = jnp.broadcast_to(hidden[1], (num, 1, c.embed))
     if features is not None:
       size = c.deter + features.shape[-1]
       first, bias = Affine((size, c.embed), init, name='posterior_input')()
-      given = (c.product(features, first[c.deter :]) + bias).swapaxes(0, 1)
+      projected = (c.product(features, first[c.deter :]) + bias).swapaxes(0, 1)
       weights = weights._replace(
         hidden=(first[: c.deter], None),
         second=Affine((c.embed, c.embed), init, name='posterior_hidden')(),
         head=Head(c, name='posterior_head')(),
       )
     keep = jnp.ones(num) if keep is None else keep
-    state, (det, sample, raw) = run(c, weights, state, (context, given, noise, keep))
+    state, (det, sample, raw) = run(c, weights, state, (context, projected, noise, keep))
     det, sample, raw = (jnp.swapaxes(v, 0, 1) for v in (det, sample, raw))
     posterior = prior = distribution(c, raw)
     if features is not None:
       h = nn.relu(c.product(det, hidden[0]) + hidden[1])
       prior = distribution(c, c.product(h, prior_head[0]) + prior_head[1])
-    return Ticks(prior, posterior, sample, det), state
+    return LevelOutputs(prior, posterior, sample, det), state
 
 
-def distribution(options: Options, raw: Array) -> Normal:
-  """What a head gives, [..., 2 stoch] -> the Gaussian."""
+def distribution(config: RSSMConfig, raw: Array) -> Normal:
+  """Returns the Gaussian that the outputs [..., 2 stoch] of a head stand for."""
   mean, std = jnp.split(raw, 2, axis=-1)
-  return Normal(mean, jnp.log(nn.softplus(std) + options.min_std))
+  return Normal(mean, jnp.log(nn.softplus(std) + config.min_std))

@@ -13,18 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvae_tpu.models.cwvae import frames
-from hvae_tpu.models.cwvae.cells import Cell, Ticks, kernel_init
+from hvae_tpu.models.cwvae.cells import Cell, LevelOutputs, kernel_init
 from hvae_tpu.models.cwvae.recurrence import State
 from hvae_tpu.nn import distributions
 
 
-class Start(NamedTuple):
-  """Where a run of the levels begins.
+class RolloutState(NamedTuple):
+  """State of all levels between two frames.
 
   Attributes:
     states: of every level, from the bottom.
-    frame: int32 [], how many frames came before; it decides the noise. A multiple of the ticks of
-      one tick of the top level.
+    frame: int32 [], number of frames before; it decides the noise. It is a multiple of the frames
+      of one tick of the top level.
   """
 
   states: tuple[State, ...]
@@ -32,79 +32,79 @@ class Start(NamedTuple):
 
 
 class Net(nn.Module):
-  """Encoder, levels and decoder; `config` is the `CWVAE` dataclass, of which fields are read."""
+  """Encoder, levels and decoder; `config` is the `CWVAE` dataclass."""
 
   config: Any
 
   def setup(self):
     c = self.config
-    options = c.options
-    init = kernel_init(options)
+    rssm = c.rssm
+    init = kernel_init(rssm)
     filters, by_products = c.filters * c.channels_mult, c.convolutions == 'products'
-    self.encoder = frames.Encoder(filters, init, options.dtype, by_products)
+    self.encoder = frames.Encoder(filters, init, rssm.dtype, by_products)
     self.embed = [
-      [nn.Dense(n, kernel_init=init, dtype=options.dtype) for n in c.dense_sizes]
+      [nn.Dense(n, kernel_init=init, dtype=rssm.dtype) for n in c.dense_sizes]
       for _ in range(c.levels - 1)
     ]
-    self.cells = [Cell(options) for _ in range(c.levels)]
+    self.cells = [Cell(rssm) for _ in range(c.levels)]
     self.decoder = frames.Decoder(
       frames.WIDTH * c.channels_mult,
       filters,
       c.image_channels,
       init,
-      options.dtype,
+      rssm.dtype,
       by_products,
     )
 
   def __call__(self, x: Array, rng: Array) -> Array:
-    """All of it once, to make the parameters."""
+    """Computes everything once, to make the parameters."""
     features = self.features(x)
-    ticks, _ = self.unroll(features, x.shape[1], self.start(len(x)), rng)
-    return self.decode(ticks[0].output)
+    levels, _ = self.unroll(features, x.shape[1], self.initial_state(len(x)), rng)
+    return self.decode(levels[0].output)
 
   def features(self, x: Array) -> list[Array]:
-    """Frames [B, T, H, W, C] -> what each level sees, [B, ceil(T / factor**l), E], from the bottom.
+    """Encodes frames [B, T, H, W, C] for each level l: [B, ceil(T / factor**l), E], bottom first.
 
-    A level sees the sum over the frames of its tick; what is missing of the last one counts as 0.
+    A level sees the sum over the frames of its tick. Missing frames of the last tick count as 0.
     """
     num, length = x.shape[:2]
     x = self.encoder(x.reshape(num * length, *x.shape[2:])).reshape(num, length, -1)
-    found = [x]
+    features = [x]
     for level, layers in enumerate(self.embed, start=1):
       for i, dense in enumerate(layers):
         x = dense(x).astype(jnp.float32)
         x = nn.relu(x) if i < len(layers) - 1 else x
       rate = self.config.tmp_abs_factor**level
       padded = jnp.pad(x, ((0, 0), (0, -length % rate), (0, 0)))
-      found.append(padded.reshape(num, -1, rate, x.shape[-1]).sum(2))
-    return found
+      features.append(padded.reshape(num, -1, rate, x.shape[-1]).sum(2))
+    return features
 
-  def start(self, num: int) -> Start:
-    """The state before the first frame: all zeros."""
+  def initial_state(self, num: int) -> RolloutState:
+    """Returns the state before the first frame of `num` videos: all zeros."""
     c = self.config
     zeros = lambda size: jnp.zeros((num, size), jnp.float32)
     state = State(zeros(c.cell_stoch_size), zeros(c.cell_deter_size))
-    return Start((state,) * c.levels, jnp.zeros((), jnp.int32))
+    return RolloutState((state,) * c.levels, jnp.zeros((), jnp.int32))
 
   def unroll(
     self,
     features: list[Array | None],
     length: int,
-    start: Start,
+    start: RolloutState,
     rng: Array,
     keep: list[Array | None] | None = None,
-  ) -> tuple[list[Ticks], Start]:
+  ) -> tuple[list[LevelOutputs], RolloutState]:
     """Runs all levels over `length` frames.
 
     Args:
       features: of every level from the bottom; a level with None follows its prior.
-      length: in frames.
-      start: where to go on from.
-      rng: of the noise, which depends on it, the level and the number of the tick only.
+      length: frames.
+      start: state before the first of them.
+      rng: the noise depends on it, on the level and on the number of the tick only.
       keep: of every level [ticks], see `Cell`; None: nothing is reset.
 
     Returns:
-      The ticks of every level from the bottom, and where the next run goes on.
+      The outputs of every level from the bottom, and the state after the last frame.
     """
     c = self.config
     levels, states = [None] * c.levels, [None] * c.levels
@@ -121,10 +121,10 @@ class Net(nn.Module):
         keep[level] if keep else None,
       )
       above = levels[level].output
-    return levels, Start(tuple(states), start.frame + length)
+    return levels, RolloutState(tuple(states), start.frame + length)
 
   def decode(self, outputs: Array) -> Array:
-    """Outputs of level 0 [B, T, D] -> means of the pixels [B, T, H, W, C], float32."""
+    """Decodes outputs of level 0 [B, T, D] to means of pixels [B, T, H, W, C], float32."""
     num, length = outputs.shape[:2]
     x = self.decoder(outputs.reshape(num * length, -1))
     activation = {'tanh': jnp.tanh, 'sigmoid': nn.sigmoid, 'identity': lambda v: v}
@@ -132,16 +132,16 @@ class Net(nn.Module):
 
 
 def noise(rng: Array, ticks: Array, shape: tuple[int, ...]) -> Array:
-  """Standard normal [T, *shape]; that of a tick depends on its number alone, not on T."""
+  """Draws standard normal [T, *shape]; the draw of a tick depends on its number, not on T."""
   return jax.vmap(lambda tick: distributions.normal(jax.random.fold_in(rng, tick), shape))(ticks)
 
 
 def reset_masks(rule: str, factor: int, lengths: list[int]) -> list[np.ndarray]:
-  """What the sample before each tick is multiplied by, for every level from the bottom.
+  """Returns the factors of the sample before each tick, for every level from the bottom.
 
   Args:
-    rule: 'reference': below the top the mask alternates 0, 1 whatever the factor is; that of a
-      lower level is the whole mask above it, over and over. 'clock': 0 where the level above ticks.
+    rule: 'reference': below the top the mask alternates 0, 1, whatever the factor is; the mask of
+      a lower level repeats the whole mask above it. 'clock': 0 where the level above ticks.
     factor: ticks of a level during one of the level above.
     lengths: ticks of every level.
 

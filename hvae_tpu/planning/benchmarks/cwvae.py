@@ -22,7 +22,7 @@ from hvae_tpu import models
 from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
 from hvae_tpu.models.cwvae import CWVAE
-from hvae_tpu.models.cwvae.cells import Ticks
+from hvae_tpu.models.cwvae.cells import LevelOutputs
 from hvae_tpu.models.cwvae.network import Net
 from hvae_tpu.planning.benchmarks import cwvae_ticks, loops, timing
 from hvae_tpu.training import optimizers
@@ -89,7 +89,7 @@ def _functions(
   normal = lambda shape: jax.random.normal(RNG, shape)
   shapes = jax.eval_shape(lambda v: apply(params, 'features', model.scale(v)), batch['video'])
   features = [normal(each.shape) for each in shapes]
-  start = apply(params, 'start', size)
+  start = apply(params, 'initial_state', size)
   ours = lambda params, features: apply(params, 'unroll', features, length, start, RNG)[0]
   plain = lambda params, features: cwvae_ticks.unroll(model, params, features, start.states, RNG)
 
@@ -109,7 +109,7 @@ def _functions(
   }
 
 
-def _gradient(unroll: Callable[..., list[Ticks]]) -> Callable[..., Any]:
+def _gradient(unroll: Callable[..., list[LevelOutputs]]) -> Callable[..., Any]:
   def objective(params, features):
     kl = lambda ticks: ticks.posterior.kl(ticks.prior).mean()
     return sum(kl(ticks) + jnp.square(ticks.output).mean() for ticks in unroll(params, features))

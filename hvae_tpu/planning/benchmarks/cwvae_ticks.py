@@ -12,15 +12,15 @@ from jax import Array
 import jax.numpy as jnp
 
 from hvae_tpu.models.cwvae import CWVAE
-from hvae_tpu.models.cwvae.cells import SHIFT, Ticks
-from hvae_tpu.models.cwvae.recurrence import Options, State
+from hvae_tpu.models.cwvae.cells import SHIFT, LevelOutputs
+from hvae_tpu.models.cwvae.recurrence import RSSMConfig, State
 from hvae_tpu.nn import distributions
 
 Sides = tuple[Array, Array]  # means and deviations
 
 
 def tick(
-  params: Any, c: Options, context: Array, features: Array | None, state: State, noise: Array
+  params: Any, c: RSSMConfig, context: Array, features: Array | None, state: State, noise: Array
 ) -> tuple[State, Sides, Sides]:
   """Computes one tick of a level: next state, prior and posterior; arrays are [B, n]."""
   dense = lambda name, x: c.product(x, params[name]['kernel']) + params[name]['bias']
@@ -46,7 +46,7 @@ def tick(
 
 def unroll(
   model: CWVAE, params: Any, features: list[Array], state: list[State], rng: Array
-) -> list[Ticks]:
+) -> list[LevelOutputs]:
   """Unrolls all levels over `features` [B, T, E] of each, bottom level first; noise as in `Net`."""
   levels, repeats = [None] * model.levels, features[-1].shape[1]
   above = jnp.zeros((len(features[0]), 1, model.cell_stoch_size + model.cell_deter_size))
@@ -54,7 +54,7 @@ def unroll(
     context = above.repeat(repeats, axis=1)[:, : features[level].shape[1]]
     levels[level] = _level(
       params[f'cells_{level}'],
-      model.options,
+      model.rssm,
       (context, features[level]),
       state[level],
       jax.random.fold_in(rng, level),
@@ -63,7 +63,9 @@ def unroll(
   return levels
 
 
-def _level(params: Any, c: Options, inputs: tuple[Array, Array], state: State, rng: Array) -> Ticks:
+def _level(
+  params: Any, c: RSSMConfig, inputs: tuple[Array, Array], state: State, rng: Array
+) -> LevelOutputs:
   def body(state, now):
     number, context, features = now
     noise = distributions.normal(jax.random.fold_in(rng, number), state.sample.shape)
@@ -74,4 +76,4 @@ def _level(params: Any, c: Options, inputs: tuple[Array, Array], state: State, r
   outputs = jax.lax.scan(body, state, (jnp.arange(len(context)), context, features))[1]
   (sample, det), sides = jax.tree.map(lambda v: jnp.swapaxes(v, 0, 1), outputs)
   prior, posterior = (distributions.Normal(mean, jnp.log(std)) for mean, std in sides)
-  return Ticks(prior, posterior, sample, det)
+  return LevelOutputs(prior, posterior, sample, det)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from hvae_tpu.importers import cwvae, tables
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.cwvae import CWVAE
-from hvae_tpu.models.cwvae.cells import Ticks
+from hvae_tpu.models.cwvae.cells import LevelOutputs
 from tests.support.golden_files import Golden, Tolerance
 
 Cases = dict[str, Callable[[], None]]
@@ -61,7 +61,7 @@ def read_params(golden: Golden, model: CWVAE) -> Any:
   return tables.import_params(entries(model), golden.under('param'), golden.path.name)
 
 
-def ticks(name: str, level: int, found: Ticks) -> dict[str, Any]:
+def ticks(name: str, level: int, found: LevelOutputs) -> dict[str, Any]:
   """Statistics of one side of a level, 'prior' or 'posterior', under the names of the files.
 
   What the prior would draw is not part of ours where the posterior goes on.

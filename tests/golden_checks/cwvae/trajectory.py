@@ -37,13 +37,11 @@ def final(rate: float) -> Tolerance:
 
 
 def trajectory_cases(golden: Golden) -> Cases:
-  return {
-    'metrics': functools.partial(_check_metrics, golden),
-    **{
-      name: functools.partial(_check_final, golden, name)
-      for name in ('final_param', 'final_adam_mu', 'final_adam_nu')
-    },
-  }
+  finals = [name for name in golden.names_under('output') if name.startswith('final_')]
+  cases: Cases = {name: functools.partial(_check_final, golden, name) for name in finals}
+  if set(golden.names_under('output')) - set(finals):
+    cases['metrics'] = functools.partial(_check_metrics, golden)
+  return cases
 
 
 def steps(

@@ -15,8 +15,8 @@ from hvae_tpu.models.efficient_morl.gaussians import deviation
 from hvae_tpu.models.efficient_morl.network import Hierarchy, Prior
 from tests.golden_checks.efficient_morl import networks
 from tests.golden_checks.efficient_morl.networks import Cases
-from tests.support import golden_files
-from tests.support.golden_files import Golden, Tolerance, compare
+from tests.support import golden_files, kinks
+from tests.support.golden_files import Golden, Tolerance, compare, differences, fail_with
 from tests.support.tracing import noise, replaced, watched
 
 # By the beginning of a name; the first that fits.
@@ -36,18 +36,27 @@ def forward_cases(golden: Golden) -> Cases:
   for variant in golden.names_under('output'):
     for mode in golden.names_under(f'output/{variant}'):
       cases[f'{variant}-{mode}'] = functools.partial(_check_outputs, golden, variant, mode)
-      check = functools.partial(_check_sums, golden, variant, mode)
-      cases[f'{variant}-{mode}-grad'] = check
-  if golden.names_under('grad'):
-    cases['grad'] = functools.partial(check_gradient, golden, golden, 'plain', 'epsd')
+  for variant in golden.names_under('gradsum'):
+    for mode in golden.names_under(f'gradsum/{variant}'):
+      cases[f'{variant}-{mode}-grad'] = functools.partial(_check_sums, golden, variant, mode)
+  if golden.has('grad/*'):
+    variant = next(iter(_variants(golden)))  # the network as it is described
+    cases['grad'] = functools.partial(check_gradient, golden, golden, variant, 'epsd')
   return cases
 
 
 def gradient_cases(golden: Golden) -> Cases:
-  """A file of gradients that belong to another one."""
+  """Returns the check of a file of gradients that belong to another file."""
   c = golden.config
   of = golden.beside(c['of'])
   return {'grad': functools.partial(check_gradient, golden, of, c['variant'], c['eps'])}
+
+
+def _variants(golden: Golden) -> list[str]:
+  """Names of the variants: of the config, or of the results, where the first is the plain one."""
+  if 'variants' in golden.config:
+    return list(golden.config['variants'])
+  return list(dict.fromkeys(['plain', *golden.names_under('output')]))
 
 
 def settings(golden: Golden, variant: str) -> dict[str, Any]:
@@ -57,6 +66,7 @@ def settings(golden: Golden, variant: str) -> dict[str, Any]:
     return config['variants'][variant]
   if variant == 'plain':
     return {}
+  assert variant == 'geco', f'the config tells nothing about {variant!r}'
   case = config['geco_case']
   return {
     'geco': case,
@@ -66,19 +76,28 @@ def settings(golden: Golden, variant: str) -> dict[str, Any]:
 
 
 def _model(golden: Golden, variant: str) -> EfficientMORL:
-  """Of a variant. Those that differ in numbers that are traced share one model, and one program.
+  """Returns our model of a variant.
 
-  The number of refinements is that of the step, as far as it is below GECO's warm start.
+  Variants that differ in traced numbers share one model, and one program. The number of refinements
+  is that of the step, as far as it is below GECO's warm start.
   """
-  change = settings(golden, variant)
+  changes = {name: settings(golden, name) for name in _variants(golden)}
+  change = changes[variant]
   net = golden.config['Net'] | {k: v for k, v in change.items() if k in golden.config['Net']}
-  most, other = golden.config['Net']['refinement_iters'], golden.names_under('output')
-  geco = next(s['geco'] for name in other if 'geco' in (s := settings(golden, name)))
+  most = max(c.get('refinement_iters', 0) for c in [golden.config['Net'], *changes.values()])
+  # Before its warm start GECO has no effect, so those without it may have that of another variant.
+  geco = [c['geco'] for c in (change, *changes.values()) if 'geco' in c]
   return networks.model_of(
     net,
     kl_beta=float(change.get('kl_beta', 1)),
     refinement_iters=most,
     refinement_curriculum=tuple((count - 1, count) for count in range(most + 1)),
+    **(_geco_fields(geco[0]) if geco else {}),
+  )
+
+
+def _geco_fields(geco: Mapping[str, Any]) -> dict[str, Any]:
+  return dict(
     geco_target=geco['target_per_dim'],
     geco_ema_alpha=geco['alpha'],
     geco_step_size_acceleration=float(geco['accel']),
@@ -192,14 +211,21 @@ def _named(model, passed, inside, priors, geco, step) -> dict[str, Any]:
 @functools.cache
 def _results(golden: Golden, variant: str, mode: str) -> tuple[dict[str, Any], dict[str, Any]]:
   """What the file names, and gradients by the reference's names."""
+  return _compute(golden, variant, mode)
+
+
+def _compute(
+  golden: Golden, variant: str, mode: str, moves: kinks.Moves = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
   change, model = settings(golden, variant), _model(golden, variant)
   count = change.get('refinement_iters', golden.config['Net']['refinement_iters'])
-  step = change.get('global_step', count - 1)
+  update = change.get('global_step', count - 1)
   stored = change.get('geco_state', {'C_ema': 0.0, 'beta': 0.55})
   geco = {'c_ema': np.float32(stored['C_ema']), 'beta': np.float32(stored['beta'])}
   image, params = networks.images(golden), networks.read_params(golden, model, variant)
+  params = kinks.move(params, moves)
   draw = networks.pattern(mode, len(image) * model.num_slots * model.zdim)
-  found, grads = _compiled(model)(params, image, geco, np.int32(step), draw)
+  found, grads = _compiled(model)(params, image, geco, np.int32(update), draw)
   taken = {}
   for name, value in found.items():
     is_padded = name.startswith('refine_') or name in ('deltas', 'nll_all', 'kl_all')
@@ -220,49 +246,76 @@ def _tolerance(name: str) -> Tolerance:
 
 def _check_sums(golden: Golden, variant: str, mode: str) -> None:
   """Norm, sum and first elements of every gradient."""
-  _, grads = _results(golden, variant, mode)
-  compare_sums(grads, golden.under(f'gradsum/{variant}/{mode}'), mode, _share(variant, mode))
+  stored = golden.under(f'gradsum/{variant}/{mode}')
+  compare_sums(_gradients(golden, variant, mode), _biases(golden, variant), stored, mode)
 
 
-def _share(variant: str, mode: str) -> float:
-  # An input of a ReLU lies within rounding of zero.
-  return 5e-3 if (variant, mode) == ('L1', 'epsd') else 1e-4
+Gradients = Mapping[str, np.ndarray]
+GradientsAt = Callable[[kinks.Moves], Gradients]
+
+
+def _gradients(golden: Golden, variant: str, mode: str) -> GradientsAt:
+  def gradients_at(moves):
+    results = _compute(golden, variant, mode, moves) if moves else _results(golden, variant, mode)
+    return results[1]
+
+  return gradients_at
+
+
+def _biases(golden: Golden, variant: str) -> list[str]:
+  return kinks.bias_names(networks.read_params(golden, _model(golden, variant), variant))
 
 
 def compare_sums(
-  grads: Mapping[str, np.ndarray], stored: Mapping[str, np.ndarray], mode: str, share: float
+  gradients_at: GradientsAt, biases: list[str], stored: Gradients, mode: str
 ) -> None:
-  """Gradients, and [norm, sum, first 64 elements] of the reference's, absent where it has none."""
-  for name, grad in grads.items():
+  """Compares gradients with [norm, sum, first 64 elements] of the reference's.
+
+  Args:
+    gradients_at: moves of biases -> gradients; see `kinks`.
+    biases: names of the biases to move.
+    stored: reference's; parameters without a gradient are absent.
+    mode: noise mode.
+  """
+  for name, grad in gradients_at(()).items():
     assert name in stored or not grad.any(), f'{name} has a gradient here only'
-  wanted = {name: value for name, value in stored.items() if networks.meaningful(mode)(name)}
-  lines = []
-  for name, value in wanted.items():
-    grad = networks.masked_bias(name, grads[name]).astype(np.float64).reshape(-1)
-    first = networks.masked_bias(name, value[2:])
-    scale = max(np.abs(grad).max(), np.abs(first).max())
-    if not scale:  # no gradient, here and there
-      assert value[0] == 0, f'{name} has no gradient here'
-      continue
-    error = np.abs(grad[: len(first)] - first).max() / scale
-    norm = abs(np.linalg.norm(grad) - value[0]) / max(value[0], np.finfo(float).tiny)
-    # The errors of the elements are independent.
-    total = abs(grad.sum() - value[1]) / (scale * np.sqrt(grad.size)) if len(first) > 3 else 0
-    if not max(error, norm, total) <= share:  # NaN is no agreement, and comes first
-      lines.append(f'{name}: elements {error:.1e}, norm {norm:.1e}, sum {total:.1e} of {share}')
-  assert wanted and not lines, '\n'.join(lines)
+  expected = {name: value for name, value in stored.items() if networks.meaningful(mode)(name)}
+  assert expected, 'nothing to compare'
+
+  def differ(grads):
+    texts = {name: _sums_differ(name, grads[name], value) for name, value in expected.items()}
+    return {name: text for name, text in texts.items() if text}
+
+  fail_with(kinks.real_differences(differ, gradients_at, biases), len(expected))
+
+
+def _sums_differ(name: str, grad: np.ndarray, stored: np.ndarray) -> str:
+  """Returns how a gradient differs from [norm, sum, first elements]; '' if it agrees."""
+  grad = networks.masked_bias(name, grad).astype(np.float64).reshape(-1)
+  first = networks.masked_bias(name, stored[2:])
+  scale = max(np.abs(grad).max(), np.abs(first).max())
+  if not scale:
+    return '' if stored[0] == 0 else 'no gradient here'
+  error = np.abs(grad[: len(first)] - first).max() / scale
+  norm = abs(np.linalg.norm(grad) - stored[0]) / max(stored[0], np.finfo(float).tiny)
+  # The errors of the elements are independent.
+  total = abs(grad.sum() - stored[1]) / (scale * np.sqrt(grad.size)) if len(first) > 3 else 0
+  if all(value <= networks.GRADIENT.of_max for value in (error, norm, total)):  # NaN is not
+    return ''
+  return f'elements {error:.1e}, norm {norm:.1e}, sum {total:.1e}'
 
 
 def check_gradient(golden: Golden, of: Golden, variant: str, mode: str) -> None:
   """Every element of the gradients in `golden`."""
-  grads = _results(of, variant, mode)[1]
-  compare_gradients(grads, golden.under('grad'), mode, _share(variant, mode))
+  stored = golden.under('grad')
+  compare_gradients(_gradients(of, variant, mode), _biases(of, variant), stored, mode)
 
 
 def compare_gradients(
-  grads: Mapping[str, np.ndarray], stored: Mapping[str, np.ndarray], mode: str, share: float
+  gradients_at: GradientsAt, biases: list[str], stored: Gradients, mode: str
 ) -> None:
-  """Gradients, within `share` of the largest element of each."""
+  """Compares every element of gradients; see `compare_sums` for the arguments."""
   names = [name for name in stored if networks.meaningful(mode)(name)]
   masked = lambda tree: {name: networks.masked_bias(name, tree[name]) for name in names}
-  compare(masked(grads), masked(stored), lambda _: Tolerance(0, 0, of_max=share))
+  differ = lambda grads: differences(masked(grads), masked(stored), lambda _: networks.GRADIENT)
+  fail_with(kinks.real_differences(differ, gradients_at, biases), len(names))

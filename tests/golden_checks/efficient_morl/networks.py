@@ -19,6 +19,7 @@ ARRAY = Tolerance(2e-5, 2e-5)
 LOSS = Tolerance(2e-5, 1e-3)
 KL = Tolerance(1e-5, 0)
 REFINING = Tolerance(0, 0, of_max=5e-5)
+GRADIENT = Tolerance(0, 0, of_max=1e-4)
 LIKELIHOODS = {'Gaussian': 'gaussian', 'GMM': 'mixture'}
 # Mathematically zero: what is stored is rounding noise.
 ZERO = ('norm_slots.bias',)

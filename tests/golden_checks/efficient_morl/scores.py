@@ -1,6 +1,8 @@
 """Scores of segmentations and of codes, evaluations of a model, the preparation of pictures."""
 
 import functools
+import math
+import re
 from typing import Any
 
 import jax
@@ -24,17 +26,23 @@ TREES = Tolerance(0, 1e-2)  # of another version of the library
 LEVEL = Tolerance(0, 1.0)  # of another version of Pillow
 
 
+# Patterns of which each shows a file of metrics.
+METRIC_KEYS = (('output/ari/*',), ('output/iou/*',), ('output/dci/*',), ('output/clevrtex/*',))
+
+
 def metric_cases(golden: Golden) -> Cases:
   cases: Cases = {}
-  for name in golden.names_under('input/ari'):
+  for name in golden.names_under('output/ari'):
     cases[f'ari_{name}'] = functools.partial(_check_ari, golden, name)
-  for name in golden.names_under('input/iou'):
+  for name in golden.names_under('output/iou'):
     cases[f'iou_{name}'] = functools.partial(_check_matching, golden, name)
   for name in golden.names_under('output/dci'):
-    if name != 'importance_only_scores':
+    if name == 'importance_only_scores':
+      cases['dci_importance_only'] = functools.partial(_check_importance, golden)
+    else:
       cases[f'dci_{name}'] = functools.partial(_check_dci, golden, name)
-  cases['dci_importance_only'] = functools.partial(_check_importance, golden)
-  cases['clevrtex'] = functools.partial(_check_textures, golden)
+  if golden.has('output/clevrtex/*'):
+    cases['clevrtex'] = functools.partial(_check_textures, golden)
   return cases
 
 
@@ -68,9 +76,12 @@ def _check_matching(golden: Golden, name: str) -> None:
 def _check_dci(golden: Golden, name: str) -> None:
   codes, factors = golden['input/dci/codes'], golden['input/dci/factors']
   discrete = tuple(kind == 'discrete' for kind in golden.config['dci_types'])
-  held_out = np.arange(len(codes)) >= len(codes) // 2
+  # 'first 60 rows train, last 60 test'
+  split = re.match(r'first (\d+) rows train', golden.config.get('dci_split', ''))
+  held_out = np.arange(len(codes)) >= (int(split[1]) if split else len(codes) // 2)
   mode = {'reference': 'reference', 'per_factor_model': 'per_factor'}[name]
-  np.random.seed(0)  # the estimators draw from the global generator
+  seed = re.search(r'random\.seed\((\d+)\)', golden.config.get('dci_seed', ''))
+  np.random.seed(int(seed[1]) if seed else 0)  # the estimators draw from the global generator
   importance, scores = dci.evaluate(codes, factors, discrete, held_out, mode)
   found = {'importance': importance, 'scores': np.array(scores)}
   compare(found, golden.under(f'output/dci/{name}'), lambda _: TREES)
@@ -130,33 +141,48 @@ def _jitted(model: EfficientMORL) -> tuple[Any, Any, Any]:
   return tuple(golden_files.quick_jit(function) for function in functions)
 
 
+SLOT = 1  # of the first scene, whose dimensions the file's pictures show
+
+
 def _check_evaluation(golden: Golden, mode: str) -> None:
   model, params = _model_and_params(golden)
+  stored = golden.under(f'output/{mode}')
   segment, active, pictures = _jitted(model)
   images = networks.images(golden)
-  found = segment(params, images, networks.pattern(mode, model.num_slots * model.zdim))
-  slots = found.slots[:, -1]
+  scenes = segment(params, images, networks.pattern(mode, model.num_slots * model.zdim))
+  slots = scenes.slots[:, -1]
   between = traversals.latent_range(slots)
-  values = traversals.steps(between, traversals.STEPS)
-  shown = traversals.steps(traversals.limits(between, 'reference'), 8)
-  # The file's pictures are of slot 1 of the first scene.
-  painted, masks = pictures(params, slots[0], np.int32(1), shown)
-  grid = np.concatenate([traversals.framed_row(row) for row in painted])
-  true = golden['input/true_ids']
-  owners = found.log_masks[:, -1].argmax(1)
-  whole = (np.exp(found.log_masks[:, -1])[..., None] * found.rgb[:, -1]).sum(1)
-  record = scene_records.record(images[0], true[0], 4, jax.tree.map(lambda v: v[0], found))
-  compared = {
-    'z_range': between,
-    'activeness': active(params, slots, golden[f'input/{mode}/activeness_slots'], values),
-    'viz_grid': grid.transpose(2, 0, 1),
-    'viz_masks': _mask_grid(masks[-1, -1]),
-    'ari': np.array([adjusted_rand_index(*pair) for pair in zip(true, owners, strict=True)]),
-    'mse': np.square(whole - images / 255).mean((1, 2, 3)),
-    'kl': found.kl[:, -1],
-    **{f'rinfo/{name}': value for name, value in record.items()},
-  }
-  compare(compared, golden.under(f'output/{mode}'), _tolerance)
+  compared = {'z_range': between, 'kl': scenes.kl[:, -1]}
+  if 'activeness' in stored:
+    chosen = golden[f'input/{mode}/activeness_slots']
+    values = traversals.steps(between, traversals.STEPS)
+    compared['activeness'] = active(params, slots, chosen, values)
+  if 'viz_grid' in stored or 'viz_masks' in stored:
+    shown = traversals.steps(traversals.limits(between, 'reference'), _columns(stored, model))
+    painted, masks = pictures(params, slots[0], np.int32(SLOT), shown)
+    grid = np.concatenate([traversals.framed_row(row) for row in painted])
+    compared |= {'viz_grid': grid.transpose(2, 0, 1), 'viz_masks': _mask_grid(masks[-1, -1])}
+  true = golden['input/true_ids'] if 'input/true_ids' in golden else None
+  if 'ari' in stored:
+    owners = scenes.log_masks[:, -1].argmax(1)
+    pairs = zip(true, owners, strict=True)
+    compared['ari'] = np.array([adjusted_rand_index(*pair) for pair in pairs])
+  whole = (np.exp(scenes.log_masks[:, -1])[..., None] * scenes.rgb[:, -1]).sum(1)
+  compared['mse'] = np.square(whole - images / 255).mean((1, 2, 3))
+  if golden.has(f'output/{mode}/rinfo/*'):
+    mask = stored.get('rinfo/data/true_mask')  # [1, objects, 1, H, W]
+    objects = int(true.max()) + 1 if mask is None else mask.shape[1]
+    first = jax.tree.map(lambda v: v[0], scenes)
+    record = scene_records.record(images[0], true[0], objects, first)
+    compared |= {f'rinfo/{name}': value for name, value in record.items()}
+  compare(compared, stored, _tolerance)
+
+
+def _columns(stored: dict[str, np.ndarray], model: EfficientMORL) -> int:
+  """Number of pictures in a line of the grid, which have a frame of two pixels."""
+  if 'viz_grid' not in stored:
+    return 2  # masks are shown at the last value only, which any two or more end with
+  return (stored['viz_grid'].shape[-1] - 2) // (model.image_size + 2)
 
 
 def _mask_grid(masks: np.ndarray) -> np.ndarray:
@@ -174,8 +200,12 @@ def preprocess_cases(golden: Golden) -> Cases:
   for name in golden.names_under('output'):
     if name.startswith('clevr-'):
       cases[name] = functools.partial(_check_picture, golden, name)
-  cases['masks'] = functools.partial(_check_masks, golden)
-  cases['tetrominoes'] = functools.partial(_check_tetrominoes, golden)
+    elif name.startswith('pred_mask_resized_'):
+      cases[name] = functools.partial(_check_enlarged, golden, name)
+  if 'output/mask_cropped_ids' in golden:
+    cases['masks'] = functools.partial(_check_masks, golden)
+  if 'input/tetrominoes_example_u8' in golden:
+    cases['tetrominoes'] = functools.partial(_check_tetrominoes, golden)
   return cases
 
 
@@ -189,20 +219,29 @@ def _check_picture(golden: Golden, name: str) -> None:
   size = stored['image_u8_chw'].shape[-1]
   image = Preparation(size, raw.shape[:2], _box(golden), 'bicubic')(raw, name)
   compare({'': image.transpose(2, 0, 1)}, {'': stored['image_u8_chw']}, lambda _: LEVEL)
-  scaled = 2 * EfficientMORL(image_size=size).scale(stored['image_u8_chw']) - 1
-  first = stored['first_rows_float']
-  compare({'': scaled[:, : first.shape[1]]}, {'': first}, lambda _: Tolerance(0, 1e-6))
+  if 'first_rows_float' in stored:
+    scaled = 2 * EfficientMORL(image_size=size).scale(stored['image_u8_chw']) - 1
+    first = stored['first_rows_float']
+    compare({'': scaled[:, : first.shape[1]]}, {'': first}, lambda _: Tolerance(0, 1e-6))
 
 
 def _check_masks(golden: Golden) -> None:
-  """Cropped only; predicted ones are enlarged to them."""
+  """Masks are cropped only."""
   ids, left = golden['input/clevr_ids'], _box(golden)
   cut = ids[left[1] : left[3], left[0] : left[2]]
   compare({'': cut}, {'': golden['output/mask_cropped_ids']}, lambda _: EXACT)
-  masks = golden['input/pred_mask_96']
-  found = segmentation.enlarged(masks, 2 * masks.shape[-1])
-  expected = golden['output/pred_mask_resized_4x']
-  compare({'': found[0, ::3, ::3]}, {'': expected}, lambda _: networks.ARRAY)
+
+
+def _check_enlarged(golden: Golden, name: str) -> None:
+  """Predicted masks are enlarged; the file has every third pixel of the result.
+
+  The name of the result tells by what the area grows.
+  """
+  (key,) = [key for key in golden.keys if key.startswith('input/pred_mask_')]
+  growth = math.isqrt(int(re.fullmatch(r'pred_mask_resized_(\d+)x', name)[1]))
+  masks = golden[key]
+  enlarged = segmentation.enlarged(masks, growth * masks.shape[-1])
+  compare({'': enlarged[0, ::3, ::3]}, {'': golden[f'output/{name}']}, lambda _: networks.ARRAY)
 
 
 def _check_tetrominoes(golden: Golden) -> None:

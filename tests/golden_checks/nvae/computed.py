@@ -110,10 +110,11 @@ def activation(golden: Golden, model: NVAE, inside: Any) -> Callable[[str], Arra
 def features(golden: Golden, model: NVAE, run: tuple) -> dict[str, Array]:
   """What a watched run computed in groups and modules."""
   find, found = activation(golden, model, run[1]), groups(model, run)
-  acts = [find(name) for name in golden.config['_act_stats_names']]
-  found['act_stats'] = jnp.stack([jnp.stack([a.mean(), a.std(), a.min(), a.max()]) for a in acts])
-  for name in golden.names_under('output/train_eps0/act'):
-    found[f'act/{name}'] = find(name)
+  if acts := [find(name) for name in golden.config.get('_act_stats_names', ())]:
+    stats = [jnp.stack([a.mean(), a.std(), a.min(), a.max()]) for a in acts]
+    found['act_stats'] = jnp.stack(stats)
+  names = [key.rpartition('/act/')[2] for key in golden.keys if '/act/' in key]
+  found |= {f'act/{name}': find(name) for name in dict.fromkeys(names)}
   return found
 
 

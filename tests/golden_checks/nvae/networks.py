@@ -30,8 +30,13 @@ def names_of(golden: Golden, model: NVAE) -> Names:
   return (nvae.mgp123_names if is_seed(golden.config) else nvae.nvlabs_names)(model)
 
 
+def config_of(golden: Golden) -> dict[str, Any]:
+  """Returns the config of a file, with the shape [C, H, W] of its images as `_image`."""
+  return {**golden.config, '_image': golden['input/x'].shape[1:]}
+
+
 def model_of(config: Mapping[str, Any], **changes: Any) -> NVAE:
-  """Our model of a reference config.
+  """Returns our model of a reference config, which for the release comes from `config_of`.
 
   Loops are unrolled: on a CPU, gradients of loops over convolutions run slowly, and compile slowly.
   """
@@ -41,11 +46,13 @@ def model_of(config: Mapping[str, Any], **changes: Any) -> NVAE:
 
 def _official_fields(c: Mapping[str, Any]) -> dict[str, Any]:
   assert c['num_preprocess_blocks'] == c['num_postprocess_blocks']
-  binary = c['dataset'] == 'mnist'
+  channels, side, width = c['_image']
+  assert side == width
+  binary = channels == 1
   likelihood = 'bernoulli' if binary else 'dmol' if c['num_mixture_dec'] > 1 else 'normal'
   return dict(
-    image_size=32,
-    image_channels=1 if binary else 3,
+    image_size=side,
+    image_channels=channels,
     target_crop=2 if binary else 0,
     likelihood=likelihood,
     num_mixtures=c['num_mixture_dec'],
@@ -105,7 +112,7 @@ def _seed_fields(c: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def entries(golden: Golden) -> dict[str, list[Entry]]:
-  model = model_of(golden.config)
+  model = model_of(config_of(golden))
   return (nvae.MGP123 if is_seed(golden.config) else nvae.NVLABS).tables(model)
 
 
@@ -169,7 +176,7 @@ def compare_gradients(
   found: Mapping[str, Any], expected: Mapping[str, Any], total: float, rtol: float = 1e-3
 ) -> None:
   """The norm of every tensor's error, against that of the tensor and of the whole gradient."""
-  assert set(found) == set(expected)
+  assert set(expected) <= set(found)
   for key, value in expected.items():
     error, size = np.linalg.norm(found[key] - value), np.linalg.norm(value)
     assert error <= rtol * size + 1e-5 * total, f'{key}: error {error:.3g}, norm {size:.3g}'

@@ -40,6 +40,7 @@ def piece_cases(golden: Golden) -> Cases:
   cases: Cases = {}
   for name in golden.names_under('output'):
     balancer = name.startswith('kl_balancer_') and name not in of_name
+    assert balancer or name in of_name, f'nothing checks output/{name}'
     check = _check_balance if balancer else of_name[name]
     cases[name] = functools.partial(check, golden, name)
   return cases

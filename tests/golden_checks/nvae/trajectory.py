@@ -45,7 +45,8 @@ def trajectory_cases(golden: Golden) -> Cases:
     if name.startswith('traj') and rest == 'loss':
       eps = float(name.partition('eps')[2] or 0)
       cases[f'{name}_metrics'] = functools.partial(_check_metrics, golden, name, eps)
-      cases[f'{name}_final'] = functools.partial(_check_final, golden, name, eps)
+      if golden.has(f'{name}/final_param/*'):
+        cases[f'{name}_final'] = functools.partial(_check_final, golden, name, eps)
   return cases
 
 
@@ -83,7 +84,7 @@ def _optimizer(config: Mapping[str, Any]):
 @functools.cache
 def _compiled(golden: Golden):
   """(state, batch, eps) -> (state, metrics), and the first state."""
-  model = _model(golden.config)
+  model = _model(networks.config_of(golden))
   params, model_state = networks.read(golden)
   tx, learning_rate = _optimizer(golden.config)
   step = make_train_step(model, tx, learning_rate, seed=0)

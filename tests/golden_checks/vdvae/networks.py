@@ -5,6 +5,8 @@ import functools
 import importlib
 from typing import Any
 
+import numpy as np
+
 from hvae_tpu.importers import vdvae
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.vdvae import VDVAE
@@ -60,3 +62,16 @@ def release_model(config: Mapping[str, Any]) -> VDVAE:
 @functools.cache
 def release_entries(model: VDVAE) -> list[Entry]:
   return vdvae.OPENAI.entries(model)
+
+
+def with_zeros(
+  stored: Mapping[str, np.ndarray], ours: Mapping[str, np.ndarray], norm: Any
+) -> dict[str, np.ndarray]:
+  """Returns stored gradients, with zeros for parameters that have none in the reference.
+
+  A file may also hold a part of the gradients: they are all there if their norm is `norm`.
+  """
+  total = np.sqrt(sum(np.square(value, dtype=np.float64).sum() for value in stored.values()))
+  if norm is None or not np.isclose(total, norm, rtol=1e-4):
+    return dict(stored)
+  return {key: np.zeros_like(value) for key, value in ours.items()} | dict(stored)
