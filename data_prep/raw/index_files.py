@@ -12,14 +12,14 @@ from data_prep.raw import archives, pickled_arrays, recognise
 
 
 def is_index_file(path: pathlib.Path) -> bool:
-  """Is this a file that PyTorch saved?"""
+  """Tells whether PyTorch saved a file."""
   return recognise.container_of(path) == 'zip' and bool(_find(archives.open_archive(path)))
 
 
 def read_split(path: pathlib.Path, count: int, held_out: int) -> tuple[np.ndarray, np.ndarray]:
-  """(training, held out) indices: the two arrays of a dict that deal out 0 to `count - 1`.
+  """Returns (training, held out) indices: the two arrays of a dict that deal out 0 to `count - 1`.
 
-  They are told apart by their lengths, as the longer one must be that of training.
+  The longer one must be that of training.
 
   Raises:
     DataPrepError: no such two arrays, or something else than arrays in the file.

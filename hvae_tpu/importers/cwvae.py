@@ -4,7 +4,7 @@ The port stores Flax msgpack of (optimizer, random key).
 
 The official code stores TensorFlow checkpoints; an .npz file of its variables will do too. Its
 layers are recognised by the number that Keras gave them in the order of creation (encoder, levels
-from the top, decoder), whatever their scopes are. A GRU there has two biases for each gate. Only
+from the top, decoder), whatever their scopes are. A Keras GRU has two biases for each gate. Only
 their sums matter, except for the new state; so they are merged, and their Adam slots are left.
 """
 

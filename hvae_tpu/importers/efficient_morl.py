@@ -1,7 +1,7 @@
 """Checkpoints of EfficientMORL and its Slot Attention baseline (`torch.save`, `*-state-*.pth`).
 
-The config's model says which of the two a file holds. The multiplier of GECO is a weight there, and
-state here.
+The config's model says which of the two a file holds. The multiplier of GECO is a weight in the
+reference, and state in our model.
 """
 
 from collections.abc import Mapping

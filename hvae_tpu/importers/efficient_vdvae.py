@@ -59,6 +59,7 @@ class Names(NamedTuple):
   map: Layout
 
   def cell(self, path: Path, index: int, layers: int, *parts: str) -> list[Row]:
+    """Returns the rows of a residual cell; it has two convolutions beside its layers."""
     rows = []
     for k in range(layers + 2):
       rows += self.style.layer((*path, f'conv_{k}'), index, *parts, self.convs(k))

@@ -43,6 +43,7 @@ class Names(NamedTuple):
   map: Layout
 
   def block(self, path: Path, index: int, *parts: str) -> list[Row]:
+    """Returns the rows of the four convolutions in a block."""
     rows = []
     for ours, theirs in zip(('c1', 'c2', 'c3', 'c4'), self.convs, strict=True):
       rows += self.style.layer((*path, ours), index, *parts, theirs)

@@ -72,6 +72,7 @@ class Names(NamedTuple):
   prior_layout: Layout
 
   def conv(self, place: Place, norm: bool = True, bias: bool = True) -> list[Row]:
+    """Returns the rows of a convolution, with or without weight normalisation and bias."""
     path, index, key = place
     kernel = self.kernel if norm else 'weight'
     rows = [Row((*path, 'kernel'), index, f'{key}.{kernel}', tables.CONV)]
@@ -92,6 +93,7 @@ def norm(place: Place) -> list[Row]:
 
 
 def squeeze_excite(place: Place, first: str, second: str) -> list[Row]:
+  """Returns the rows of squeeze-and-excitation; `first` and `second` are the format's layers."""
   rows = []
   for name, key in (('squeeze', first), ('excite', second)):
     path, index, full = place.inner(name, key)
