@@ -1,13 +1,11 @@
 """Hierarchical VAEs in JAX: training, evaluation and use."""
 
-from typing import Any
-
 
 def load(workdir: str, checkpoint: str = 'latest', weights: str = 'ema') -> tuple:
   """Opens a trained run, for notebooks.
 
   Args:
-    workdir: of the run.
+    workdir: work directory of the run.
     checkpoint: 'latest', 'best' or a step.
     weights: 'ema' or 'raw'.
 
@@ -21,9 +19,9 @@ def load(workdir: str, checkpoint: str = 'latest', weights: str = 'ema') -> tupl
   # Imported late, so that importing a submodule does not start everything.
   from hvae_tpu import evals
   from hvae_tpu.runs import restore
-  from hvae_tpu.training.state import eval_params
 
   evals.check_weights(weights, 'weights')
-  run = restore.open_run(workdir, str(checkpoint), weights=evals.WEIGHTS[weights])
-  params: Any = eval_params(run.state, weights)
-  return run.model, params, run.state.model_state, run.config
+  loaded = restore.open_run(workdir, str(checkpoint), weights=evals.WEIGHTS[weights]).select(
+    weights
+  )
+  return loaded.model, loaded.params, loaded.model_state, loaded.config

@@ -1,11 +1,13 @@
-"""What the commands of this package share: flags, and how mistakes of the user are told."""
+"""Shared parts of the commands: flags, configs, exit codes, and messages about mistakes."""
 
 from collections.abc import Callable
 import importlib.util
+import inspect
 import os
 import pathlib
 import re
 import sys
+import types
 
 from absl import app, flags, logging
 import ml_collections
@@ -16,7 +18,9 @@ from hvae_tpu.errors import UserError
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'configs/<data set>.py[:system[,variant...]]; change a value by --config.a.b=c.'
 )
-WORKDIR = flags.DEFINE_string('workdir', '', 'Of the run; by default runs/<config>-<argument>.')
+WORKDIR = flags.DEFINE_string(
+  'workdir', '', 'Work directory of the run; by default runs/<config>-<argument>.'
+)
 CHECKPOINT = flags.DEFINE_string(
   'checkpoint', 'latest', 'latest, best, a step, or another work directory; not for train.'
 )
@@ -27,14 +31,14 @@ def run(argv: list[str], check: Callable[[], None], body: Callable[[], int]) -> 
   """Reads the flags and runs a command.
 
   Args:
-    argv: of the process.
-    check: raises where the flags contradict each other; it comes before JAX is imported, as --help
-      and mistakes in flags should not wait for it.
-    body: the command. Returns the exit code.
+    argv: arguments of the process.
+    check: raises if the flags contradict each other. It runs before JAX is imported, so that
+      --help and mistakes in flags do not wait for it.
+    body: the command; returns the exit code.
 
   Returns:
-    The exit code: that of `body`; 2 for a mistake of the user; 75 for what may work when started
-    again; 130 after Ctrl-C.
+    The exit code of `body`; 2 for a mistake of the user; 75 for an error that may not happen again;
+    130 after Ctrl-C.
   """
   app.define_help_flags()
   try:
@@ -67,18 +71,54 @@ def run(argv: list[str], check: Callable[[], None], body: Callable[[], int]) -> 
 
 
 def config_source(config: ml_collections.ConfigDict) -> str:
-  """FILE[:ARGUMENT] as `--config` was given it; of a config that no flag made, by its name."""
+  """Returns FILE[:ARGUMENT] of a config, from the flag `--config` or else from its name."""
   if flags.FLAGS.is_parsed() and CONFIG.value is config:
     return config_flags.get_config_filename(flags.FLAGS['config'])
   return f'configs/{config.name.replace("-", ".py:", 1)}'
 
 
 def load_config(source: str) -> ml_collections.ConfigDict:
-  """The config of FILE or FILE:ARGUMENT, as `--config` reads it, without changes of fields.
+  """Reads the config of FILE or FILE:ARGUMENT, as `--config` does, without changes of fields.
 
   Raises:
     UserError: no such file, or an argument that it refuses.
   """
+  module, argument = _config_module(source)
+  return _get_config(module, argument, source)
+
+
+def config_layers(source: str) -> dict[str, ml_collections.ConfigDict]:
+  """Reads the config of FILE or FILE:ARGUMENT after each step that sets values.
+
+  Returns:
+    'default': the base of the system, if the file has one; 'config file': the data set's config of
+    the system; 'variant': the config with all variants of the argument, if there are any.
+
+  Raises:
+    UserError: no such file, or an argument that it refuses.
+  """
+  module, argument = _config_module(source)
+  default = inspect.signature(module.get_config).parameters.get('argument')
+  argument = argument or (default.default if default else '')
+  system, _, variants = argument.partition(',')
+  layers = {}
+  if systems := getattr(getattr(module, 'systems', None), 'SYSTEMS', {}):
+    layers['default'] = systems[system].base()
+  layers['config file'] = _get_config(module, system, source)
+  if variants:
+    layers['variant'] = _get_config(module, argument, source)
+  return layers
+
+
+def overridden_fields(config: ml_collections.ConfigDict) -> set[str]:
+  """Returns the dotted keys of a config that the command line sets."""
+  if not (flags.FLAGS.is_parsed() and CONFIG.value is config):
+    return set()
+  return set(config_flags.get_override_values(flags.FLAGS['config']))
+
+
+def _config_module(source: str) -> tuple[types.ModuleType, str]:
+  """Executes the file of FILE or FILE:ARGUMENT; returns its module and the argument."""
   path, _, argument = source.partition(':')
   if not pathlib.Path(path).is_file():
     raise UserError(f'{path} is no file; give configs/<data set>.py[:system]')
@@ -86,13 +126,20 @@ def load_config(source: str) -> ml_collections.ConfigDict:
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
+  except ValueError as error:
+    raise UserError(f'{source}: {error}') from error
+  return module, argument
+
+
+def _get_config(module: types.ModuleType, argument: str, source: str) -> ml_collections.ConfigDict:
+  try:
     return module.get_config(argument) if argument else module.get_config()
   except ValueError as error:
     raise UserError(f'{source}: {error}') from error
 
 
 def _flag_problem(error: Exception, argv: list[str]) -> str:
-  """One sentence for whatever reading the flags and the config file raised."""
+  """Returns one sentence about an error of reading the flags and the config file."""
   text = str(error).strip().splitlines()
   last = (text[-1] if text else type(error).__name__).strip().removeprefix('ValueError: ')
   if isinstance(error, OSError):

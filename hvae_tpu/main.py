@@ -1,9 +1,11 @@
 """The command: `python -m hvae_tpu.main --config=configs/cifar10.py --mode=train`.
 
-Flags are read here, and mistakes in them are told in one sentence with exit code 2.
+Flags are read here. A mistake in them is answered with one sentence and exit code 2.
 """
 
 import os
+from pathlib import Path
+import re
 import sys
 
 from absl import flags
@@ -11,16 +13,27 @@ from absl import flags
 from hvae_tpu import commands
 from hvae_tpu.errors import UserError
 
+
+def mode_descriptions() -> dict[str, str]:
+  """Reads the modes and their descriptions from the first lines of their files.
+
+  Nothing is imported, so that --help does not wait for JAX.
+  """
+  first_lines = []
+  for path in sorted((Path(__file__).parent / 'modes').glob('*.py')):
+    with open(path) as file:
+      first_lines.append(file.readline())
+  matches = [re.match(r'"""`--mode=(\w+)`: (.*?)\.?(?:""")?$', line) for line in first_lines]
+  return {match[1]: match[2] for match in matches if match}
+
+
 MODE = flags.DEFINE_string(
-  'mode',
-  'train',
-  'train, eval, sample, div_stats, reconstruct, encode, decode, explore, interpolate, pick, '
-  'quality, report, open_loop, segment, disentangle, traverse, geco_target, plan, replay or reset.',
+  'mode', 'train', '\n'.join(f'{name}: {text}' for name, text in mode_descriptions().items())
 )
 TOPOLOGY = flags.DEFINE_string(
-  'topology', '', 'Of --mode=plan: TPU slices such as v5e:4x4,v4:2x2x2; no TPU is needed.'
+  'topology', '', 'For --mode=plan: TPU slices such as v5e:4x4,v4:2x2x2; no TPU is needed.'
 )
-# Of several processes; each also by the environment variable that JAX knows.
+# For several processes. JAX knows an environment variable for each of these flags, too.
 COORDINATOR = flags.DEFINE_string(
   'coordinator',
   os.environ.get('JAX_COORDINATOR_ADDRESS', ''),
@@ -32,7 +45,6 @@ NUM_PROCESSES = flags.DEFINE_integer(
 PROCESS_ID = flags.DEFINE_integer(
   'process_id', int(os.environ.get('JAX_PROCESS_ID', 0)), 'With --coordinator=host:port.'
 )
-IN_BUCKETS = ('train', 'eval', 'sample')
 
 
 def main(argv: list[str]) -> int:
@@ -61,10 +73,11 @@ def _run_mode() -> int:
     raise UserError(f'--mode={MODE.value} must be one of {", ".join(MODES)}')
   if TOPOLOGY.value:
     config.plan.topology = TOPOLOGY.value
-  if buckets.is_remote(workdir) and MODE.value not in IN_BUCKETS:
+  in_buckets = [name for name, mode in MODES.items() if getattr(mode, 'IN_BUCKETS', False)]
+  if buckets.is_remote(workdir) and MODE.value not in in_buckets:
     raise UserError(
-      f'--mode={MODE.value} needs a --workdir on a disk, found {workdir}; of the modes only '
-      f'{", ".join(IN_BUCKETS)} write to a bucket'
+      f'--mode={MODE.value} needs a --workdir on a disk, found {workdir}; only the modes '
+      f'{", ".join(in_buckets)} take one in a bucket'
     )
   heartbeat = config.train.heartbeat_seconds
   distributed.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, heartbeat)

@@ -1,4 +1,4 @@
-"""Numbered samples to choose from: number n of a seed is the same picture, whenever it is drawn."""
+"""Numbered samples to choose from. Number n of a seed is always the same picture."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,13 +19,13 @@ def candidates(
   temperature: Any = 1.0,
   seed: int = 0,
 ) -> tuple[Latents, np.ndarray]:
-  """Samples by their numbers.
+  """Draws samples by their numbers.
 
   Args:
     model, params, state: as `hvae_tpu.load` returns them.
-    numbers: of the samples, from 1 on; each has noise of its own.
+    numbers: numbers of the samples, from 1 on; each has noise of its own.
     temperature: one number or one per level.
-    seed: of all numbers.
+    seed: of all noise.
 
   Returns:
     Their latents, with leading [N], and pictures, uint8 [N, H, W, C].
@@ -36,20 +36,22 @@ def candidates(
 
 
 def read_choice(text: str, count: int) -> tuple[int, ...]:
-  """Numbers as a person types them, '3 7' or '3,7'.
+  """Reads numbers as a person types them, '3 7' or '3,7'.
 
   Raises:
     UserError: one is no number from 1 to `count`.
   """
   words = text.replace(',', ' ').split()
-  return checked([int(word) if word.isdecimal() else word for word in words], count, 'the choice')
+  return check_numbers(
+    [int(word) if word.isdecimal() else word for word in words], count, 'the choice'
+  )
 
 
-def checked(numbers: Sequence[Any], count: int, key: str) -> tuple[int, ...]:
-  """The numbers, if all are numbers of the `count` candidates; `key` is what asked for them.
+def check_numbers(numbers: Sequence[Any], count: int, key: str) -> tuple[int, ...]:
+  """Returns the numbers if they are different numbers from 1 to `count`; errors name `key`.
 
   Raises:
-    UserError: one is not, or is there twice.
+    UserError: a number that no candidate has, or one that is given twice.
   """
   for place, number in enumerate(numbers):
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= count:

@@ -1,4 +1,14 @@
-"""The command-line modes by name: modules with `run(config, workdir, checkpoint) -> exit code`."""
+"""The command-line modes by name.
+
+A mode is a module with
+
+* `run(config, workdir, checkpoint) -> exit code`,
+* `FOLDERS`, patterns of the folders that it writes in a work directory,
+* `Options`, if it has any: a frozen dataclass, which the section `config.<mode>` is made of,
+* `REPORTED = True`, if the page of `--mode=report` shows its pictures, in the order of `MODES`,
+* `IN_BUCKETS = True`, if its work directory may lie in a bucket,
+* a first line '`--mode=<name>`: ...', which `--help` shows.
+"""
 
 from hvae_tpu.modes import (
   decode,
@@ -19,6 +29,7 @@ from hvae_tpu.modes import (
   reset,
   sample,
   segment,
+  show_config,
   train,
   traverse,
 )
@@ -27,21 +38,22 @@ MODES = {
   'train': train,
   'eval': evaluate,
   'sample': sample,
-  'div_stats': div_stats,
-  'reconstruct': reconstruct,
-  'encode': encode,
-  'decode': decode,
-  'explore': explore,
-  'interpolate': interpolate,
-  'pick': pick,
-  'quality': quality,
-  'report': report,
   'open_loop': open_loop,
   'segment': segment,
   'disentangle': disentangle,
   'traverse': traverse,
+  'div_stats': div_stats,
+  'reconstruct': reconstruct,
+  'explore': explore,
+  'interpolate': interpolate,
+  'pick': pick,
+  'encode': encode,
+  'decode': decode,
+  'quality': quality,
+  'report': report,
   'geco_target': geco_target,
   'plan': plan,
+  'config': show_config,
   'replay': replay,
   'reset': reset,
 }

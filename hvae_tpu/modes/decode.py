@@ -1,6 +1,7 @@
 """`--mode=decode`: pictures from stored latent variables, all of them or the coarsest groups."""
 
 from collections.abc import Callable
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -14,42 +15,90 @@ from hvae_tpu.figures import images
 from hvae_tpu.modes import loaded_run
 from hvae_tpu.nn import temperatures
 from hvae_tpu.runs import latents
+from hvae_tpu.runs.restore import LoadedRun
+from hvae_tpu.settings import setting
 from hvae_tpu.storage import files
 
 NEEDS = ('decode', 'level_names')
+FOLDERS = ('decode',)
+REPORTED = True
 
 
-def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
-  """Writes `<run>/decode/<folder of the latents>-keep<k>.png` and `.npz`. Returns the exit code.
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Options of `--mode=decode`."""
 
-  The arrays are `pictures` [N, H, W, C], uint8, and `index` [N], the record of `source` that each
-  was made of.
+  latents: str = setting('')  # folder that encode wrote; '' is the newest in the work directory
+  num: int = setting(64, least=0)  # first examples; 0: all
+  # groups to keep, from the coarsest on; the others are drawn from the prior; -1: keep all
+  keep: int = setting(-1, least=-1)
+  # of the groups that are drawn: one number, one number per level, or 'linear(a,b)'
+  temperature: tuple[float | str, ...] = setting((1.0,), least=0)
+  columns: int = setting(8, least=1)  # of the picture grid
+  # of the groups that are drawn, and of pixels; None: the seed of the encoding, which reconstructs
+  seed: int | None = setting(None, least=0)
+
+
+@loaded_run.interruptible
+def run(
+  config: ml_collections.ConfigDict,
+  workdir: Path,
+  checkpoint: str,
+  raise_if_interrupted: Callable[[], None],
+) -> None:
+  """Writes `<run>/decode/<folder of the latents>-keep<k>.png` and `.npz`.
+
+  The arrays are `pictures` [N, H, W, C], uint8, and `index` [N], the number of the record of
+  `source` that each picture was made of.
 
   Raises:
     UserError: no such checkpoint or latents, latents of other weights, or a setting out of range.
   """
-  options = config.decode
-  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=decode', NEEDS)
-  model, folder = trained.run.model, _folder(trained.run.workdir, options.latents)
+  options = loaded_run.read_options(Options, config, 'decode')
+  loaded = loaded_run.load_run(config, workdir, checkpoint, 'decode', NEEDS)
+  folder = _latents_folder(loaded.workdir, options.latents)
   stored = latents.open_latents(folder)
-  loaded_run.check_origin(
+  loaded.check_origin(
     stored.card['origin'],
-    trained.origin(),
     f'config.decode.latents={folder}',
     'give the --checkpoint that they were encoded with, or other latents',
   )
-  levels = len(model.level_names)
+  levels = len(loaded.model.level_names)
   keep = levels if options.keep == -1 else options.keep
-  if not 0 <= keep <= levels:
+  if keep > levels:
     raise UserError(
-      f'config.decode.keep={options.keep} must lie between 0 and {levels}, the number of groups; '
-      f'-1 keeps all'
+      f'config.decode.keep={keep} must be at most {levels}, the number of groups; -1 keeps all'
     )
-  loaded_run.check_least('decode', options, num=0, columns=1)
-  temperature = temperatures.of_tuple(model, options.temperature, 'config.decode.temperature')
+  key = 'config.decode.temperature'
+  temperature = temperatures.of_tuple(loaded.model, options.temperature, key)
   count = min(options.num or len(stored), len(stored))
   seed = stored.card['seed'] if options.seed is None else options.seed
-  parts = sharding.batch_parts(trained.run.mesh)
+  _check_batches(folder, stored, sharding.batch_parts(loaded.mesh))
+  index, pictures = _decode(loaded, stored, keep, temperature, count, seed, raise_if_interrupted)
+  if jax.process_index() == 0:
+    path = loaded.workdir / 'decode' / f'{folder.name}-keep{keep}.npz'
+    arrays = {'pictures': pictures, 'index': index, 'source': stored.card['source']}
+    files.save_arrays(path, arrays)
+    columns = min(options.columns, count)
+    images.save_png(path.with_suffix('.png'), images.banded([pictures], columns))
+    print(f'{count:,} pictures from the first {keep} of {levels} groups; stored in {path}')
+
+
+def _latents_folder(workdir: Path, name: str) -> Path:
+  """Returns the folder that `config.decode.latents` names; '' is the newest one of the run."""
+  if name:
+    return Path(name)
+  cards = sorted(workdir.glob(f'encode/*/{latents.CARD}'), key=lambda path: path.stat().st_mtime)
+  if not cards:
+    raise UserError(
+      f'{workdir / "encode"} holds no latents; run --mode=encode first, or give '
+      f'--config.decode.latents=FOLDER'
+    )
+  return cards[-1].parent
+
+
+def _check_batches(folder: Path, stored: latents.Stored, parts: int) -> None:
+  """Raises UserError if the batches of the encoding do not divide by the devices."""
   if stored.card['batch_size'] % parts:
     raise UserError(
       f'the latents in {folder} were encoded in batches of {stored.card["batch_size"]}, which must '
@@ -57,60 +106,34 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
       'config.evals.batch_size a multiple of them'
     )
 
-  def work(check: Callable[[], None]) -> int:
-    index, pictures = _decode(trained, stored, keep, temperature, count, seed, check)
-    if jax.process_index() == 0:
-      path = trained.run.workdir / 'decode' / f'{folder.name}-keep{keep}.npz'
-      arrays = {'pictures': pictures, 'index': index, 'source': stored.card['source']}
-      files.save_arrays(path, arrays)
-      columns = min(options.columns, count)
-      images.save_png(path.with_suffix('.png'), images.banded([pictures], columns))
-      print(f'{count:,} pictures from the first {keep} of {levels} groups; stored in {path}')
-    return 0
-
-  return loaded_run.interruptible(work)
-
-
-def _folder(workdir: Path, given: str) -> Path:
-  """The folder that `config.decode.latents` names; '' is the newest one of the run."""
-  if given:
-    return Path(given)
-  found = sorted(workdir.glob(f'encode/*/{latents.CARD}'), key=lambda path: path.stat().st_mtime)
-  if not found:
-    raise UserError(
-      f'{workdir / "encode"} holds no latents; run --mode=encode first, or give '
-      f'--config.decode.latents=FOLDER'
-    )
-  return found[-1].parent
-
 
 def _decode(
-  trained: loaded_run.Trained,
+  loaded: LoadedRun,
   stored: latents.Stored,
   keep: int,
   temperature: np.ndarray,
   count: int,
   seed: int,
-  check: Callable[[], None],
+  raise_if_interrupted: Callable[[], None],
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Record numbers [count] and pictures of the first examples, in the batches of the encoding."""
-  run, size = trained.run, stored.card['batch_size']
-  decode = reconstruction.coders(run.model, run.mesh).decode
+  """Decodes the first examples in the batches of the encoding: record numbers and pictures."""
+  size = stored.card['batch_size']
+  decode = reconstruction.coders(loaded.model, loaded.mesh).decode
   pruning = None if stored.variates.all() else stored.variates
   given = reconstruction.given_groups(pruning, keep, len(stored.variates))
   rng, share = jax.random.key(seed), size // jax.process_count()
   total = -(-count // size)
   indices, pictures = [], []
-  for number in loaded_run.shown(iter(range(total)), total):
-    check()
+  numbers = loaded_run.with_progress(range(total), total, raise_if_interrupted=raise_if_interrupted)
+  for number in numbers:
     places = np.arange(number * size, (number + 1) * size)
-    mine = places[jax.process_index() * share :][:share]
-    # Filled up as the batch was that they come from.
-    index, _, groups = stored.read(np.minimum(mine, len(stored) - 1))
-    z, index = sharding.put((tuple(g.z for g in groups), index.astype(np.int32)), run.mesh)
+    places = places[jax.process_index() * share :][:share]
+    # Filled up as the batch of the encoding was.
+    index, _, groups = stored.read(np.minimum(places, len(stored) - 1))
+    z, index = sharding.put((tuple(g.z for g in groups), index.astype(np.int32)), loaded.mesh)
     key = reconstruction.key_of(rng, number)
-    found = decode(trained.params, run.state.model_state, z, key, given, temperature)
+    batch = decode(loaded.params, loaded.model_state, z, key, given, temperature)
     rows = min(size, count - number * size)
-    for parts, array in ((indices, index), (pictures, found)):
+    for parts, array in ((indices, index), (pictures, batch)):
       parts.append(sharding.to_host(array)[:rows])
   return np.concatenate(indices), np.concatenate(pictures)

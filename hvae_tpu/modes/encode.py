@@ -2,88 +2,91 @@
 
 from collections.abc import Callable
 import contextlib
+import dataclasses
 from pathlib import Path
 
 import jax
 import ml_collections
-import numpy as np
 
-from hvae_tpu import data
 from hvae_tpu.devices import sharding
-from hvae_tpu.errors import UserError
 from hvae_tpu.evals import reconstruction
-from hvae_tpu.modes import loaded_run
-from hvae_tpu.runs import channel_kl, latents
+from hvae_tpu.modes import loaded_run, pruning
+from hvae_tpu.runs import latents
+from hvae_tpu.settings import setting
 from hvae_tpu.training import setup
 
 NEEDS = ('encode', 'level_names')
+FOLDERS = ('encode',)
 
 
-def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
-  """Writes the folder `<run>/encode/<view>-<step>-<weights>[-q<quantile>]`. Returns the exit code.
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Options of `--mode=encode`."""
+
+  split: str = setting('test')  # data to encode: train, valid, test, or a view's name
+  # fraction of latent channels to keep, ranked by their bits; less than 1 needs div_stats
+  quantile: float = setting(1.0, above=0, most=1)
+  num: int = setting(0, least=0)  # first examples of the split; 0: all
+  moments: bool = setting(True)  # with means and scales, which decoding does not need
+  formats: tuple[str, ...] = setting(('array_record', 'npz'))  # one or both
+  shard_mb: int = setting(256, least=1)  # MiB of a file
+  seed: int = setting(0, least=0)  # of the draw from the posterior
+
+
+@loaded_run.interruptible
+def run(
+  config: ml_collections.ConfigDict,
+  workdir: Path,
+  checkpoint: str,
+  raise_if_interrupted: Callable[[], None],
+) -> None:
+  """Writes the folder `<run>/encode/<view>-<step>-<weights>[-q<quantile>]`.
 
   Raises:
     UserError: no such checkpoint or view, an unknown format, or a quantile without div_stats.
   """
-  options = config.encode
-  latents.check_formats(tuple(options.formats))
-  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=encode', NEEDS)
+  options = loaded_run.read_options(Options, config, 'encode')
+  latents.check_formats(options.formats)
+  loaded = loaded_run.load_run(config, workdir, checkpoint, 'encode', NEEDS)
   quantile, view = options.quantile, setup.view_name(config, options.split)
-  mask = channel_kl.variates(trained, config, quantile, 'config.encode.quantile')
+  mask = pruning.variates(loaded, quantile, 'config.encode.quantile')
   dataset = setup.open_data(config)
-  if options.num < 0:
-    raise UserError(f'config.encode.num={options.num} must not be negative; 0 takes all examples')
   count = min(options.num or dataset.size(view), dataset.size(view))
-  suffix = '' if mask is None else f'-q{quantile:g}'
-  name = f'{view.replace("/", "-")}-{trained.stem}{suffix}'
-  source = f'{config.data.name}/{dataset.view(view)["split"]}'
+  size = config.evals.batch_size
+  sharding.check_batch_size(size, loaded.mesh, 'evals.batch_size')
+  folder = loaded.workdir / 'encode' / loaded.view_tag(view)
+  folder = folder if mask is None else folder.with_name(f'{folder.name}-q{quantile:g}')
   about = {
     'build_id': dataset.card['build_id'],
     'view': view,
     'quantile': quantile,
     'seed': options.seed,
-    'batch_size': config.evals.batch_size,
-    'level_names': trained.run.model.level_names,
-    'origin': trained.origin(),
+    'batch_size': size,
+    'level_names': loaded.model.level_names,
+    'origin': loaded.origin(),
   }
-
-  def work(check: Callable[[], None]) -> int:
-    folder = trained.run.workdir / 'encode' / name
-    _write(config, trained, dataset, mask, count, folder, source, about, check)
-    loaded_run.say(f'latents of {count:,} examples of {view} in {folder}')
-    return 0
-
-  return loaded_run.interruptible(work)
-
-
-def _write(
-  config: ml_collections.ConfigDict,
-  trained: loaded_run.Trained,
-  dataset: data.Dataset,
-  mask: np.ndarray | None,
-  count: int,
-  folder: Path,
-  source: str,
-  about: dict,
-  check: Callable[[], None],
-) -> None:
-  """Encodes on all devices; process 0 writes."""
-  options, run, size = config.encode, trained.run, config.evals.batch_size
-  sharding.check_batch_size(size, run.mesh, 'evals.batch_size')
-  encode = reconstruction.coders(run.model, run.mesh).encode
-  rng, indices = jax.random.key(options.seed), dataset.indices(about['view'])
+  encode = reconstruction.coders(loaded.model, loaded.mesh).encode
+  rng, indices = jax.random.key(options.seed), dataset.indices(view)
   total = -(-count // size)
-  batches = setup.eval_batches(dataset, config, run.mesh, options.split, check)()
-  parts = latents.PARTS if options.moments else ('z',)
+  batches = setup.eval_batches(dataset, config, loaded.mesh, options.split, raise_if_interrupted)()
   writer = contextlib.nullcontext()
   if jax.process_index() == 0:
-    shard_bytes = options.shard_mb * 2**20
-    writer = latents.Writer(folder, source, about, mask, parts, tuple(options.formats), shard_bytes)
+    writer = latents.Writer(
+      folder,
+      f'{config.data.name}/{dataset.view(view)["split"]}',
+      about,
+      mask,
+      latents.PARTS if options.moments else ('z',),
+      options.formats,
+      options.shard_mb * 2**20,
+    )
   with writer, contextlib.closing(batches):
-    for number, batch in zip(range(total), loaded_run.shown(batches, total), strict=False):
+    numbered = zip(range(total), loaded_run.with_progress(batches, total), strict=False)
+    for number, batch in numbered:
       key = reconstruction.key_of(rng, number)
-      found = sharding.to_host(encode(trained.params, run.state.model_state, batch, key, mask))
+      groups = sharding.to_host(encode(loaded.params, loaded.model_state, batch, key, mask))
       if jax.process_index() == 0:
         rows = slice(number * size, min((number + 1) * size, count))
-        first = jax.tree.map(lambda a, n=rows.stop - rows.start: a[:n], found)
+        first = jax.tree.map(lambda array, n=rows.stop - rows.start: array[:n], groups)
         writer.add(indices[rows], first)
+  loaded_run.print_once(f'latents of {count:,} examples of {view} in {folder}')

@@ -1,4 +1,4 @@
-"""`--mode=eval`: runs `config.evals.names` on a view of the data, and stores what they give."""
+"""`--mode=eval`: numbers and pictures of the evaluations `config.evals.names` on a view."""
 
 from collections.abc import Callable, Iterator
 import math
@@ -18,66 +18,74 @@ from hvae_tpu.runs import restore
 from hvae_tpu.storage import files
 from hvae_tpu.training import setup
 
+FOLDERS = ('eval',)
+IN_BUCKETS = True
+REPORTED = True
 
-def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
-  """Writes `<run>/eval/<view>-<step>-<weights>.json` and pictures beside it. Returns the exit code.
+
+@loaded_run.interruptible
+def run(
+  config: ml_collections.ConfigDict,
+  workdir: Path,
+  checkpoint: str,
+  raise_if_interrupted: Callable[[], None],
+) -> None:
+  """Writes `<run>/eval/<view>-<step>-<weights>.json` and pictures beside it.
 
   Raises:
     UserError: no such checkpoint, view or evaluation.
   """
-  weights = config.evals.weights
   evals.check(config.evals)
-  opened = restore.open_run(workdir, checkpoint, config, evals.WEIGHTS[weights])
+  weights = config.evals.weights
+  run = restore.open_run(workdir, checkpoint, config, evals.WEIGHTS[weights])
   dataset = setup.open_data(config)
   view = setup.view_name(config, config.evals.split)
-  step = opened.state.step
+  step = run.state.step
   size = setup.num_examples(dataset, config, view)
-  loaded_run.say(
+  loaded_run.print_once(
     f'{view} of {config.data.name}, {size:,} examples, step {step:,}, {weights} weights',
-    *import_report.describe(opened.meta.get('import')),
+    *import_report.describe(run.meta.get('import')),
   )
-
-  def work(check: Callable[[], None]) -> int:
-    numbers, pictures = _evaluate(config, opened, dataset, check)
-    if jax.process_index() == 0:
-      plain = {name: np.asarray(value).tolist() for name, value in numbers.items()}
-      about = {'run': str(opened.workdir), 'step': step, 'view': view, 'weights': weights}
-      stem = f'{view.replace("/", "-")}-{step}-{weights}'
-      _store(opened.workdir / 'eval', stem, about | {'results': plain}, pictures)
-      print(_summary(numbers, config.evals.published_bpd))
-      print(f'stored in {opened.workdir / "eval"}')
-    return 0
-
-  return loaded_run.interruptible(work)
+  numbers, pictures = _evaluate(config, run, dataset, raise_if_interrupted)
+  if jax.process_index() == 0:
+    plain = {name: np.asarray(value).tolist() for name, value in numbers.items()}
+    about = {'run': str(run.workdir), 'step': step, 'view': view, 'weights': weights}
+    stem = f'{view.replace("/", "-")}-{step}-{weights}'
+    _store(run.workdir / 'eval', stem, about | {'results': plain}, pictures)
+    print(_summary(numbers, config.evals.published_bpd))
+    print(f'stored in {run.workdir / "eval"}')
 
 
 def _evaluate(
   config: ml_collections.ConfigDict,
-  opened: restore.Run,
+  run: restore.Run,
   dataset: data.Dataset,
-  check: Callable[[], None],
+  raise_if_interrupted: Callable[[], None],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """Numbers and pictures of all evaluations, by `<evaluation>/<name>`."""
-  split = config.evals.split
+  """Runs all evaluations; returns numbers and pictures by `<evaluation>/<name>`."""
+  default_split = config.evals.split
   if config.open_loop.batch_size and 'open_loop' in config.evals.names:
-    sharding.check_batch_size(config.open_loop.batch_size, opened.mesh, 'open_loop.batch_size')
-  batches = setup.eval_batches(dataset, config, opened.mesh, split, check)
+    sharding.check_batch_size(config.open_loop.batch_size, run.mesh, 'open_loop.batch_size')
+  batches = setup.eval_batches(dataset, config, run.mesh, default_split, raise_if_interrupted)
 
-  def shown(
-    other: str | None = None, seq_len: int = 0, batch_size: int = 0, interleave_videos: bool = False
+  def with_progress(
+    split: str | None = None,
+    seq_len: int = 0,
+    batch_size: int = 0,
+    interleave_videos: bool = False,
   ) -> Iterator[dict[str, jax.Array]]:
-    size = setup.num_examples(dataset, config, setup.view_name(config, other or split), seq_len)
+    view = setup.view_name(config, split or default_split)
+    size = setup.num_examples(dataset, config, view, seq_len)
     total = -(-size // (batch_size or config.evals.batch_size))
-    return loaded_run.shown(batches(other, seq_len, batch_size, interleave_videos), total)
+    return loaded_run.with_progress(batches(split, seq_len, batch_size, interleave_videos), total)
 
   numbers, pictures = {}, {}
   for name in config.evals.names:
     values, where = _options(config, name)
     evaluate = evals.create(
-      name, config.evals, opened.model, shown, config.seed, values=values, where=where
+      name, config.evals, run.model, with_progress, config.seed, values=values, where=where
     )
-    results = evaluate(opened.state)
-    for key, value in results.items():
+    for key, value in evaluate(run.state).items():
       if np.ndim(value) == 2:
         continue  # values of a histogram, which only TensorBoard shows
       is_picture = getattr(value, 'dtype', None) == np.uint8
@@ -100,6 +108,7 @@ def _options(config: ml_collections.ConfigDict, name: str) -> tuple[dict[str, An
 
 
 def _store(directory: Path, stem: str, record: dict, pictures: dict) -> None:
+  """Writes numbers as JSON, and every picture to a file of its name."""
   files.save_json(directory / f'{stem}.json', record)
   for name, picture in pictures.items():
     path = f'{directory}/{stem}-{name.replace("/", "-")}'
@@ -110,7 +119,7 @@ def _store(directory: Path, stem: str, record: dict, pictures: dict) -> None:
 
 
 def _summary(numbers: dict, published_bpd: float | None) -> str:
-  """Every single number on a line, with its unit; then what to compare it with."""
+  """Returns a line for each number, with its unit, and the numbers to compare with."""
   lines = []
   for name, value in numbers.items():
     if not np.ndim(value):
@@ -124,6 +133,7 @@ def _summary(numbers: dict, published_bpd: float | None) -> str:
 
 
 def _unit(name: str) -> str:
+  """Returns the unit of a number, in words; '' where it has none."""
   name = name.removesuffix('_raw')
   if name.endswith('bpd'):
     return 'bits/dim'

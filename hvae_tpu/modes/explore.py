@@ -1,6 +1,7 @@
-"""`--mode=explore`: what every group of latent variables does to samples."""
+"""`--mode=explore`: variations of samples, one group of latent variables at a time."""
 
 from collections.abc import Callable
+import dataclasses
 from pathlib import Path
 import re
 from typing import Any
@@ -15,51 +16,68 @@ from hvae_tpu.figures import films, images, sheets
 from hvae_tpu.generation import programs, variation
 from hvae_tpu.modes import loaded_run
 from hvae_tpu.nn import temperatures
+from hvae_tpu.settings import setting
+
+FOLDERS = ('explore',)
+REPORTED = True
 
 
-def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
-  """Writes below `<run>/explore/<step>-<weights>/`. Returns the exit code.
+@dataclasses.dataclass(frozen=True)
+class Options(loaded_run.TemperedOptions):
+  """Options of `--mode=explore`."""
 
-  `group-<number>.png` and `.gif`, a sample and its variations a row; `contact.png`, the first
-  row of every group below each other. With position 'each' `sweep-<number>.png` and `.gif` instead,
-  the group's map of positions.
+  groups: tuple[int, ...] = setting(())  # numbers of groups, from the coarsest, 0, on; (): all
+  rows: int = setting(4, least=1)  # samples
+  num: int = setting(7, least=1)  # variations of each sample
+  noise_std: float = setting(variation.NOISE_STD, least=0)  # deviation of the group's new noise
+  position: str = setting('all')  # of the group's map: all, one as 'row,column', or each in turn
+  differences: bool = setting(False)  # shows changes, on grey, instead of the variations
+  fps: float = setting(4.0, above=0)  # frames per second of the animations
+
+
+@loaded_run.interruptible
+def run(
+  config: ml_collections.ConfigDict,
+  workdir: Path,
+  checkpoint: str,
+  raise_if_interrupted: Callable[[], None],
+) -> None:
+  """Writes below `<run>/explore/<step>-<weights>/`.
+
+  `group-<number>.png` and `.gif` have a sample and its variations in a row; `contact.png` has the
+  first row of every group. With position 'each' `sweep-<number>.png` and `.gif` are written
+  instead, laid out as the group's map of positions.
 
   Raises:
     UserError: no such checkpoint, group or position, or a setting out of range.
   """
-  options = config.explore
-  for key, least in (('rows', 1), ('num', 1), ('noise_std', 0)):
-    if options[key] < least:
-      raise UserError(f'config.explore.{key}={options[key]} must be at least {least}')
-  position = _position(options.position)
-  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=explore', generation.NEEDS)
-  model = trained.run.model
+  options = loaded_run.read_options(Options, config, 'explore')
+  position = _read_position(options.position)
+  loaded = loaded_run.load_run(config, workdir, checkpoint, 'explore', generation.NEEDS)
+  model = loaded.model
   for group in options.groups:
     programs.check_group(model, group, 'config.explore.groups')
-  groups = tuple(options.groups) or tuple(range(len(model.level_names)))
+  groups = options.groups or tuple(range(len(model.level_names)))
   temperature = temperatures.of_tuple(model, options.temperature, 'config.explore.temperature')
-  model, state = loaded_run.prepared(trained, options, temperature)
-  draw = dict(noise_std=options.noise_std, temperature=temperature, seed=options.seed)
+  model, state = loaded_run.model_for_sampling(loaded, options, temperature)
+  arguments = dict(noise_std=options.noise_std, temperature=temperature, seed=options.seed)
   if position != 'each':
-    draw |= dict(rows=options.rows, num=options.num, position=position)
-
-  def work(check: Callable[[], None]) -> int:
-    found = {}
-    for group in loaded_run.shown(iter(groups), len(groups), 'group'):
-      check()
-      one = generation.sweep if position == 'each' else generation.vary
-      found[group] = one(model, trained.params, state, group, **draw)
-    if jax.process_index() == 0:
-      folder = trained.run.workdir / 'explore' / trained.stem
-      _store(folder, found, model.level_names, position, options)
-      print(f'{len(groups)} of {len(model.level_names)} groups; stored in {folder}')
-    return 0
-
-  return loaded_run.interruptible(work)
+    arguments |= dict(rows=options.rows, num=options.num, position=position)
+  pictures = {}
+  for group in loaded_run.with_progress(groups, len(groups), 'group', raise_if_interrupted):
+    draw = generation.sweep if position == 'each' else generation.vary
+    pictures[group] = draw(model, loaded.params, state, group, **arguments)
+  if jax.process_index() == 0:
+    folder = loaded.workdir / 'explore' / loaded.checkpoint_tag
+    if position == 'each':
+      _store_sweeps(folder, pictures, options)
+    else:
+      _store_variations(folder, pictures, model.level_names, options)
+    print(f'{len(groups)} of {len(model.level_names)} groups; stored in {folder}')
 
 
-def _position(text: str) -> Any:
-  """'each', None for 'all', or (row, column)."""
+def _read_position(text: str) -> Any:
+  """Returns 'each', None for 'all', or (row, column)."""
   if match := re.fullmatch(r'\(?(\d+), *(\d+)\)?', text):
     return int(match[1]), int(match[2])
   if text not in ('all', 'each'):
@@ -69,28 +87,29 @@ def _position(text: str) -> Any:
   return None if text == 'all' else text
 
 
-def _store(
-  folder: Path,
-  found: dict[int, np.ndarray],
-  names: tuple[str, ...],
-  position: Any,
-  options: ml_collections.ConfigDict,
+def _store_sweeps(folder: Path, sweeps: dict[int, np.ndarray], options: Options) -> None:
+  """Writes sheet and animation of each group, one position after the other."""
+  for group, pictures in sweeps.items():
+    images.save_png(folder / f'sweep-{group:02d}.png', sheets.sheet(list(pictures)))
+    frames = pictures.reshape(-1, 1, *pictures.shape[2:])
+    _save_frames(folder / f'sweep-{group:02d}.gif', frames, options.fps)
+
+
+def _store_variations(
+  folder: Path, variations: dict[int, np.ndarray], names: tuple[str, ...], options: Options
 ) -> None:
-  kind = 'sweep' if position == 'each' else 'group'
+  """Writes sheet and animation of each group, all rows side by side, and the contact sheet."""
   heads = ['sample', *(f'variation {i}' for i in range(1, 1 + options.num))]
-  for group, pictures in found.items():
-    stem = folder / f'{kind}-{group:02d}'
-    shown = pictures
-    if options.differences and kind == 'group':
-      shown = variation.differences(pictures)
-    words = () if kind == 'sweep' else heads
-    images.save_png(stem.with_suffix('.png'), sheets.sheet(list(shown), heads=words))
-    # Frames of all rows side by side; of a sweep, one position after the other.
-    one_by_one = pictures.reshape(-1, 1, *pictures.shape[2:])
-    frames = pictures.swapaxes(0, 1) if kind == 'group' else one_by_one
-    frames = np.stack([images.grid(sheets.enlarged(frame)) for frame in frames])
-    films.save_gif(stem.with_suffix('.gif'), frames, options.fps)
-  if kind == 'group':
-    rows = [found[group][0] for group in found]
-    labels = [names[group] for group in found]
-    images.save_png(folder / 'contact.png', sheets.sheet(rows, labels, heads=heads))
+  for group, pictures in variations.items():
+    rows = variation.differences(pictures) if options.differences else pictures
+    images.save_png(folder / f'group-{group:02d}.png', sheets.sheet(list(rows), heads=heads))
+    _save_frames(folder / f'group-{group:02d}.gif', pictures.swapaxes(0, 1), options.fps)
+  rows = [pictures[0] for pictures in variations.values()]
+  labels = [names[group] for group in variations]
+  images.save_png(folder / 'contact.png', sheets.sheet(rows, labels, heads=heads))
+
+
+def _save_frames(path: Path, frames: np.ndarray, fps: float) -> None:
+  """Writes pictures [T, N, H, W, C] as an animation of T frames with N pictures each."""
+  grids = np.stack([images.grid(sheets.enlarged(frame)) for frame in frames])
+  films.save_gif(path, grids, fps)

@@ -4,6 +4,7 @@ The heuristic of EfficientMORL's authors: guess a target, train a tenth of the s
 negative log-likelihood that was reached once the objects were found.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import ml_collections
 
 from hvae_tpu import evals, models
 from hvae_tpu.devices import sharding
+from hvae_tpu.devices.distributed import print_once
 from hvae_tpu.devices.interruption import Interruption
 from hvae_tpu.errors import UserError
 from hvae_tpu.modes import loaded_run
 from hvae_tpu.runs.metric_writer import Writer
+from hvae_tpu.settings import setting
 from hvae_tpu.storage import files
 from hvae_tpu.training import setup
 from hvae_tpu.training.loop import loop
@@ -23,26 +26,35 @@ from hvae_tpu.training.progress import Progress
 from hvae_tpu.training.state import create_state
 from hvae_tpu.training.step import Step, trace_step
 
-FOUND = 0.5  # foreground ARI from which on objects count as found
+FOLDERS = ('geco_target',)
+LEAST_ARI = 0.5  # foreground ARI from which on objects count as found
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Options of `--mode=geco_target`."""
+
+  share: float = setting(0.1, least=0, most=1)  # fraction of train.num_steps to train
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
-  """Trains `config.geco_target.share` of the steps; writes `<run>/geco_target/proposal.json`.
+  """Trains some of the steps; writes `<run>/geco_target/proposal.json`. Returns the exit code.
 
-  Metrics of the training are written beside it; no checkpoint is. Returns the exit code.
+  Metrics of the training are written beside it, but no checkpoint.
 
   Raises:
     UserError: a model without GECO, or a share that leaves no step.
   """
   del checkpoint  # every trial begins anew
-  steps = int(config.geco_target.share * config.train.num_steps)
+  share = loaded_run.read_options(Options, config, 'geco_target').share
+  steps = int(share * config.train.num_steps)
   if not getattr(config.model, 'use_geco', False):
     raise UserError(
       '--mode=geco_target needs a model with config.model.use_geco=True; EfficientMORL has it'
     )
-  if not 0 < steps <= config.train.num_steps:
+  if not steps:
     raise UserError(
-      f'config.geco_target.share={config.geco_target.share} of config.train.num_steps='
+      f'config.geco_target.share={share} of config.train.num_steps='
       f'{config.train.num_steps} must lie between one step and all'
     )
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
@@ -50,16 +62,16 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   model, tx, step = setup.train_step(config, mesh)
   dataset = setup.open_data(config)
   for text in model.warnings(dataset.card):
-    loaded_run.say(f'warning: {text}')
+    print_once(f'warning: {text}')
   folder = workdir / 'geco_target'
   state, interruption = _train(config, (model, tx, step), dataset, mesh, steps, folder)
   if interruption.requested:
-    loaded_run.say('stopped; nothing was proposed')
+    print_once('stopped; nothing was proposed')
     return interruption.exit_code
   proposal = _proposal(config, model, dataset, mesh, state)
   if jax.process_index() == 0:
     files.save_json(folder / 'proposal.json', proposal, strict=False)
-    print(_described(proposal))
+    print(_describe(proposal))
   return 0
 
 
@@ -71,7 +83,7 @@ def _train(
   steps: int,
   folder: Path,
 ) -> tuple[Any, Interruption]:
-  """The state after so many steps of what `runs.train_step` gave, and what interrupted it."""
+  """Trains that many steps with the results of `setup.train_step`; returns the state."""
   model, tx, step = training
   options = ml_collections.ConfigDict(config.train)
   options.num_steps = steps
@@ -82,7 +94,7 @@ def _train(
     try:
       batch = next(batches)
       state = create_state(model, tx, batch, mesh, config.train.ema_decay is not None, config.seed)
-      loaded_run.say('compiling the train step ...')
+      print_once('compiling the train step ...')
       compiled = trace_step(step, state, batch).lower().compile()
       state = loop(
         state,
@@ -92,7 +104,7 @@ def _train(
         start=0,
         evaluations=[],
         save=lambda *_: None,
-        diagnose=lambda step, *_: loaded_run.say(f'the loss of step {step:,} is not finite'),
+        diagnose=lambda step, *_: print_once(f'the loss of step {step:,} is not finite'),
         writer=writer,
         progress=Progress(0, steps, config.train.batch_size, first),
         interruption=interruption,
@@ -106,25 +118,26 @@ def _train(
 def _proposal(
   config: ml_collections.ConfigDict, model: Any, dataset: Any, mesh: Any, state: Any
 ) -> dict[str, Any]:
-  """What was reached on the validation view, per dimension, and what follows from it."""
+  """Measures the state on the validation view, and proposes a target, nats per dimension."""
   inferring = models.create(config.model.to_dict(), sharding.platform(mesh), differentiated=False)
   batches = setup.eval_batches(dataset, config, mesh, 'valid')
-  found = evals.create('segmentation', config.evals, inferring, batches, config.seed)(state)
+  results = evals.create('segmentation', config.evals, inferring, batches, config.seed)(state)
   geco = {name: float(value) for name, value in state.model_state['geco'].items()}
-  reached = float(found['nll']) / model.num_dims
+  reached = float(results['nll']) / model.num_dims
   return {
     'steps': int(state.step),
     'geco_target': round(reached, 4),
-    'nll_total': float(found['nll']),
+    'nll_total': float(results['nll']),
     'guess': config.model.geco_target,
     'lowest': model.log_scale,
-    'ari': float(found['ari']),
-    'kl': float(found['kl']),
+    'ari': float(results['ari']),
+    'kl': float(results['kl']),
     **geco,
   }
 
 
-def _described(proposal: dict[str, Any]) -> str:
+def _describe(proposal: dict[str, Any]) -> str:
+  """Returns the lines that explain a proposal."""
   guess, lowest = proposal['guess'], proposal['lowest']
   lines = [
     f'after {proposal["steps"]:,} steps: foreground ARI {proposal["ari"]:.3f}, nll '
@@ -136,9 +149,9 @@ def _described(proposal: dict[str, Any]) -> str:
   ]
   if guess < lowest:
     lines.append(f'warning: the guess {guess:g} is below {lowest:g}, so it is never reached')
-  if proposal['ari'] < FOUND:
+  if proposal['ari'] < LEAST_ARI:
     lines.append(
-      f'warning: objects are not found yet (foreground ARI below {FOUND}); raise '
+      f'warning: objects are not found yet (foreground ARI below {LEAST_ARI}); raise '
       f'config.geco_target.share'
     )
   lines.append(f'proposed: --config.model.geco_target={proposal["geco_target"]:g}')

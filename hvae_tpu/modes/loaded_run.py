@@ -1,76 +1,74 @@
-"""What the modes that use a trained run have in common: opening it, passing over data, stopping."""
+"""Shared helpers of the modes: loading a run, iterating with progress, stopping on a signal.
 
-from collections.abc import Callable, Iterator
+Most modes read as: check the options, load the run, iterate over data or samples, store results.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import datetime
-import hashlib
+import functools
 from pathlib import Path
-import sys
 import time
 from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 
-from hvae_tpu import evals
-from hvae_tpu.devices import sharding
+from hvae_tpu import evals, settings
+from hvae_tpu.devices.distributed import print_once
 from hvae_tpu.devices.interruption import Interrupted, Interruption
-from hvae_tpu.errors import UserError
 from hvae_tpu.importers import import_report
 from hvae_tpu.models import protocol
 from hvae_tpu.nn.distributions import STATISTICS
 from hvae_tpu.runs import restore
-from hvae_tpu.training.state import eval_params
+from hvae_tpu.runs.restore import LoadedRun
+from hvae_tpu.settings import setting
 
 SHOW_EVERY = 5.0  # seconds between progress lines
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
-  """One set of weights of a run.
+class PictureOptions:
+  """Options of modes that draw pictures."""
 
-  Attributes:
-    run: as opened.
-    weights: 'ema' or 'raw', which of them.
-    params: those.
-  """
-
-  run: restore.Run
-  weights: str
-  params: Any
-
-  @property
-  def stem(self) -> str:
-    """What the files of its results begin with."""
-    return f'{self.run.state.step}-{self.weights}'
-
-  def origin(self) -> dict[str, Any]:
-    """What results should be stored with, so that they are not mixed with those of others."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves((self.params, self.run.state.model_state)):
-      digest.update(np.ascontiguousarray(sharding.to_host(leaf)))
-    return {
-      'run': str(self.run.workdir),
-      'step': int(self.run.state.step),
-      'weights': self.weights,
-      'model': self.run.config.model.name,
-      'sha256': digest.hexdigest(),
-    }
+  statistic: str = setting('mean', choices=tuple(STATISTICS))  # of the pixels' distribution
+  seed: int = setting(0, least=0)  # of all noise
 
 
-def open_trained(
+@dataclasses.dataclass(frozen=True)
+class SampleOptions(PictureOptions):
+  """Options of modes that draw samples from the prior."""
+
+  # batches of samples that renew the batch statistics before sampling; 0: those of training
+  refresh_iterations: int = setting(0, least=0)
+  refresh_num: int = setting(16, least=1)  # samples in such a batch
+
+
+@dataclasses.dataclass(frozen=True)
+class TemperedOptions(SampleOptions):
+  """Options of modes that draw samples at one temperature."""
+
+  # of the samples: one number, one number per level, or 'linear(a,b)' from the coarsest level on
+  temperature: tuple[float | str, ...] = setting((1.0,), least=0)
+
+
+def read_options(options: type, config: ml_collections.ConfigDict, mode: str) -> Any:
+  """Returns the options `config.<mode>` of a mode; UserError if one is out of its range."""
+  return settings.checked(options, config[mode], f'config.{mode}')
+
+
+def load_run(
   config: ml_collections.ConfigDict,
   workdir: Path,
   checkpoint: str,
   mode: str,
   needs: tuple[str, ...],
-) -> Trained:
-  """Opens the weights that `config.evals.weights` names ('both': the average).
+) -> LoadedRun:
+  """Loads the weights that `config.evals.weights` names ('both': the moving average).
 
   Args:
-    config, workdir, checkpoint: as `runs.open_run` takes them.
-    mode: what asks.
+    config, workdir, checkpoint: see `restore.open_run`.
+    mode: name of the mode that needs the run.
     needs: attributes and methods that the model must have.
 
   Raises:
@@ -78,88 +76,82 @@ def open_trained(
   """
   evals.check_weights(config.evals.weights)
   weights = evals.WEIGHTS[config.evals.weights][0]
-  run = restore.open_run(workdir, checkpoint, config, (weights,))
-  protocol.require(run.model, needs, mode)
-  say(*import_report.describe(run.meta.get('import')))
-  return Trained(run, weights, eval_params(run.state, weights))
+  run = restore.open_run(workdir, checkpoint, config, (weights,)).select(weights)
+  protocol.require(run.model, needs, f'--mode={mode}')
+  print_once(*import_report.describe(run.meta.get('import')))
+  return run
 
 
-def check_least(mode: str, options: ml_collections.ConfigDict, **least: int) -> None:
-  """Raises UserError if an option of a mode is below the least number that it may be."""
-  for key, value in least.items():
-    if options[key] < value:
-      raise UserError(f'config.{mode}.{key}={options[key]} must be at least {value}')
-
-
-def prepared(
-  trained: Trained, options: ml_collections.ConfigDict, temperature: Any
+def model_for_sampling(
+  run: LoadedRun, options: PictureOptions, temperature: Any
 ) -> tuple[Any, Any]:
-  """Model and state to draw pictures with.
+  """Returns model and model state for drawing pictures by the options of a mode.
 
   Args:
-    options: of the mode: `statistic`, of the pixels; `seed`; `refresh_iterations` and
-      `refresh_num`, by which batch statistics are renewed, where the model has any.
-    temperature: that they are renewed at.
+    options: with `refresh_iterations`, the batch statistics are renewed first.
+    temperature: of the samples that renew them.
 
   Raises:
-    UserError: an unknown statistic, or statistics are to be renewed of a model that has none.
+    UserError: batch statistics are to be renewed, but the model has none.
   """
-  model, state = trained.run.model, trained.run.state.model_state
-  if options.statistic not in STATISTICS:
-    raise UserError(f'statistic={options.statistic!r} must be one of {", ".join(STATISTICS)}')
-  model = dataclasses.replace(model, output_statistic=options.statistic)
-  iterations = options.get('refresh_iterations', 0)
+  model = dataclasses.replace(run.model, output_statistic=options.statistic)
+  iterations = getattr(options, 'refresh_iterations', 0)
   if not iterations:
-    return model, state
-  if not hasattr(model, 'refresh'):
-    raise UserError(
-      f'refresh_iterations={iterations} needs refresh(), which {type(model).__name__} lacks; set '
-      f'it to 0'
-    )
+    return model, run.model_state
+  protocol.require(model, ('refresh',), f'refresh_iterations={iterations}', 'set it to 0')
   refresh = jax.jit(model.refresh, static_argnums=(4, 5))
   key = jax.random.fold_in(jax.random.key(options.seed), 1)
-  return model, refresh(trained.params, state, key, temperature, iterations, options.refresh_num)
+  state = refresh(run.params, run.model_state, key, temperature, iterations, options.refresh_num)
+  return model, state
 
 
-def check_origin(stored: dict[str, Any], here: dict[str, Any], what: str, remedy: str) -> None:
-  """Raises UserError if `what` was made with other weights than those of `here`."""
-  if stored.get('sha256') != here['sha256']:
-    tell = lambda o: f'{o.get("model")} of {o.get("run")}, step {o.get("step")}, {o.get("weights")}'
-    raise UserError(f'{what} belongs to {tell(stored)}, not to {tell(here)}; {remedy}')
+def interruptible(
+  body: Callable[[ml_collections.ConfigDict, Path, str, Callable[[], None]], None],
+) -> Callable[[ml_collections.ConfigDict, Path, str], int]:
+  """Makes the `run(config, workdir, checkpoint)` of a mode from its body.
 
-
-def interruptible(body: Callable[[Callable[[], None]], int]) -> int:
-  """Runs the work of a mode: `body(check)`, where `check` is to be called between batches.
+  Args:
+    body: called with a fourth argument, `raise_if_interrupted`, which it calls between batches.
 
   Returns:
-    The exit code of the body, or that of the signal that stopped it.
+    The function. It returns the exit code: 0, or that of the signal that stopped it.
   """
-  interruption = Interruption()
-  with interruption:
-    try:
-      return body(interruption.raise_if_interrupted)
-    except Interrupted:
-      say('stopped; nothing was written')
-      return interruption.exit_code
+
+  @functools.wraps(body)
+  def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
+    interruption = Interruption()
+    with interruption:
+      try:
+        body(config, workdir, checkpoint, interruption.raise_if_interrupted)
+        return 0
+      except Interrupted:
+        print_once('stopped; nothing was written')
+        return interruption.exit_code
+
+  return run
 
 
-def shown(batches: Iterator, total: int, what: str = 'batch') -> Iterator:
-  """Passes batches (or `what` they are) on, and prints now and then how many are done."""
+def with_progress(
+  items: Iterable,
+  total: int,
+  what: str = 'batch',
+  raise_if_interrupted: Callable[[], None] = lambda: None,
+) -> Iterator:
+  """Passes items on, and prints now and then how many are done.
+
+  Args:
+    total: number of items.
+    what: name of an item.
+    raise_if_interrupted: called before each item.
+  """
   began = last = time.perf_counter()
-  for done, batch in enumerate(batches):
+  for done, item in enumerate(items):
+    raise_if_interrupted()
     now = time.perf_counter()
     if done == 1:
       began = now  # the first one was compiling
     elif done and now - last >= SHOW_EVERY:
       left = datetime.timedelta(seconds=round((now - began) / (done - 1) * (total - done)))
-      say(f'{what} {done:,}/{total:,}  {left} left')
+      print_once(f'{what} {done:,}/{total:,}  {left} left')
       last = now
-    yield batch
-
-
-def say(*lines: str) -> None:
-  """Prints on one process only."""
-  if jax.process_index() == 0:
-    for line in lines:
-      print(line)
-    sys.stdout.flush()
+    yield item

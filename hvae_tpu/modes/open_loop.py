@@ -1,4 +1,4 @@
-"""`--mode=open_loop`: predicts videos from their first frames, and stores what came out.
+"""`--mode=open_loop`: predictions of videos from their first frames, with scores.
 
 In `<run>/open_loop/<view>-<step>-<weights>/`, with the names of the reference:
 
@@ -15,6 +15,7 @@ frames is equal: no mean and no deviation counts it; `*_left_out` says how often
 """
 
 from collections.abc import Callable, Iterator
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ import jax
 import ml_collections
 import numpy as np
 
-from hvae_tpu import settings
 from hvae_tpu.devices import sharding
 from hvae_tpu.evals import open_loop
 from hvae_tpu.evals.open_loop import Outcome
@@ -30,62 +30,75 @@ from hvae_tpu.figures import film_strips, images, plots
 from hvae_tpu.figures.films import save_gif, side_by_side
 from hvae_tpu.metrics.score_curves import Moments, moments
 from hvae_tpu.modes import loaded_run
+from hvae_tpu.settings import setting
 from hvae_tpu.storage import files, folders
 from hvae_tpu.training import setup
 
-BEST = {'ssim': 'SSIM', 'psnr': 'PSNR (dB)'}  # what the best of several samples is chosen by
+FOLDERS = ('open_loop',)
+REPORTED = True
+BEST = {'ssim': 'SSIM', 'psnr': 'PSNR (dB)'}  # scores that choose the best of several samples
 Curves = dict[str, np.ndarray]  # by score: [T] of an example, [examples, T] of all
 
 
-def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
-  """Predicts `config.open_loop.num_examples` sequences. Returns the exit code.
+@dataclasses.dataclass(frozen=True)
+class Options(open_loop.Options):
+  """Options of `--mode=open_loop`: those of evaluation `open_loop`, and a few more."""
+
+  num_examples: int = setting(100, least=1)  # the first clips of all videos come first
+  split: str = setting('test')  # videos to predict: train, valid, test, or a view's name
+  grids: bool = setting(True)  # also pictures of the frames
+  # pictures without their last strip, which the reference loses
+  grid_strict_reference: bool = setting(False)
+  seed: int = setting(0, least=0)  # of all noise
+
+
+STORED = [field.name for field in dataclasses.fields(open_loop.Options)]  # in summary.json
+
+
+@loaded_run.interruptible
+def run(
+  config: ml_collections.ConfigDict,
+  workdir: Path,
+  checkpoint: str,
+  raise_if_interrupted: Callable[[], None],
+) -> None:
+  """Predicts `config.open_loop.num_examples` sequences.
 
   Raises:
     UserError: no such checkpoint or view, a model that predicts nothing, or unfit options.
   """
-  section = config.open_loop.to_dict()
-  seed, split, grids, strict = (
-    section.pop(k) for k in ('seed', 'split', 'grids', 'grid_strict_reference')
-  )
-  options = settings.checked(open_loop.Options, section, 'config.open_loop')
-  trained = loaded_run.open_trained(
-    config, workdir, checkpoint, '--mode=open_loop', open_loop.NEEDS
-  )
-  mesh, state = trained.run.mesh, trained.run.state
+  options = loaded_run.read_options(Options, config, 'open_loop')
+  loaded = loaded_run.load_run(config, workdir, checkpoint, 'open_loop', open_loop.NEEDS)
   dataset = setup.open_data(config)
   if options.batch_size:
-    sharding.check_batch_size(options.batch_size, mesh, 'open_loop.batch_size')
-  predict = open_loop.predictor(trained.run.model, options, 'config.open_loop')
-  view = setup.view_name(config, split)
-  directory = trained.run.workdir / 'open_loop' / f'{view.replace("/", "-")}-{trained.stem}'
-  about = {'origin': trained.origin(), 'data': config.data.name, 'view': view}
-  about['options'] = {'seed': seed, **section}
-
-  def work(check: Callable[[], None]) -> int:
-    batches = setup.eval_batches(dataset, config, mesh, split, check)(
-      seq_len=options.seq_len, batch_size=options.batch_size, interleave_videos=True
-    )
-    found = predict(trained.params, state.model_state, batches, jax.random.key(seed))
-    if jax.process_index():
-      for _ in found:
-        pass
-      return 0
-    earlier = ', in place of earlier results' if directory.exists() else ''
-    with folders.replacing(directory) as folder:
-      _store(folder, found, about, grids, strict)
-    print(f'stored in {directory}{earlier}')
-    return 0
-
-  return loaded_run.interruptible(work)
+    sharding.check_batch_size(options.batch_size, loaded.mesh, 'open_loop.batch_size')
+  predict = open_loop.predictor(loaded.model, options, 'config.open_loop')
+  view = setup.view_name(config, options.split)
+  directory = loaded.workdir / 'open_loop' / loaded.view_tag(view)
+  about = loaded.about(view)
+  about['options'] = {name: getattr(options, name) for name in ('seed', *STORED)}
+  batches = setup.eval_batches(dataset, config, loaded.mesh, options.split, raise_if_interrupted)(
+    seq_len=options.seq_len, batch_size=options.batch_size, interleave_videos=True
+  )
+  key = jax.random.key(options.seed)
+  outcomes = predict(loaded.params, loaded.model_state, batches, key)
+  if jax.process_index():
+    for _ in outcomes:
+      pass
+    return
+  earlier = ', in place of earlier results' if directory.exists() else ''
+  with folders.replacing(directory) as folder:
+    _store(folder, outcomes, about, options)
+  print(f'stored in {directory}{earlier}')
 
 
 def _store(
-  folder: Path, found: Iterator[Outcome], about: dict[str, Any], grids: bool, strict: bool
+  folder: Path, outcomes: Iterator[Outcome], about: dict[str, Any], options: Options
 ) -> None:
-  """Writes what the head of this file tells, and prints the scores."""
+  """Writes the files that the head of this module lists, and prints the scores."""
   curves, films = [], []
-  for i, outcome in enumerate(found):
-    _store_example(folder, i, outcome, grids, strict)
+  for i, outcome in enumerate(outcomes):
+    _store_example(folder, i, outcome, options)
     curves.append(outcome.curves())
     print(f'example {i}: {_describe(curves[-1])}', flush=True)
     if len(films) < open_loop.FILMED:
@@ -100,24 +113,24 @@ def _store(
       **about,
       'num_examples': len(curves),
       'num_frames': len(together['ssim'][0]),
-      'results': {name: _plain(found) for name, found in results.items()},
+      'results': {name: _plain(scores) for name, scores in results.items()},
       'examples': [
         {name: _plain(moments(values)) for name, values in curve.items()} for curve in curves
       ],
     },
   )
-  for name, found in results.items():
-    left_out = f'  ({found.left_out} infinite ones left out)' if found.left_out else ''
-    print(f'  {name:22} {found.mean:9.4f}{left_out}')
+  for name, scores in results.items():
+    left_out = f'  ({scores.left_out} infinite ones left out)' if scores.left_out else ''
+    print(f'  {name:22} {scores.mean:9.4f}{left_out}')
 
 
-def _plain(found: Moments) -> dict[str, float]:
-  """Single numbers for JSON."""
-  return {name: value.item() for name, value in found._asdict().items()}
+def _plain(scores: Moments) -> dict[str, float]:
+  """Returns the moments of all values as plain numbers, for JSON."""
+  return {name: value.item() for name, value in scores._asdict().items()}
 
 
 def _describe(curves: Curves) -> str:
-  """Means over time of the best sample and of the baseline."""
+  """Returns the means over time of the best sample and of the baseline, as text."""
   mean = {name: moments(values).mean for name, values in curves.items()}
   return ', '.join(
     f'{name} {mean[name]:.4f} (copy of the last frame {mean[f"copy_last_{name}"]:.4f})'
@@ -125,8 +138,8 @@ def _describe(curves: Curves) -> str:
   )
 
 
-def _store_example(folder: Path, number: int, outcome: Outcome, grids: bool, strict: bool) -> None:
-  """Frames as arrays, and as pictures where `grids`."""
+def _store_example(folder: Path, number: int, outcome: Outcome, options: Options) -> None:
+  """Writes frames as arrays, and as pictures with `options.grids`."""
   samples = {'random_sample_1': 0}
   if len(outcome.samples) > 1:
     samples |= {'random_sample_2': 1}
@@ -136,15 +149,16 @@ def _store_example(folder: Path, number: int, outcome: Outcome, grids: bool, str
     clips[f'sample{number}/{name}'] = film_strips.to_uint8(outcome.samples[index])
   for name, frames in clips.items():
     files.save_arrays(folder / f'{name}.npz', {'arr_0': frames}, compressed=True)
-    if grids:
-      images.save_png(folder / f'{name}.png', film_strips.strips(frames, strict))
+    if options.grids:
+      strips = film_strips.strips(frames, options.grid_strict_reference)
+      images.save_png(folder / f'{name}.png', strips)
 
 
 def _store_curves(folder: Path, curves: Curves) -> None:
-  """Means and population deviations over the examples: arrays, pictures and a table."""
-  found = {name: moments(values, axis=0) for name, values in curves.items()}
+  """Writes means and population deviations over the examples: arrays, pictures and a table."""
+  statistics = {name: moments(values, axis=0) for name, values in curves.items()}
   columns = {}
-  for name, of_frames in found.items():
+  for name, of_frames in statistics.items():
     columns |= {f'{name}_mean': of_frames.mean, f'{name}_stddev': of_frames.deviation}
     if name.endswith('psnr'):
       columns[f'{name}_left_out'] = of_frames.left_out
@@ -152,7 +166,7 @@ def _store_curves(folder: Path, curves: Curves) -> None:
     for part in ('mean', 'stddev'):
       arrays = {'arr_0': columns[f'{name}_{part}']}
       files.save_arrays(folder / f'{name}_{part}.npz', arrays)
-    bands = {'best sample': found[name][:2], 'last frame': found[f'copy_last_{name}'][:2]}
+    bands = {'best sample': statistics[name][:2], 'last frame': statistics[f'copy_last_{name}'][:2]}
     plots.save_bands(folder / f'{name}_range.png', bands, 'predicted frame', label)
   rows = zip(*(column.tolist() for column in columns.values()), strict=True)
   table = [{'frame': i, **dict(zip(columns, row, strict=True))} for i, row in enumerate(rows)]

@@ -1,8 +1,8 @@
 """`--mode=reconstruct`: likelihood, rate, distortion and pictures, whole or with pruned latents."""
 
 from collections.abc import Callable
+import dataclasses
 from pathlib import Path
-from typing import Any
 
 import jax
 import ml_collections
@@ -11,74 +11,80 @@ import numpy as np
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import reconstruction
 from hvae_tpu.figures import images, plots
-from hvae_tpu.modes import loaded_run
-from hvae_tpu.runs import channel_kl
+from hvae_tpu.modes import loaded_run, pruning
+from hvae_tpu.settings import setting
 from hvae_tpu.storage import files
 from hvae_tpu.training import setup
 
+FOLDERS = ('reconstruct',)
+REPORTED = True
 # Columns of the table, where the model reports them.
 COLUMNS = ('kl', 'nll', 'neg_elbo', 'kl_bpd', 'nll_bpd', 'bpd', 'ssim')
 
 
-def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
-  """Writes `<run>/reconstruct/<view>-<step>-<weights>*`. Returns the exit code.
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Options of `--mode=reconstruct`."""
 
-  `.csv` and `-rate-distortion.png`, a row and a point for each of `config.reconstruct.quantiles`;
-  `.png`, originals above a row of reconstructions for each; `.npz`, the same pictures as arrays.
+  split: str = setting('test')  # data to reconstruct: train, valid, test, or a view's name
+  # fractions of latent channels to keep, ranked by their bits; less than 1 needs div_stats
+  quantiles: tuple[float, ...] = setting((1.0,), above=0, most=1)
+  num_pictures: int = setting(8, least=0)  # pictures of the grid
+  columns: int = setting(8, least=1)  # of the grid
+  save_targets: bool = setting(False)  # also the originals alone
+  seed: int = setting(0, least=0)  # of the draw from the posterior
+
+
+@loaded_run.interruptible
+def run(
+  config: ml_collections.ConfigDict,
+  workdir: Path,
+  checkpoint: str,
+  raise_if_interrupted: Callable[[], None],
+) -> None:
+  """Writes `<run>/reconstruct/<view>-<step>-<weights>*`.
+
+  `.csv` and `-rate-distortion.png` have a row and a point for each of
+  `config.reconstruct.quantiles`. `.png` has originals above a row of reconstructions for each, and
+  `.npz` the same pictures as arrays.
 
   Raises:
     UserError: no such checkpoint or view, a quantile that is out of range or without div_stats.
   """
-  options = config.reconstruct
-  quantiles = tuple(options.quantiles)
-  _check(options, quantiles)
-  trained = loaded_run.open_trained(
-    config, workdir, checkpoint, '--mode=reconstruct', reconstruction.NEEDS
-  )
-  masks = [
-    channel_kl.variates(trained, config, q, 'config.reconstruct.quantiles') for q in quantiles
-  ]
+  options = loaded_run.read_options(Options, config, 'reconstruct')
+  _check_quantiles(options.quantiles)
+  loaded = loaded_run.load_run(config, workdir, checkpoint, 'reconstruct', reconstruction.NEEDS)
+  key = 'config.reconstruct.quantiles'
+  masks = [pruning.variates(loaded, quantile, key) for quantile in options.quantiles]
   dataset = setup.open_data(config)
-  mesh, state = trained.run.mesh, trained.run.state
   view = setup.view_name(config, options.split)
-  reconstruct = reconstruction.make(trained.run.model, mesh, masks, options.num_pictures)
-
-  def work(check: Callable[[], None]) -> int:
-    batches = setup.eval_batches(dataset, config, mesh, options.split, check)()
-    total = -(-dataset.size(view) // config.evals.batch_size)
-    results, originals = reconstruct(
-      trained.params,
-      state.model_state,
-      state.step,
-      loaded_run.shown(batches, total),
-      jax.random.key(options.seed),
-    )
-    if jax.process_index() == 0:
-      rows = [
-        _row(q, mask, result) for q, mask, result in zip(quantiles, masks, results, strict=True)
-      ]
-      print(_table(rows))
-      stem = f'{view.replace("/", "-")}-{trained.stem}'
-      _store(trained.run.workdir / 'reconstruct', stem, rows, results, originals, options)
-    return 0
-
-  return loaded_run.interruptible(work)
+  reconstruct = reconstruction.make(loaded.model, loaded.mesh, masks, options.num_pictures)
+  batches = setup.eval_batches(dataset, config, loaded.mesh, options.split, raise_if_interrupted)()
+  total = -(-dataset.size(view) // config.evals.batch_size)
+  results, originals = reconstruct(
+    loaded.params,
+    loaded.model_state,
+    loaded.step,
+    loaded_run.with_progress(batches, total),
+    jax.random.key(options.seed),
+  )
+  if jax.process_index() == 0:
+    rows = [_row(*parts) for parts in zip(options.quantiles, masks, results, strict=True)]
+    print(_table(rows))
+    stem = loaded.view_tag(view)
+    _store(loaded.workdir / 'reconstruct', stem, rows, results, originals, options)
 
 
-def _check(options: Any, quantiles: tuple[float, ...]) -> None:
-  """Raises UserError for settings that no run could take."""
+def _check_quantiles(quantiles: tuple[float, ...]) -> None:
+  """Raises UserError if there are none, or two whose results would have the same name."""
   if not quantiles:
     raise UserError('config.reconstruct.quantiles=() must not be empty; (1.0,) keeps everything')
-  for quantile in quantiles:
-    channel_kl.check_quantile(quantile, 'config.reconstruct.quantiles')
-  # As results are named.
   names = [f'{quantile:g}' for quantile in quantiles]
   if twice := sorted({name for name in names if names.count(name) > 1}):
     raise UserError(
       f'config.reconstruct.quantiles has {", ".join(twice)} more than once (to six digits); give '
       f'each quantile once'
     )
-  loaded_run.check_least('reconstruct', options, num_pictures=0, columns=1)
 
 
 def _row(
@@ -90,7 +96,7 @@ def _row(
 
 
 def _table(rows: list[dict[str, float]]) -> str:
-  """Rate (kl) and distortion (nll) in nats per example, then in bits/dim."""
+  """Formats rate (kl) and distortion (nll) in nats per example, then in bits/dim."""
   lines = ['  '.join(f'{name:>9}' for name in rows[0])]
   lines += ['  '.join(f'{value:>9.5g}' for value in row.values()) for row in rows]
   return '\n'.join(lines)
@@ -102,8 +108,9 @@ def _store(
   rows: list[dict[str, float]],
   results: list[reconstruction.Result],
   originals: np.ndarray,
-  options: Any,
+  options: Options,
 ) -> None:
+  """Writes table, curve, and pictures if there are any."""
   files.save_csv(folder / f'{stem}.csv', rows)
   points = [(row['kl'], row['nll'], f'{row["quantile"]:g}') for row in rows]
   labels = 'rate (KL), nats per example', 'distortion (-log p), nats per example'

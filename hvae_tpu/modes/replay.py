@@ -1,5 +1,6 @@
-"""`--mode=replay`: runs a step whose loss was not finite again, and names where it began."""
+"""`--mode=replay`: a step whose loss was not finite, once more, to name where it began."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -7,9 +8,20 @@ import ml_collections
 
 from hvae_tpu import models
 from hvae_tpu.devices import sharding
+from hvae_tpu.modes import loaded_run
 from hvae_tpu.runs import restore
 from hvae_tpu.runs.checkpoints import Checkpoints
+from hvae_tpu.settings import setting
 from hvae_tpu.training import nonfinite, nonfinite_dump, setup
+
+FOLDERS = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Options of `--mode=replay`."""
+
+  bundle: str = setting('')  # folder `nonfinite-<step>`; '' is the newest in the work directory
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
@@ -21,7 +33,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   Raises:
     UserError: there is no bundle.
   """
-  directory, bundle = nonfinite_dump.find(workdir, config.replay.bundle)
+  options = loaded_run.read_options(Options, config, 'replay')
+  directory, bundle = nonfinite_dump.find(workdir, options.bundle)
   print(
     f'step {bundle["step"]:,}, key {bundle["key"]}, records {bundle["batch_indices"]}; first '
     f'non-finite parameter {bundle["first_nonfinite_parameter"]}, gradient '

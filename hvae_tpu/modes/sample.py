@@ -1,59 +1,71 @@
 """`--mode=sample`: picture grids of a trained run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
 
-from hvae_tpu import settings
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import pictures
 from hvae_tpu.figures import images
 from hvae_tpu.modes import loaded_run
+from hvae_tpu.nn.temperatures import Setting
+from hvae_tpu.settings import setting
 from hvae_tpu.training import setup
 
+FOLDERS = ('sample',)
+IN_BUCKETS = True
 
-def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
-  """Writes `<run>/sample/<picture>-<step>-<weights>.png` by `config.sample`. Returns the exit code.
+
+@dataclasses.dataclass(frozen=True)
+class Options(pictures.Options):
+  """Options of `--mode=sample`: those of evaluation `pictures`, and a few more."""
+
+  # one row of samples each: a number, a tuple of one number per level, or 'linear(a,b)'
+  temperatures: tuple[Setting, ...] = setting((1.0, 0.9, 0.8, 0.7))
+  output_temperature: float | None = setting(None, above=0)  # of the pixels; None: the model's
+  split: str = setting('test')  # images to reconstruct: train, valid, test, or a view's name
+  seed: int = setting(0, least=0)  # of all noise
+
+
+@loaded_run.interruptible
+def run(
+  config: ml_collections.ConfigDict,
+  workdir: Path,
+  checkpoint: str,
+  raise_if_interrupted: Callable[[], None],
+) -> None:
+  """Writes `<run>/sample/<picture>-<step>-<weights>.png`.
 
   Raises:
     UserError: no such checkpoint or view, or a temperature that the model does not take.
   """
-  options = config.sample.to_dict()
-  seed, split = options.pop('seed'), options.pop('split')
-  output_temperature = options.pop('output_temperature')
-  trained = loaded_run.open_trained(config, workdir, checkpoint, '--mode=sample', pictures.NEEDS)
-  opened, model = trained.run, trained.run.model
-  if output_temperature is not None:
-    model = _tempered(model, output_temperature)
+  options = loaded_run.read_options(Options, config, 'sample')
+  loaded = loaded_run.load_run(config, workdir, checkpoint, 'sample', pictures.NEEDS)
+  model = loaded.model
+  if options.output_temperature is not None:
+    model = _with_output_temperature(model, options.output_temperature)
   dataset = setup.open_data(config)
-  options = settings.checked(pictures.Options, options, 'config.sample')
   pictures.check(options, config.evals.batch_size, 'config.sample')
-
-  def work(check: Callable[[], None]) -> int:
-    def watch(rows: Iterator, total: int) -> Iterator:
-      for row in loaded_run.shown(rows, total, 'row'):
-        check()
-        yield row
-
-    batches = setup.eval_batches(dataset, config, opened.mesh, split, check)
-    draw = pictures.make(model, batches, options, 'config.sample', watch)
-    found = draw(trained.params, opened.state.model_state, opened.state.step, jax.random.key(seed))
-    if jax.process_index() == 0:
-      for name, picture in found.items():
-        path = opened.workdir / 'sample' / f'{name}-{trained.stem}.png'
-        images.save_png(path, picture)
-        print(f'wrote {path}')
-    return 0
-
-  return loaded_run.interruptible(work)
+  watch = functools.partial(
+    loaded_run.with_progress, what='row', raise_if_interrupted=raise_if_interrupted
+  )
+  batches = setup.eval_batches(dataset, config, loaded.mesh, options.split, raise_if_interrupted)
+  draw = pictures.make(model, batches, options, 'config.sample', watch)
+  grids = draw(loaded.params, loaded.model_state, loaded.step, jax.random.key(options.seed))
+  if jax.process_index() == 0:
+    for name, grid in grids.items():
+      path = loaded.workdir / 'sample' / f'{name}-{loaded.checkpoint_tag}.png'
+      images.save_png(path, grid)
+      print(f'wrote {path}')
 
 
-def _tempered(model: Any, output_temperature: float) -> Any:
-  """The model with another temperature of its likelihood."""
+def _with_output_temperature(model: Any, output_temperature: float) -> Any:
+  """Returns the model with another temperature of its likelihood."""
   if not hasattr(model, 'output_temperature'):
     raise UserError(
       f'config.sample.output_temperature={output_temperature}: {type(model).__name__} has no '

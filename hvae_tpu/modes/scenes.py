@@ -1,6 +1,7 @@
-"""Scenes of a view, taken apart one batch after another: what the modes of slots begin with."""
+"""Scenes of a view, segmented one batch after another, for the modes of slots."""
 
 from collections.abc import Callable, Iterator
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -12,30 +13,40 @@ from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import segmentation
 from hvae_tpu.modes import loaded_run
+from hvae_tpu.runs.restore import LoadedRun
+from hvae_tpu.settings import setting
 from hvae_tpu.training import setup
 
 NEEDS = ('segment', 'paint', 'num_slots')
 
 
+@dataclasses.dataclass(frozen=True)
+class SceneOptions:
+  """Options of the modes of slots."""
+
+  split: str = setting('test')  # scenes to read: train, valid, test, or a view's name
+  seed: int = setting(0, least=0)  # of all noise
+
+
 class Scene(NamedTuple):
-  """One scene, on the host.
+  """One segmented scene, on the host.
 
   Attributes:
     number: place in the view.
-    fields: of the record, without the axis of the batch.
-    found: `models.protocol.Segments`, likewise.
+    fields: fields of the record, without the batch axis.
+    segments: `models.protocol.Segments`, without the batch axis.
   """
 
   number: int
   fields: dict[str, np.ndarray]
-  found: Any
+  segments: Any
 
 
-def entities(card: dict[str, Any]) -> int:
-  """The most entities that a picture of a data set holds.
+def num_entities(card: dict[str, Any]) -> int:
+  """Returns the largest number of entities in a picture of a data set.
 
   Raises:
-    UserError: the card does not tell, so the set has no objects.
+    UserError: the card does not say, so the set has no objects.
   """
   count = card.get('details', {}).get('entities')
   if count is None:
@@ -47,40 +58,42 @@ def entities(card: dict[str, Any]) -> int:
 
 
 def read(
-  trained: loaded_run.Trained,
+  loaded: LoadedRun,
   dataset: data.Dataset,
   config: ml_collections.ConfigDict,
-  split: str,
+  options: SceneOptions,
   count: int,
-  seed: int,
-  check: Callable[[], None],
+  raise_if_interrupted: Callable[[], None],
   fields: tuple[str, ...] = (),
 ) -> Iterator[Scene]:
-  """The first `count` scenes of a view (0: all), with lines that tell how far it is.
+  """Yields the first `count` scenes of a view (0: all), and prints progress.
 
   Args:
+    options: split and seed.
     fields: further fields of the records to read.
-    check: called before every batch, and may raise.
+    raise_if_interrupted: called before every batch.
 
   Raises:
     UserError: no such view, or records without `segmentation`.
   """
-  wanted = ml_collections.ConfigDict(config)
-  with wanted.unlocked():
-    wanted.data.fields = tuple(dict.fromkeys((*config.data.fields, *fields)))
-  run, size = trained.run, dataset.size(setup.view_name(config, split))
+  config_of_fields = ml_collections.ConfigDict(config)
+  with config_of_fields.unlocked():
+    config_of_fields.data.fields = tuple(dict.fromkeys((*config.data.fields, *fields)))
+  size = dataset.size(setup.view_name(config, options.split))
   count = min(count or size, size)
-  batches = setup.eval_batches(dataset, wanted, run.mesh, split, check)()
-  segment = jax.jit(run.model.segment)
+  batches = setup.eval_batches(
+    dataset, config_of_fields, loaded.mesh, options.split, raise_if_interrupted
+  )()
+  segment = jax.jit(loaded.model.segment)
   done, total = 0, -(-count // config.evals.batch_size)
-  for i, batch in enumerate(loaded_run.shown(batches, total)):
+  for i, batch in enumerate(loaded_run.with_progress(batches, total)):
     segmentation.require_masks(batch)
-    key = jax.random.fold_in(jax.random.key(seed), i)
-    found = segment(trained.params, run.state.model_state, batch, key)
-    batch, found = sharding.to_host((batch, found))
+    key = jax.random.fold_in(jax.random.key(options.seed), i)
+    segments = segment(loaded.params, loaded.model_state, batch, key)
+    batch, segments = sharding.to_host((batch, segments))
     for row in range(min(int(batch['mask'].sum()), count - done)):
       take = lambda array, row=row: array[row]
-      yield Scene(done, jax.tree.map(take, batch), jax.tree.map(take, found))
+      yield Scene(done, jax.tree.map(take, batch), jax.tree.map(take, segments))
       done += 1
     if done >= count:
       return

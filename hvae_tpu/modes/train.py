@@ -30,6 +30,9 @@ from hvae_tpu.training.progress import Progress
 from hvae_tpu.training.state import TrainState, abstract_state, create_state
 from hvae_tpu.training.step import Step, trace_step
 
+FOLDERS = ('train', 'nonfinite-*', 'damaged-checkpoint-*', 'checkpoints')
+IN_BUCKETS = True
+
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
   """Trains to `config.train.num_steps`. Returns the exit code.

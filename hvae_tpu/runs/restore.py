@@ -1,12 +1,14 @@
 """Restores the weights of a trained run, and nothing that only training needs."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 import ml_collections
+import numpy as np
 
 from hvae_tpu import data, models
 from hvae_tpu.devices import sharding
@@ -14,27 +16,117 @@ from hvae_tpu.errors import UserError
 from hvae_tpu.runs import checkpoints
 from hvae_tpu.runs.workdir import CONFIG, from_json, stored_config, to_json
 from hvae_tpu.storage import buckets
-from hvae_tpu.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-  """What `open_run` found.
+class RestoredState:
+  """The parts of a train state that inference needs.
 
   Attributes:
-    workdir: of the run.
-    model: built for inference on the mesh's devices.
-    state: `step`, `params` and `ema_params` (each None if not asked for), `model_state`.
-    config: of the run as stored, or the one given.
-    meta: of the checkpoint: `config`, `card`, `metrics`.
+    step: number of updates that training had attempted.
+    params: raw parameters; None if they were not asked for.
+    ema_params: their moving average; None if it was not asked for, or the run keeps none.
+    model_state: whatever else the model persists.
+  """
+
+  step: int
+  params: Any
+  ema_params: Any
+  model_state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+  """One set of weights of a run, and the model that they belong to.
+
+  Attributes:
+    workdir: work directory of the run.
+    model: built for inference on the devices of the mesh.
+    step: number of updates that training had attempted.
+    weights: 'ema' or 'raw', the set of weights.
+    params: parameters of that set.
+    model_state: whatever else the model persists.
+    config: the stored config of the run, or the one of the command.
+    mesh: mesh of devices that the weights lie on.
+    meta: record beside the checkpoint: `config`, `card`, `metrics`.
   """
 
   workdir: Path
   model: Any
-  state: TrainState
+  step: int
+  weights: str
+  params: Any
+  model_state: Any
   config: ml_collections.ConfigDict
   mesh: Mesh
   meta: dict[str, Any]
+
+  @property
+  def checkpoint_tag(self) -> str:
+    """Name of the weights in file names, '<step>-<weights>'."""
+    return f'{self.step}-{self.weights}'
+
+  def view_tag(self, view: str) -> str:
+    """Returns the name of results on a view in file names, '<view>-<step>-<weights>'."""
+    return f'{view.replace("/", "-")}-{self.checkpoint_tag}'
+
+  def origin(self) -> dict[str, Any]:
+    """Describes the weights, for files of results: run, step, kind of weights, SHA-256."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((self.params, self.model_state)):
+      digest.update(np.ascontiguousarray(sharding.to_host(leaf)))
+    return {
+      'run': str(self.workdir),
+      'step': int(self.step),
+      'weights': self.weights,
+      'model': self.config.model.name,
+      'sha256': digest.hexdigest(),
+    }
+
+  def about(self, view: str) -> dict[str, Any]:
+    """Describes results on a view: `origin` of the weights, name of the data set, view."""
+    return {'origin': self.origin(), 'data': self.config.data.name, 'view': view}
+
+  def check_origin(self, stored: dict[str, Any], what: str, remedy: str) -> None:
+    """Raises UserError if `what`, whose `origin` is `stored`, was made with other weights."""
+    origin = self.origin()
+    if stored.get('sha256') != origin['sha256']:
+      name = lambda o: (
+        f'{o.get("model")} of {o.get("run")}, step {o.get("step")}, {o.get("weights")}'
+      )
+      raise UserError(f'{what} belongs to {name(stored)}, not to {name(origin)}; {remedy}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run with the sets of weights that were asked for.
+
+  Attributes:
+    state: the weights; for the other attributes see `LoadedRun`.
+  """
+
+  workdir: Path
+  model: Any
+  state: RestoredState
+  config: ml_collections.ConfigDict
+  mesh: Mesh
+  meta: dict[str, Any]
+
+  def select(self, weights: str) -> LoadedRun:
+    """Returns the run with one set of weights: 'raw' or 'ema' (raw ones where it keeps none)."""
+    state = self.state
+    raw = weights == 'raw' or state.ema_params is None
+    return LoadedRun(
+      workdir=self.workdir,
+      model=self.model,
+      step=state.step,
+      weights=weights,
+      params=state.params if raw else state.ema_params,
+      model_state=state.model_state,
+      config=self.config,
+      mesh=self.mesh,
+      meta=self.meta,
+    )
 
 
 def open_run(
@@ -43,13 +135,13 @@ def open_run(
   config: ml_collections.ConfigDict | None = None,
   weights: tuple[str, ...] = ('ema',),
 ) -> Run:
-  """Restores the weights of a run, and nothing that only training needs.
+  """Restores sets of weights of a run, and builds its model.
 
   Args:
-    workdir: of the run.
+    workdir: work directory of the run.
     checkpoint: 'latest', 'best', a step, or another work directory (its latest).
-    config: of the command line; None takes the stored one.
-    weights: 'ema', 'raw' or both. A run that keeps no average has only raw ones.
+    config: the config of the command; None takes the stored one.
+    weights: 'ema', 'raw' or both. A run that keeps no average has only raw weights.
 
   Raises:
     UserError: no such run or checkpoint, or a config of another model.
@@ -82,22 +174,22 @@ def open_run(
 def check_model(
   source: str | Path, stored: dict[str, Any], config: ml_collections.ConfigDict
 ) -> None:
-  """Raises UserError if the config is of another model than the `stored` one of `source`.
+  """Raises UserError if the model of a config is not the one in the `stored` config of `source`.
 
-  Fields that may differ, and do, are told: numbers may be of another objective.
+  Prints the changed fields that are allowed to differ: numbers may be of another objective.
   """
   old = models.with_defaults(stored.get('model', {}))
   new = to_json(config)['model']
   changeable = models.changeable_fields(config.model.name)
-  told = {
+  differences = {
     k: f'config.model.{k} is {old.get(k)!r} there, {new.get(k)!r} here'
     for k in sorted(old | new)
     if old.get(k) != new.get(k)
   }
-  if binding := [text for k, text in told.items() if k not in changeable]:
+  if binding := [text for k, text in differences.items() if k not in changeable]:
     raise UserError(f'{source} holds another model: {"; ".join(binding)}')
-  if told and jax.process_index() == 0:
-    print(f'{source} was trained differently: {"; ".join(told.values())}', flush=True)
+  if differences and jax.process_index() == 0:
+    print(f'{source} was trained differently: {"; ".join(differences.values())}', flush=True)
 
 
 def restore_weights(
@@ -107,8 +199,8 @@ def restore_weights(
   section: ml_collections.ConfigDict,
   mesh: Mesh,
   weights: tuple[str, ...],
-) -> TrainState:
-  """The parts of a state that inference needs; see `Run.state`. `section` is `config.data`."""
+) -> RestoredState:
+  """Restores the named sets of weights of a checkpoint; `section` is `config.data`."""
   batch = data.train_spec(store.meta(step)['card'], section, 1)
   params, model_state = jax.eval_shape(model.init, jax.random.key(0), batch)
   has_average = any(name.startswith('ema_params/') for name in store.shapes(step))
@@ -120,13 +212,10 @@ def restore_weights(
     parts,
     sharding.state_shardings(parts, mesh),
   )
-  found = store.restore_part(step, abstract)
-  return TrainState(
+  restored = store.restore_part(step, abstract)
+  return RestoredState(
     step=step,
-    skipped=None,
-    skipped_in_row=None,
-    params=found.get('params'),
-    ema_params=found.get('ema_params'),
-    model_state=found.get('model_state', model_state),
-    opt_state=None,
+    params=restored.get('params'),
+    ema_params=restored.get('ema_params'),
+    model_state=restored.get('model_state', model_state),
   )

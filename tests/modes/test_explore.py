@@ -225,7 +225,11 @@ REFUSED = {
   ('explore', 'position', '0,1'): 'position (0, 1) lies outside of group 0, which is 1 x 1',
   ('explore', 'position', 'here'): "config.explore.position='here' must be 'all', 'each', or one",
   ('explore', 'num', 0): 'config.explore.num=0 must be at least 1',
-  ('explore', 'statistic', 'mode'): "statistic='mode' must be one of sample, mean",
+  (
+    'explore',
+    'statistic',
+    'mode',
+  ): "config.explore.statistic='mode' must be one of 'sample', 'mean'",
   ('explore', 'refresh_iterations', 2): 'needs refresh(), which VDVAE lacks; set it to 0',
   ('interpolate', 'images', 'one.png'): "config.interpolate.images='one.png' must name two picture",
   ('interpolate', 'images', 'a.png,b.png'): 'a.png cannot be read as a picture',

@@ -181,26 +181,42 @@ def test_rows_need_not_divide_by_the_devices(used):
 
 ONE_SYSTEM = pytest.mark.parametrize('used', ['vdvae'], indirect=True)  # mistakes are the same
 REFUSED = {
-  ('reconstruct', 'quantiles', (0.0,)): 'config.reconstruct.quantiles has 0.0, which must lie',
-  ('reconstruct', 'quantiles', (1.5,)): 'config.reconstruct.quantiles has 1.5, which must lie',
-  ('reconstruct', 'quantiles', ('a',)): "config.reconstruct.quantiles has 'a', which must be a num",
-  ('reconstruct', 'quantiles', (True,)): 'config.reconstruct.quantiles has True, which must be a n',
+  (
+    'reconstruct',
+    'quantiles',
+    (0.0,),
+  ): 'config.reconstruct.quantiles=(0.0,) must be at most 1 and above 0',
+  (
+    'reconstruct',
+    'quantiles',
+    (1.5,),
+  ): 'config.reconstruct.quantiles=(1.5,) must be at most 1 and above 0',
+  (
+    'reconstruct',
+    'quantiles',
+    ('a',),
+  ): "config.reconstruct.quantiles=('a',) must be a tuple, each item a number",
+  (
+    'reconstruct',
+    'quantiles',
+    (True,),
+  ): 'config.reconstruct.quantiles=(True,) must be a tuple, each item a number',
   ('reconstruct', 'quantiles', (1.0, 1.0)): 'config.reconstruct.quantiles has 1 more than once',
   ('reconstruct', 'quantiles', ()): 'config.reconstruct.quantiles=() must not be empty',
   ('reconstruct', 'columns', 0): 'config.reconstruct.columns=0 must be at least 1',
-  ('reconstruct', 'num_pictures', -1): 'config.reconstruct.num_pictures=-1 must be at least 0',
-  ('encode', 'quantile', 1.5): 'config.encode.quantile has 1.5, which must lie between 0 and 1',
+  ('reconstruct', 'num_pictures', -1): 'config.reconstruct.num_pictures=-1 must not be negative',
+  ('encode', 'quantile', 1.5): 'config.encode.quantile=1.5 must be at most 1 and above 0',
   ('encode', 'num', -1): 'config.encode.num=-1 must not be negative',
   ('encode', 'split', 'odd'): "has no view 'odd'",
   ('decode', 'columns', 0): 'config.decode.columns=0 must be at least 1',
-  ('decode', 'num', -1): 'config.decode.num=-1 must be at least 0',
-  ('decode', 'keep', 4): 'config.decode.keep=4 must lie between 0 and 3',
+  ('decode', 'num', -1): 'config.decode.num=-1 must not be negative',
+  ('decode', 'keep', 4): 'config.decode.keep=4 must be at most 3, the number of groups',
   ('decode', 'temperature', (1.0, 0.5)): 'config.decode.temperature has 2 numbers; the model has 3',
   ('decode', 'latents', 'nowhere'): 'nowhere/latents.json is missing',
   ('decode', 'temperature', ('linear(1)',)): "config.decode.temperature='linear(1)' is not a ramp",
-  ('div_stats', 'share', 0.001): 'config.div_stats.share=0.001 must be at most 1, and at least one',
+  ('div_stats', 'share', 0.001): 'config.div_stats.share=0.001 must be at least one batch',
   ('sample', 'temperatures', ((1.0,),)): 'temperatures[0] has 1 numbers; the model has 3 levels',
-  ('sample', 'output_temperature', -1.0): 'config.model.output_temperature=-1.0 must be positive',
+  ('sample', 'output_temperature', -1.0): 'config.sample.output_temperature=-1.0 must be positive',
 }
 
 
@@ -234,20 +250,20 @@ def test_latents_that_do_not_divide_by_the_devices_are_refused(used):
 
 @ONE_SYSTEM
 def test_a_signal_stops_sampling_between_rows(used, monkeypatch, capsys):
-  drawn = []
-  shown = loaded_run.shown
+  rows_drawn = []
+  with_progress = loaded_run.with_progress
 
-  def signalled(rows, total, what):
-    for row in shown(rows, total, what):
-      drawn.append(row)
-      if len(drawn) == 2:
+  def signalled(rows, total, **options):
+    for row in with_progress(rows, total, **options):
+      rows_drawn.append(row)
+      if len(rows_drawn) == 2:
         os.kill(os.getpid(), signal.SIGTERM)
       yield row
 
-  monkeypatch.setattr(loaded_run, 'shown', signalled)
+  monkeypatch.setattr(loaded_run, 'with_progress', signalled)
   before = {path: path.stat().st_mtime_ns for path in (used.workdir / 'sample').glob('*')}
   assert call(used.config, used.workdir, 'sample', temperatures=(1.0, 0.9, 0.8)) == 0
-  assert len(drawn) == 2 and 'stopped; nothing was written' in capsys.readouterr().out
+  assert len(rows_drawn) == 2 and 'stopped; nothing was written' in capsys.readouterr().out
   after = {path: path.stat().st_mtime_ns for path in (used.workdir / 'sample').glob('*')}
   assert after == before
 
@@ -291,23 +307,24 @@ def test_another_config_is_refused(used):
 
 
 def test_a_signal_stops_between_batches(capsys):
-  def body(check) -> int:
-    check()
+  @loaded_run.interruptible
+  def run(config, workdir, checkpoint, raise_if_interrupted) -> None:
+    raise_if_interrupted()
     os.kill(os.getpid(), signal.SIGTERM)
-    check()
+    raise_if_interrupted()
     raise AssertionError('went on')
 
-  assert loaded_run.interruptible(body) == 0
+  assert run(None, None, 'latest') == 0
   assert 'stopped; nothing was written' in capsys.readouterr().out
 
 
 def test_a_signal_stops_an_evaluation(used, monkeypatch, capsys):
-  def told(batches, total):
+  def signalled(batches, total):
     assert total == 2
     os.kill(os.getpid(), signal.SIGTERM)
     yield from batches
 
-  monkeypatch.setattr(loaded_run, 'shown', told)
+  monkeypatch.setattr(loaded_run, 'with_progress', signalled)
   config = used.config.copy_and_resolve_references()
   config.evals.names, config.evals.weights = ('iwae',), 'raw'
   assert MODES['eval'].run(config, used.workdir, 'latest') == 0

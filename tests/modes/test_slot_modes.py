@@ -101,7 +101,7 @@ def test_traverse_writes_animations(used):
 
 def test_traversals_need_ranges_of_these_weights(used, tmp_path):
   trained_runs.save(tmp_path, used.config, seed=1)
-  with pytest.raises(UserError, match='1-ema.npz, which is missing; run --mode=disentangle'):
+  with pytest.raises(UserError, match='1-ema.npz is missing; run --mode=disentangle'):
     call(used.config, tmp_path, 'traverse')
   for name in ('1-ema.npz', '1-ema.json'):
     (tmp_path / 'disentangle').mkdir(exist_ok=True)
@@ -168,7 +168,9 @@ def test_wrong_options_are_told(used):
     call(used.config, used.workdir, 'disentangle', factors=('weight',))
   with pytest.raises(UserError, match='config.disentangle.num_range=0 must be at least 1'):
     call(used.config, used.workdir, 'disentangle', num_range=0)
-  with pytest.raises(UserError, match='must be range or reference'):
+  with pytest.raises(
+    UserError, match="config.traverse.limits='all' must be one of 'range', 'reference'"
+  ):
     call(used.config, used.workdir, 'traverse', limits='all')
   with pytest.raises(UserError, match='config.traverse.frames=0 must be at least 1'):
     call(used.config, used.workdir, 'traverse', frames=0)

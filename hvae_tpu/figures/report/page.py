@@ -30,14 +30,17 @@ UNITS = {
 }
 
 
-def build(facts: Facts, workdir: Path, drawn: Drawn, temperatures: list[str]) -> str:
-  """The page as HTML.
+def build(
+  facts: Facts, workdir: Path, drawn: Drawn, temperatures: list[str], modes: list[str]
+) -> str:
+  """Returns the page as HTML.
 
   Args:
     facts: of run, data and machine.
     workdir: where modes left their files.
     drawn: pictures made for the page.
-    temperatures: what the rows of samples are called.
+    temperatures: names of the rows of samples.
+    modes: the modes whose pictures are shown, in the order of the page.
   """
   sections = {
     'Training': _training(workdir),
@@ -48,7 +51,7 @@ def build(facts: Facts, workdir: Path, drawn: Drawn, temperatures: list[str]) ->
     'Rate and distortion': _rates(workdir, facts.step),
     'Evaluation': _evaluation(workdir, facts.step),
     'Sample quality': _quality(workdir, facts.step),
-    'Pictures of other modes': _files(workdir, facts.step),
+    'Pictures of other modes': _files(workdir, facts.step, modes),
     'Data': _data(facts.card),
     'Configuration': _configuration(facts),
     'Made with': _origin(facts),
@@ -177,9 +180,9 @@ def _quality(workdir: Path, step: int) -> str:
   ) + _table(['score[features]', *results], rows)
 
 
-def _files(workdir: Path, step: int) -> str:
+def _files(workdir: Path, step: int, modes: list[str]) -> str:
   parts = []
-  for mode, paths in results_lib.pictures(workdir, step).items():
+  for mode, paths in results_lib.pictures(workdir, step, modes).items():
     parts.append(f'<h3>{mode}</h3><div class="gallery">')
     for path in paths:
       name = str(path.relative_to(workdir))

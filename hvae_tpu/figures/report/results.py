@@ -10,11 +10,6 @@ from typing import Any
 from hvae_tpu.storage import files
 
 PICTURES = ('.png', '.gif')
-# Folders of modes whose pictures are worth a page, in its order; samples are drawn for the page.
-FOLDERS = (
-  *('eval', 'open_loop', 'segment', 'traverse', 'reconstruct', 'explore', 'interpolate', 'pick'),
-  'decode',
-)
 MOST = 12  # pictures of a folder
 MOST_BYTES = 3 * 2**20  # of a picture
 
@@ -67,10 +62,10 @@ def rate_distortion(workdir: Path, step: int) -> list[dict[str, str]]:
     return list(csv.DictReader(file))
 
 
-def pictures(workdir: Path, step: int) -> dict[str, list[Path]]:
-  """Picture files about a checkpoint by mode, of the newest folder of each."""
+def pictures(workdir: Path, step: int, modes: list[str]) -> dict[str, list[Path]]:
+  """Finds the picture files of modes about a checkpoint, in the newest folder of each mode."""
   found = {}
-  for mode in FOLDERS:
+  for mode in modes:
     paths = [p for p in (workdir / mode).rglob('*') if p.suffix in PICTURES]
     paths = _about(paths, workdir, step)
     paths = [p for p in paths if p.stat().st_size <= MOST_BYTES]
