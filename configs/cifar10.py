@@ -16,7 +16,7 @@ nvae: 130,852,480 parameters. Published: 2.91 bits/dim on the test set, importan
 """
 
 from configs import systems
-from configs.systems import nvae
+from configs.systems import efficient_vdvae, nvae, vdvae
 from configs.systems.efficient_vdvae import lists
 
 DATA = dict(
@@ -26,9 +26,7 @@ DATA = dict(
       variant='cifar-10',
       split_sha256='41bfb7d6515495aa7dccb33e7508d8ef7b23d9d8c44d3073385d8198657c5a66',
     ),
-    train_split='vdvae/train',
-    valid_split='vdvae/valid',
-    test_split='vdvae/test',
+    **vdvae.VIEWS,
   ),
   model=dict(image_size=32),
 )
@@ -59,13 +57,7 @@ DIFFERENCES = {
   },
   'efficient_vdvae': {
     'efficient_vdvae': dict(
-      data=dict(
-        require=dict(split_sha256=''),
-        train_split='efficient_vdvae/train',
-        valid_split='efficient_vdvae/valid',
-        test_split='efficient_vdvae/test',
-        train_transforms=('flip',),
-      ),
+      data=dict(require=dict(split_sha256=''), **efficient_vdvae.VIEWS),
       model=lists(
         widths=dict.fromkeys(_SIDES, 384), ratios=dict.fromkeys(_SIDES, 0.25), **_NETWORK
       ),

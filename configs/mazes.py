@@ -14,10 +14,7 @@ DATA = dict(
 )
 DIFFERENCES = {
   'cwvae': {
-    'cwvae': dict(
-      optimizer=dict(learning_rate=3e-4),
-      train=dict(num_epochs=100),
-    ),
+    'cwvae': dict(train=dict(num_epochs=100)),
     'paper': dict(train=dict(batch_size=100, num_epochs=300)),  # the code has batch 50, 100 epochs
   }
 }

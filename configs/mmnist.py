@@ -15,10 +15,7 @@ DATA = dict(
 )
 DIFFERENCES = {
   'cwvae': {
-    'cwvae': dict(
-      optimizer=dict(learning_rate=3e-4),
-      train=dict(num_epochs=300),
-    ),
+    'cwvae': dict(train=dict(num_epochs=300)),
     'paper': dict(train=dict(batch_size=100)),  # the code has 50
   }
 }

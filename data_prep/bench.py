@@ -1,9 +1,9 @@
-"""How fast a data set is read: `python -m data_prep.bench NAME --batch=128 --workers=0,1,2`.
+"""Reading speed of a data set: `python -m data_prep.bench NAME --batch=128 --workers=0,1,2`.
 
-Three ways over the same examples, in one process: a loop over a NumPy array in memory (the ceiling:
-nothing that shuffles and batches can be faster), raw reads of the records in random order, and the
-whole input pipeline as training uses it, for each number of worker processes and with the records
-in memory. Each is the median of five rounds after one that is not counted.
+It times three ways to read the same examples in one process: a loop over a NumPy array in memory,
+which is the upper bound for anything that shuffles and batches; raw reads of the records in random
+order; and the input pipeline of training, for each number of worker processes and with the records
+in memory. Each figure is the median of five rounds after a warm-up round.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from hvae_tpu import data
 from hvae_tpu.errors import UserError
 
 _ROUNDS = 5
-_MAX_IN_MEMORY = 2**31  # bytes that the loop over an array may hold
+_MAX_IN_MEMORY = 2**31  # bytes; larger views are not loaded for the NumPy loop
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """The command; returns its exit code: 2 for what the user can put right."""
+  """Runs the command and returns its exit code; 2 for an error that the user can fix."""
   options = _parser().parse_args(arguments)
   if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()  # grain's workers read flags of their own
+    flags.FLAGS.mark_as_parsed()  # Grain's workers read flags
   try:
     dataset = data.open_dataset(options.name, options.out or build.default_root())
     view = options.view or next(iter(dataset.card['views']))
@@ -49,7 +49,13 @@ def _parser() -> argparse.ArgumentParser:
   add('--out', metavar='DIR', help='folder of all data sets ($HVAE_DATA, data)')
   add('--view', metavar='VIEW', help='which view (the first)')
   add('--batch', metavar='N', type=build.number, default=128, help='examples in a batch (128)')
-  add('--workers', metavar='N,N', type=_numbers, default=(0,), help='worker processes to try (0)')
+  add(
+    '--workers',
+    metavar='N,N',
+    type=_whole_numbers,
+    default=(0,),
+    help='worker processes to try (0)',
+  )
   add(
     '--epochs', metavar='N', type=build.number, default=10, help='passes over the view a round (10)'
   )
@@ -59,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bench(dataset: data.Dataset, view: str, options: argparse.Namespace) -> None:
+  """Times all ways of reading and prints the rates."""
   batch, seq_len = options.batch, options.seq_len
   count = data.num_examples(dataset, view, seq_len)
   if batch > count:
@@ -70,13 +77,13 @@ def _bench(dataset: data.Dataset, view: str, options: argparse.Namespace) -> Non
   if count * size <= _MAX_IN_MEMORY:
     arrays = _load(dataset, view, seq_len)
     ceiling = _measure(lambda: _loop(arrays, batch), batches, batch)
-    _print('NumPy loop in memory', ceiling, size)
+    _print_rate('NumPy loop in memory', ceiling, size)
   else:
-    print(f'NumPy loop: left out, as {count * size / 1e9:.1f} GB are more than it may hold')
-  # A record of a video is a part of an example, so bytes are counted, not records.
+    print(f'NumPy loop: left out, as {count * size / 1e9:.1f} GB exceed its limit')
+  # A record of a video is a part of an example, so the rate is converted by bytes.
   raw = _measure(lambda: _read_raw(dataset, view, batch), batches, batch)
   raw = raw * _record_size(dataset) / size
-  _print('raw reads', raw, size, ceiling)
+  _print_rate('raw reads', raw, size, ceiling)
   for number in options.workers:
     pipeline = functools.partial(
       data.train_batches,
@@ -89,14 +96,14 @@ def _bench(dataset: data.Dataset, view: str, options: argparse.Namespace) -> Non
       num_workers=number,
     )
     rate = _measure(pipeline, batches, batch)
-    _print(f'pipeline, {number} workers', rate, size, ceiling)
+    _print_rate(f'pipeline, {number} workers', rate, size, ceiling)
     if not number:
       rate = _measure(functools.partial(pipeline, cache_bytes=_MAX_IN_MEMORY), batches, batch)
-      _print('pipeline, in memory', rate, size, ceiling)
+      _print_rate('pipeline, in memory', rate, size, ceiling)
 
 
 def _measure(make: Callable[[], Iterator[object]], batches: int, batch: int) -> float:
-  """Examples a second: the median over rounds of `batches` batches from one endless iterator."""
+  """Returns examples/s: the median over rounds of `batches` batches from one endless iterator."""
   source = make()
   rates = []
   for _ in range(_ROUNDS + 1):
@@ -105,17 +112,17 @@ def _measure(make: Callable[[], Iterator[object]], batches: int, batch: int) -> 
       pass
     rates.append(batches * batch / (time.perf_counter() - start))
   source.close()
-  return statistics.median(rates[1:])  # the first also starts threads or processes
+  return statistics.median(rates[1:])  # the first round also starts threads or processes
 
 
 def _load(dataset: data.Dataset, view: str, seq_len: int) -> dict[str, np.ndarray]:
-  """All examples of a view, by field."""
+  """Loads all examples of a view, by field."""
   batches = list(data.eval_batches(dataset, view, batch_size=1, seq_len=seq_len))
   return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def _example_size(dataset: data.Dataset, view: str, seq_len: int) -> int:
-  """Bytes of one example, without reading one more than needed."""
+  """Returns the bytes of one example; reads only one."""
   batches = data.eval_batches(dataset, view, batch_size=1, seq_len=seq_len)
   first = next(batches)
   batches.close()
@@ -123,7 +130,7 @@ def _example_size(dataset: data.Dataset, view: str, seq_len: int) -> int:
 
 
 def _record_size(dataset: data.Dataset) -> int:
-  """Bytes of one record."""
+  """Returns the bytes of one record."""
   return sum(
     int(np.prod(field['shape'], dtype=np.int64)) * np.dtype(field['dtype']).itemsize
     for field in dataset.card['fields'].values()
@@ -131,17 +138,18 @@ def _record_size(dataset: data.Dataset) -> int:
 
 
 def _loop(arrays: dict[str, np.ndarray], batch: int) -> Iterator[dict[str, np.ndarray]]:
+  """Yields shuffled batches of arrays, endlessly."""
   rng = np.random.default_rng(0)
   count = len(next(iter(arrays.values())))
   while True:
     order = rng.permutation(count)
     for start in range(0, count - batch + 1, batch):
-      chosen = order[start : start + batch]
-      yield {name: array[chosen] for name, array in arrays.items()}
+      selected = order[start : start + batch]
+      yield {name: array[selected] for name, array in arrays.items()}
 
 
 def _read_raw(dataset: data.Dataset, view: str, batch: int) -> Iterator[list[bytes]]:
-  """Undecoded records in random order, a batch at a time."""
+  """Yields batches of undecoded records in random order, endlessly."""
   shards = dataset.card['splits'][dataset.view(view)['split']]['shards']
   files = [str(pathlib.Path(dataset.directory) / shard['file']) for shard in shards]
   source = grain.sources.ArrayRecordDataSource(files)
@@ -151,12 +159,13 @@ def _read_raw(dataset: data.Dataset, view: str, batch: int) -> Iterator[list[byt
     yield source.__getitems__(rng.choice(indices, batch).tolist())
 
 
-def _print(what: str, rate: float, size: int, ceiling: float | None = None) -> None:
+def _print_rate(label: str, rate: float, size: int, ceiling: float | None = None) -> None:
   ratio = f', {rate / ceiling:.0%} of the NumPy loop' if ceiling else ''
-  print(f'{what:<22}{rate:12,.0f} examples/s{rate * size / 1e6:10,.1f} MB/s{ratio}')
+  print(f'{label:<22}{rate:12,.0f} examples/s{rate * size / 1e6:10,.1f} MB/s{ratio}')
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _whole_numbers(text: str) -> tuple[int, ...]:
+  """Parses an argument as integers with commas; argparse shows the error."""
   if not all(part.isdecimal() for part in text.split(',')):
     raise argparse.ArgumentTypeError(f"must be whole numbers with commas, not '{text}'")
   return tuple(map(int, text.split(',')))

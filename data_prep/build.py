@@ -15,7 +15,7 @@ from data_prep.core.request import SOURCES, About, Request
 from data_prep.datasets import ALIASES, BUILDERS
 from data_prep.errors import DataPrepError
 
-_MOST_JOBS = 8  # by default: each process may hold an index of a million files
+_MOST_JOBS = 8  # default limit: each process may hold an index of a million files
 _EXTRA = "pip install -e '.[data]'"
 
 
@@ -31,25 +31,25 @@ def build(
   jobs: int = 1,
   unverified: bool = False,
 ) -> pathlib.Path:
-  """Builds a data set unless it is there already, and prints its check list.
+  """Builds a data set unless it exists, and prints its check list.
 
   Args:
     name: a key of `BUILDERS` or `ALIASES`.
     root: the folder of all data sets, by default `$HVAE_DATA`, else `data`; the set gets the
       folder `<root>/<called>`.
     limit: keep only the first records of each split.
-    source: where the raw files come from: `auto`, `local`, `tfds` or `download`.
-    raw: the user's own raw files and folders; given, they are the source.
-    variant: which of several forms of the data set is meant.
+    source: source of the raw files: `auto`, `local`, `tfds` or `download`.
+    raw: the user's own raw files and folders; if given, they are the source.
+    variant: selects one of several versions of the data set.
     called: another name for the result, by default `name`.
-    jobs: processes that write side by side; the bytes do not depend on it.
-    unverified: take files whose bytes are not the published ones, or of which no hash is known.
+    jobs: number of writing processes; the bytes do not depend on it.
+    unverified: accept files whose hash differs from the published one or is unknown.
 
   Returns:
     The folder of the data set.
 
   Raises:
-    DataPrepError: no such data set, a missing package or raw file, or a failed write.
+    DataPrepError: the data set is unknown, a package or raw file is missing, or writing failed.
   """
   name = ALIASES.get(name, name)
   if '://' in os.fspath(root := root or default_root()):
@@ -59,7 +59,7 @@ def build(
     )
   root, called = pathlib.Path(root), called or name
   about = about_of(name)
-  _check(name, about, source, raw, called, variant)
+  _check_options(name, about, source, raw, called, variant)
   request = Request(
     name=name,
     downloads=root / 'downloads',
@@ -78,18 +78,18 @@ def build(
 
 
 def default_root() -> str:
-  """The folder of all data sets where none is named; reading uses the same."""
+  """Returns the default folder of all data sets; reading uses the same."""
   return os.environ.get('HVAE_DATA') or 'data'
 
 
 def about_of(name: str) -> About:
-  """What is known of a data set before it is built; DataPrepError if there is none."""
+  """Returns the facts about a data set; raises DataPrepError if it is unknown."""
   about = _module(name).ABOUT
   return about if isinstance(about, About) else about[name]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """The command; returns its exit code: 2 for what the user can put right."""
+  """Runs the command and returns its exit code; 2 for an error that the user can fix."""
   options = _parser().parse_args(arguments)
   try:
     if options.list:
@@ -125,18 +125,18 @@ def _parser() -> argparse.ArgumentParser:
     description=__doc__,
     allow_abbrev=False,
     epilog='The raw files come from --raw, else a folder that tensorflow-datasets prepared, else '
-    'the network. What --list says of a set tells what is possible.',
+    'the network. --list tells the possible sources of each set.',
   )
   add = parser.add_argument
   add('name', nargs='?', metavar='NAME', help='the data set; see --list')
-  add('--source', choices=SOURCES, default='auto', help='where the raw files come from (auto)')
+  add('--source', choices=SOURCES, default='auto', help='source of the raw files (auto)')
   add('--raw', metavar='PATH', action='append', default=[], help='a raw file or folder of yours')
-  add('--variant', metavar='V', help='which form is meant; see the builder of the set')
+  add('--variant', metavar='V', help='version of the set; see its builder')
   add('--out', metavar='DIR', help='folder of all data sets ($HVAE_DATA, data)')
   add('--as', metavar='NAME', dest='called', help='another name for the result')
   add('--limit', metavar='N', type=number, help='first N records of each split')
   add('--jobs', metavar='N', type=number, help='writing processes (one for each core, 8 at most)')
-  add('--unverified', action='store_true', help='take files that are not the published bytes')
+  add('--unverified', action='store_true', help='accept files that differ from the published ones')
   add('--list', action='store_true', help='list the data sets and stop')
   return parser
 
@@ -154,7 +154,7 @@ def _print_list() -> None:
       print(textwrap.fill(line, 98, initial_indent=' ' * 21, subsequent_indent=' ' * 23))
 
 
-def _check(
+def _check_options(
   name: str,
   about: About,
   source: str,
@@ -162,6 +162,7 @@ def _check(
   called: str,
   variant: str | None,
 ) -> None:
+  """Raises DataPrepError for options that the data set does not have."""
   if about.embedded and (raw or source != 'auto'):
     raise DataPrepError(f'{name} has one source of its own; leave out --raw and --source')
   if about.embedded and variant not in (None, *about.variants):
@@ -174,6 +175,7 @@ def _check(
 
 
 def _module(name: str) -> ModuleType:
+  """Imports the builder of a data set."""
   if name not in BUILDERS:
     raise DataPrepError(f"there is no data set '{name}'; choose one of: {', '.join(BUILDERS)}.")
   try:
@@ -183,7 +185,7 @@ def _module(name: str) -> ModuleType:
 
 
 def number(text: str) -> int:
-  """A whole number from 1 on out of an argument; argparse shows the error."""
+  """Parses an argument as an integer of at least 1; argparse shows the error."""
   if not text.isdecimal() or int(text) < 1:
     raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not '{text}'")
   return int(text)

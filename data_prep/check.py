@@ -22,14 +22,14 @@ from data_prep.errors import DataPrepError
 
 
 def problems(folder: pathlib.Path) -> Iterator[str]:
-  """What is wrong with a built data set, a sentence each; nothing if all is well.
+  """Yields the problems of a built data set, a sentence each.
 
   Raises:
-    DataPrepError: there is no data card to compare with.
+    DataPrepError: the folder has no readable data card.
   """
-  found = _read_card(folder)
+  data_card = _read_card(folder)
   intact = True
-  for split, spec in found['splits'].items():
+  for split, spec in data_card['splits'].items():
     for shard in spec['shards']:
       for problem in _shard_problems(folder, shard):
         intact = False
@@ -38,12 +38,12 @@ def problems(folder: pathlib.Path) -> Iterator[str]:
     if total != spec['count']:
       yield f"split '{split}': the shards hold {total} records, the card says {spec['count']}"
   if intact:
-    yield from _pixel_problems(folder, found)
-  yield from _view_problems(folder, found)
+    yield from _pixel_problems(folder, data_card)
+  yield from _view_problems(folder, data_card)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """The command; exit code 0 if all is well, 1 with a line per problem, 2 for a wrong argument."""
+  """Runs the command and returns its exit code: 0 sound, 1 problems, 2 user error."""
   parser = argparse.ArgumentParser(prog='python -m data_prep.check', description=__doc__)
   parser.add_argument('name', metavar='NAME|DIR', help='a data set by name, or its folder')
   parser.add_argument('--out', metavar='DIR', help='folder of all data sets ($HVAE_DATA, data)')
@@ -52,13 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if options.out or not (folder / card.CARD_FILE).exists():
     folder = pathlib.Path(options.out or build.default_root()) / options.name
   try:
-    found = list(problems(folder))
-    for problem in found:
+    problem_list = list(problems(folder))
+    for problem in problem_list:
       print(f'[bad] {problem}')
-    if not found:
+    if not problem_list:
       print(f'[ok] {folder}: all shards, records, pixels and views are as the card says')
       print('\n'.join(card.check_list(_read_card(folder))))
-    return 1 if found else 0
+    return 1 if problem_list else 0
   except BrokenPipeError:  # `check NAME | head`
     sys.stderr.close()
     return 1
@@ -68,16 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _read_card(folder: pathlib.Path) -> dict[str, Any]:
+  """Reads the data card; raises DataPrepError if it is missing or damaged."""
   path = folder / card.CARD_FILE
   try:
-    found = json.loads(path.read_text())
-    if found['format'] != card.FORMAT:
+    data_card = json.loads(path.read_text())
+    if data_card['format'] != card.FORMAT:
       raise DataPrepError(
-        f'{path} is of format {found["format"]}, this version reads {card.FORMAT}'
+        f'{path} is of format {data_card["format"]}, this version reads {card.FORMAT}'
       )
-    if missing := {'fields', 'splits', 'views'} - found.keys():
+    if missing := {'fields', 'splits', 'views'} - data_card.keys():
       raise DataPrepError(f'{path} lacks {", ".join(sorted(missing))}; build again')
-    return found
+    return data_card
   except FileNotFoundError as error:
     raise DataPrepError(
       f'{folder} holds no data set (there is no {card.CARD_FILE}); run: '
@@ -109,21 +110,21 @@ def _shard_problems(folder: pathlib.Path, shard: Mapping[str, Any]) -> Iterator[
     yield f'{path} holds {count} records, the card says {shard["count"]}'
 
 
-def _pixel_problems(folder: pathlib.Path, found: Mapping[str, Any]) -> Iterator[str]:
+def _pixel_problems(folder: pathlib.Path, data_card: Mapping[str, Any]) -> Iterator[str]:
   try:
-    measured = card.measure(folder, found['splits'], found['fields'])
+    measured = card.measure(folder, data_card['splits'], data_card['fields'])
   except DataPrepError as error:
     yield str(error)
     return
   for key, value in measured.items():
-    if found.get(key) != value:
-      yield f'{folder}: {key} is {value}, the card says {found.get(key)}'
+    if data_card.get(key) != value:
+      yield f'{folder}: {key} is {value}, the card says {data_card.get(key)}'
 
 
-def _view_problems(folder: pathlib.Path, found: Mapping[str, Any]) -> Iterator[str]:
+def _view_problems(folder: pathlib.Path, data_card: Mapping[str, Any]) -> Iterator[str]:
   lists = {}
-  for name, view in found['views'].items():
-    count = found['splits'][view['split']]['count']
+  for name, view in data_card['views'].items():
+    count = data_card['splits'][view['split']]['count']
     try:
       lists[name] = _indices(folder, name, view, count)
     except Exception as error:  # zip and header damage shows as many types
@@ -133,7 +134,7 @@ def _view_problems(folder: pathlib.Path, found: Mapping[str, Any]) -> Iterator[s
       yield f"view '{name}': its index list is not the one that the card names"
     elif len(lists[name]) and not 0 <= lists[name].min() <= lists[name].max() < count:
       yield f"view '{name}' points outside the {count} records of '{view['split']}'"
-  yield from _overlaps(found['views'], lists)
+  yield from _overlaps(data_card['views'], lists)
 
 
 def _indices(folder: pathlib.Path, name: str, view: Mapping[str, Any], count: int) -> np.ndarray:
@@ -146,7 +147,7 @@ def _indices(folder: pathlib.Path, name: str, view: Mapping[str, Any], count: in
 def _overlaps(
   views: Mapping[str, Mapping[str, Any]], lists: Mapping[str, np.ndarray]
 ) -> Iterator[str]:
-  """Views of one paper must not share records, but for those that are one and the same."""
+  """Yields a problem for views of one paper that share records, unless they are identical."""
   for one, other in itertools.combinations(lists, 2):
     same_paper = one.rpartition('/')[0] == other.rpartition('/')[0]
     if not same_paper or views[one]['split'] != views[other]['split']:

@@ -3,7 +3,7 @@
 #
 #   launch/drill.sh [--kills=50] [--counts=2,1,4] [--seed=0] [--limit=SECONDS]
 #
-# What it does is told at the top of tests/drill.py. The first start installs everything into
+# The top of tests/drill.py describes it. The first start installs everything into
 # `.venv`; see environment.sh.
 set -euo pipefail
 # shellcheck source=launch/environment.sh

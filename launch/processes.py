@@ -2,9 +2,9 @@
 
     python launch/processes.py --num=2 --devices=4 -- --config=configs/demo_mnist.py --workdir=DIR
 
-Each process writes to a file below --logs; what process 0 writes is also printed. When one ends
-before its time, the others have --grace seconds to notice. Then this tells which one ended first,
-the last step that was saved, and the command that resumes.
+Each process writes to a file below --logs; the output of process 0 is also printed. When one fails,
+the others have --grace seconds to notice. Then this script prints which process failed first, the
+last step that was saved, and the command that resumes.
 """
 
 import argparse
@@ -24,12 +24,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 class Processes:
-  """The processes, started.
+  """Started processes, one for each host.
 
   Attributes:
-    processes: one a host.
-    logs: the file that each writes to.
-    first: (number, exit code) of the one that ended first with another code than 0, or None.
+    processes: in the order of their numbers.
+    logs: log file of each process.
+    first: (number, exit code) of the first process that failed, or None.
   """
 
   def __init__(
@@ -40,11 +40,11 @@ class Processes:
     devices: int = 0,
     environment: Mapping[str, str] = MappingProxyType({}),
   ):
-    """Starts.
+    """Starts the processes.
 
     Args:
-      num: of processes; a single one needs no coordinator.
-      command: what follows the name of the interpreter.
+      num: number of processes; a single one needs no coordinator.
+      command: arguments of the interpreter.
       logs: folder, made if it is missing.
       devices: fake CPU devices per process; 0: the real ones.
       environment: variables to set.
@@ -69,14 +69,18 @@ class Processes:
         )
 
   def send(self, signum: int) -> None:
-    """Sends a signal to every process that lives."""
+    """Sends a signal to every running process."""
     for process in self.processes:
       if process.poll() is None:
         process.send_signal(signum)
 
   def wait(self, grace: float, limit: float = float('inf')) -> list[int]:
-    """Until all have ended; those that have not `grace` seconds after the first failure, or after
-    `limit` seconds, are killed. Returns their exit codes."""
+    """Waits until all processes have ended, and returns their exit codes.
+
+    Args:
+      grace: seconds after the first failure; then the other processes are killed.
+      limit: seconds after which all processes are killed.
+    """
     deadline = time.monotonic() + limit
     while any(process.poll() is None for process in self.processes):
       self._note_first()
@@ -91,8 +95,8 @@ class Processes:
   def _note_first(self) -> None:
     failed = [(i, p.returncode) for i, p in enumerate(self.processes) if p.poll()]
     if self.first is None and failed:
-      # Of several since the last look, one that was killed is the cause of the others' end.
-      self.first = min(failed, key=lambda found: found[1])
+      # If several failed since the last look, a killed one made the others fail.
+      self.first = min(failed, key=lambda failure: failure[1])
 
   def __enter__(self) -> 'Processes':
     return self
@@ -104,25 +108,25 @@ class Processes:
 
 
 def free_port() -> int:
-  """A port that nobody listens at."""
+  """Returns a port that is not in use."""
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))
     return probe.getsockname()[1]
 
 
 def described(code: int) -> str:
-  """An exit code, or the signal that it stands for."""
+  """Returns an exit code, or the signal behind it, as words."""
   return f'signal {signal.Signals(-code).name}' if code < 0 else f'exit code {code}'
 
 
 def last_saved(workdir: pathlib.Path) -> str:
-  """The newest complete checkpoint of a run."""
+  """Returns the step of the newest complete checkpoint of a run, or 'none'."""
   steps = [int(p.name) for p in (workdir / 'checkpoints').glob('*') if p.name.isdigit()]
   return str(max(steps)) if steps else 'none'
 
 
 def report(processes: Processes, flags: Sequence[str]) -> None:
-  """Tells how it came to the end, after a failure."""
+  """Prints the first failure, the last saved step, and the command that resumes."""
   number, code = processes.first
   print(f'process {number} ended first, with {described(code)}; see {processes.logs[number]}')
   for line in processes.logs[number].read_text(errors='replace').splitlines()[-3:]:
@@ -134,7 +138,7 @@ def report(processes: Processes, flags: Sequence[str]) -> None:
 
 
 def show(path: pathlib.Path, ended: threading.Event) -> None:
-  """Prints what is added to a file, until `ended`."""
+  """Prints the lines that are added to a file, until `ended`."""
   with path.open(errors='replace') as log:
     while True:
       last = ended.is_set()
@@ -146,7 +150,7 @@ def show(path: pathlib.Path, ended: threading.Event) -> None:
 
 
 def main() -> int:
-  """Returns the exit code: that of the process that ended first with another one than 0."""
+  """Runs the command line. Returns the exit code of the first process that failed, or 0."""
   own, flags = sys.argv[1:], []
   if '--' in own:
     at = own.index('--')
@@ -156,7 +160,9 @@ def main() -> int:
   parser.add_argument('--devices', type=int, default=0, help='fake CPU devices of each; 0: real')
   parser.add_argument('--logs', type=pathlib.Path, default=pathlib.Path('runs/logs'))
   parser.add_argument('--grace', type=float, default=120, help='seconds')
-  parser.add_argument('--module', default='hvae_tpu.main', help='that the flags belong to')
+  parser.add_argument(
+    '--module', default='hvae_tpu.main', help='module to run; the flags are its own'
+  )
   options = parser.parse_args(own)
   command = ['-m', options.module, *flags]
   ended = threading.Event()

@@ -19,9 +19,19 @@ if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()  # Grain reads flags
 
 
+def pytest_configure(config):
+  """Makes all checks of golden files part of a run that names such a file, and no marks."""
+  from tests.support import golden_files
+
+  options = config.getini('addopts')
+  is_default = config.option.markexpr == options[options.index('-m') + 1]
+  if is_default and any('test_golden_' in argument for argument in config.args):
+    golden_files.ask_for_all()
+
+
 @pytest.fixture(scope='module', autouse=True)
 def released():
-  """After each file, frees its programs: thousands use up memory, and mappings of memory."""
+  """Frees the programs of a file after it: thousands use up memory, and mappings of memory."""
   yield
   jax.clear_caches()
   gc.collect()
@@ -74,10 +84,10 @@ def command(monkeypatch, capsys, data_root):
 
 @pytest.fixture
 def cloud(tmp_path):
-  """A cloud of its own for launch/tpu_pod.sh; the trainings in it end with the test."""
+  """Fake cloud for launch/tpu_pod.sh; the trainings in it end with the test."""
   from tests.support.tpu_pod import Cloud
 
-  found = Cloud(tmp_path / 'cloud')
-  yield found
-  for pid in found.folder.glob('workers/*/hvae_run/pid'):
+  fake = Cloud(tmp_path / 'cloud')
+  yield fake
+  for pid in fake.folder.glob('workers/*/hvae_run/pid'):
     subprocess.run(['kill', '-9', pid.read_text().strip()], check=False, stderr=subprocess.DEVNULL)

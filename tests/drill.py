@@ -50,7 +50,7 @@ HOW = {
 
 
 class Drill:
-  """One run in pieces."""
+  """A run that is killed and started again."""
 
   def __init__(self, folder: pathlib.Path, data_root: str, counts: list[int], seed: int):
     self.folder, self.data_root, self.counts = folder, data_root, counts
@@ -60,7 +60,7 @@ class Drill:
     self.hits = dict.fromkeys(MOMENTS, 0)
 
   def deal(self, cards: Sequence[str]) -> Iterator[str]:
-    """Cards without end, such that even a few kills meet many of them."""
+    """Yields cards without end, in an order where a few kills meet many of them."""
     while True:
       yield from self.rng.sample(list(cards), len(cards))
 
@@ -75,7 +75,7 @@ class Drill:
     return Job(logs, self.data_root, num, DEVICES, *command)
 
   def kill(self, number: int) -> None:
-    """Starts the run in pieces, and ends it at a random moment."""
+    """Starts the run again, and ends it at a random moment."""
     num = self.counts[number % len(self.counts)]
     moment, how = next(self.moments), next(self.ways)
     job = self.start('pieces', num, 10**9)  # never ends by itself
@@ -101,7 +101,7 @@ class Drill:
     assert 'error: ' not in text or 'did not find each other' in text, text
 
   def wait_for(self, moment: str, job: Job) -> bool:
-    """Until a moment of this kind; False where none came."""
+    """Waits for a moment of this kind; returns False if none came."""
     if moment == 'start':
       time.sleep(self.rng.uniform(0, 10))
       return True
@@ -126,7 +126,7 @@ class Drill:
     return max((int(p.name) for p in folder.glob('*') if p.name.isdigit()), default=0)
 
   def finish(self) -> int:
-    """Ends the run, and makes the same one undisturbed. Returns the number of steps."""
+    """Ends the run, makes the same run undisturbed, and returns the number of steps."""
     end = self.latest() + 5
     for name in ('pieces', 'whole'):
       job = self.start(name, self.counts[0], end)
@@ -134,16 +134,16 @@ class Drill:
     return end
 
   def compare(self, end: int) -> None:
-    """Raises AssertionError where the two runs differ."""
+    """Raises AssertionError if the two runs differ."""
     orders = [read_order(self.folder / name) for name in ('pieces', 'whole')]
-    wanted = range(1, end + 1)
-    assert sorted(orders[1]) == list(wanted)
-    for step in wanted:
+    steps = range(1, end + 1)
+    assert sorted(orders[1]) == list(steps)
+    for step in steps:
       assert orders[0][step] == orders[1][step], f'step {step} has read other examples'
     bitwise = len(set(self.counts)) == 1
     losses = [read_losses(self.folder / name / 'run') for name in ('pieces', 'whole')]
-    found, expected = ([values.get(step) for step in wanted] for values in losses)
-    _equal(found, expected, bitwise, 'losses')
+    pieces, whole = ([values.get(step) for step in steps] for values in losses)
+    _equal(pieces, whole, bitwise, 'losses')
     states = [final_state(self.folder / name / 'run', end) for name in ('pieces', 'whole')]
     assert states[0].keys() == states[1].keys()
     for name, array in states[1].items():
@@ -151,7 +151,7 @@ class Drill:
 
 
 def is_saving(workdir: pathlib.Path, since: float) -> bool:
-  """Whether a save is in progress; an older one may have been left behind by a kill."""
+  """Returns whether a save is in progress; a kill may have left an older one."""
   for path in (workdir / 'checkpoints').glob('*tmp*'):
     with contextlib.suppress(OSError):  # it has just ended
       if path.stat().st_mtime > since:
@@ -159,18 +159,18 @@ def is_saving(workdir: pathlib.Path, since: float) -> bool:
   return False
 
 
-def _equal(found, expected, bitwise: bool, what: str) -> None:
+def _equal(values, expected, bitwise: bool, name: str) -> None:
   if bitwise:
-    np.testing.assert_array_equal(found, expected, err_msg=what)
+    np.testing.assert_array_equal(values, expected, err_msg=name)
   else:
-    # Relative to the largest value: where a sum is nearly 0, its rounding is all that is left.
+    # Relative to the largest value: a sum that is nearly 0 consists of rounding.
     limit = 1e-5 * max(1.0, float(np.abs(expected).max()))
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=limit, err_msg=what)
+    np.testing.assert_allclose(values, expected, rtol=1e-5, atol=limit, err_msg=name)
 
 
 def read_losses(workdir: pathlib.Path) -> dict[int, float]:
-  """Step -> loss; every start that made a step must have found the same."""
-  found = {}
+  """Returns step -> loss; all starts that made a step must have the same loss there."""
+  losses = {}
   for path in sorted((workdir / 'train').glob('metrics-*.jsonl')):
     for line in path.read_text().splitlines():
       try:
@@ -178,13 +178,13 @@ def read_losses(workdir: pathlib.Path) -> dict[int, float]:
       except ValueError:
         continue  # cut off by a kill
       if 'train/loss' in record:
-        before = found.setdefault(record['step'], record['train/loss'])
+        before = losses.setdefault(record['step'], record['train/loss'])
         np.testing.assert_allclose(record['train/loss'], before, rtol=1e-5)
-  return found
+  return losses
 
 
 def final_state(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
-  """The arrays of a checkpoint, by name."""
+  """Returns the arrays of a checkpoint by name."""
   from hvae_tpu.devices import sharding
   from hvae_tpu.runs.checkpoints import Checkpoints
 

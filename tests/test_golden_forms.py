@@ -4,6 +4,7 @@ from collections.abc import Callable
 import fnmatch
 import functools
 import importlib
+import re
 from typing import Any
 
 import jax
@@ -183,13 +184,22 @@ def test_nvae_takes_the_size_of_its_pictures_from_the_file(side):
   cases_of('nvae', other)['inputs']()
 
 
-def test_goldens_that_are_asked_for_are_not_slow(monkeypatch):
-  marks = lambda: {m.name for p in golden_files.checks('cwvae', kinds_of('cwvae')) for m in p.marks}
+@pytest.mark.parametrize('system', SYSTEMS)
+def test_quick_checks_exist_and_others_are_slow_unless_asked_for(system, monkeypatch):
+  module = importlib.import_module(f'tests.test_golden_{system}')
+
+  def checks():
+    parameters = golden_files.checks(system, module.KINDS, module.QUICK)
+    return {p.id: [mark.name for mark in p.marks] for p in parameters}
+
   monkeypatch.setattr(golden_files, '_asked_for', False)
   monkeypatch.delenv('HVAE_GOLDEN_DIR', raising=False)
-  assert marks() <= {'slow'}
+  quick = [re.sub('@[^-]*', '', name) for name, marks in checks().items() if not marks]
+  assert {'slow'} == {mark for marks in checks().values() for mark in marks}
+  for pattern in module.QUICK:
+    assert fnmatch.filter(quick, pattern), pattern
   monkeypatch.setenv('HVAE_GOLDEN_DIR', str(golden_files.COMMITTED))
-  assert not marks()
+  assert not any(checks().values())
 
 
 def relu_gradient(params: dict[str, Any], x: Any, scale: float = 1.0) -> dict[str, np.ndarray]:

@@ -36,7 +36,24 @@ KINDS = {
   ('shapes/*',): presets.shape_cases,
 }
 
+# What every run checks: of each reference a pass with gradients and a trajectory, and the pieces.
+QUICK = (
+  'data_splits.npz-cifar10',
+  'dmol_*.npz-*',
+  'forward_lowbit.npz-*',
+  'jax_dmol_k2.npz-*',
+  'jax_forward.npz-*eps1',
+  'jax_forward.npz-inputs',
+  'jax_primitives.npz-*',
+  'jax_traj.npz-*',
+  'parser.json-*',
+  'preprocess.npz-*',
+  'primitives.npz-*',
+  'sample_lowbit.npz-uncond_eps1*',
+  'traj_fixed.npz-*',
+)
 
-@pytest.mark.parametrize('check', golden_files.checks('vdvae', KINDS))
+
+@pytest.mark.parametrize('check', golden_files.checks('vdvae', KINDS, QUICK))
 def test_golden(check):
   check()

@@ -140,6 +140,22 @@ FACES_256 = dict(
 )
 
 
+# Small networks for two CPU cores.
+DEMO = dict(
+  model=dict(
+    num_preprocess_cells=1,
+    num_postprocess_cells=1,
+    num_latent_scales=2,
+    num_groups_per_scale=4,
+    group_divider=2,
+    zdim=8,
+    weight_decay_norm=1e-2,
+    steps_per_epoch=100,
+  ),
+  optimizer=dict(learning_rate=5e-3, warmup_steps=100, cosine_start=1, steps_per_epoch=100),
+)
+
+
 def debug(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """A network of the same form that trains for seconds on a CPU."""
   scales = 2 if config.model.num_latent_scales > 1 else 1

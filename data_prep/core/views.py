@@ -1,4 +1,4 @@
-"""The rules by which the papers split their data, as views with their recorded seeds."""
+"""Views: the rules by which papers split their data, with their recorded seeds."""
 
 from collections.abc import Mapping
 
@@ -8,13 +8,13 @@ from data_prep.core.contents import Split, View
 
 
 def whole(splits: Mapping[str, Split], prefix: str = '', **names: str) -> dict[str, View]:
-  """A view of each whole split, or of the splits `names` maps to: `valid='test'`."""
+  """Returns a view of each whole split, or `names` as view=split: `valid='test'`."""
   names = names or {name: name for name in splits}
   return {f'{prefix}{view}': View(split, f'all of {split}') for view, split in names.items()}
 
 
 def head_of_permutation(split: str, count: int, seed: int, size: int) -> tuple[View, View]:
-  """(rest, first `size`) of a seeded permutation of a split of `count` examples."""
+  """Splits a seeded permutation of `count` examples into (rest, first `size`)."""
   permutation = np.random.RandomState(seed).permutation(count)
   rule = f'numpy.random.RandomState({seed}).permutation({count})'
   return (
@@ -26,7 +26,7 @@ def head_of_permutation(split: str, count: int, seed: int, size: int) -> tuple[V
 def tail_of_permutation(
   split: str, count: int, seed: int, size: int, note: str = ''
 ) -> tuple[View, View]:
-  """(rest, last `size`) of a seeded permutation of a split of `count` examples."""
+  """Splits a seeded permutation of `count` examples into (rest, last `size`)."""
   permutation = np.random.RandomState(seed).permutation(count)
   rule = f'numpy.random.RandomState({seed}).permutation({count})'
   return (
@@ -36,7 +36,7 @@ def tail_of_permutation(
 
 
 def shuffled_halves(split: str, count: int, seed: int) -> tuple[View, View]:
-  """The two halves of a split, shuffled: validation and test set of Efficient-VDVAE."""
+  """Returns the halves of a shuffled split: validation and test set of Efficient-VDVAE."""
   order = np.arange(count)
   np.random.RandomState(seed).shuffle(order)
   rule = f'a = arange({count}); numpy.random.RandomState({seed}).shuffle(a); a'
@@ -48,5 +48,5 @@ def shuffled_halves(split: str, count: int, seed: int) -> tuple[View, View]:
 
 
 def span(split: str, start: int, stop: int) -> View:
-  """The examples from `start` to before `stop`, in order."""
+  """Returns the view of the examples `start` <= index < `stop`, in order."""
   return View(split, f'{start} <= index < {stop}', np.arange(start, stop))

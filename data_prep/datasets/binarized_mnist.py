@@ -1,7 +1,7 @@
 """Static binarised MNIST (Larochelle), padded to 32x32; pixels are 0 or 255.
 
-Its likelihoods stand in tables of their own: no model here trains on it by default, since both
-papers with MNIST draw the binarisation anew at each visit.
+Its likelihoods must not be compared with those of MNIST. No config uses it by default, since both
+papers with MNIST binarise anew at each visit.
 """
 
 import pathlib
@@ -36,7 +36,7 @@ ABOUT = About(
   fetch=f'get binarized_mnist_{{train,valid,test}}.amat from {_SITE}',
 )
 _PREPARE = Preparation(32, source=(28, 28), channels=1, pad=2)
-_PREPARED = {'train': 'train', 'valid': 'validation', 'test': 'test'}  # names of TFDS
+_TFDS_SPLITS = {'train': 'train', 'valid': 'validation', 'test': 'test'}  # split -> name of TFDS
 
 
 def load(request: Request) -> Contents:
@@ -48,13 +48,13 @@ def load(request: Request) -> Contents:
   paths = locate.locate(request, ABOUT)
   kind = recognise.container_of(paths[0])
   if kind == 'tfds':
-    splits = {name: _read_prepared(paths[0], theirs) for name, theirs in _PREPARED.items()}
+    splits = {name: _read_tfds(paths[0], split) for name, split in _TFDS_SPLITS.items()}
   else:
-    dealt = parts.by_role(paths, {'train': 'train', 'valid': 'valid', 'test': 'test'})
+    files = parts.by_role(paths, {'train': 'train', 'valid': 'valid', 'test': 'test'})
     kind = 'amat'
-    splits = {role: _split(_read_amat(parts.one(found, role))) for role, found in dealt.items()}
-    paths = tuple(path for found in dealt.values() for path in found)
-  files, hash_lines = locate.check_published(paths, ABOUT, request.unverified)
+    splits = {role: _split(_read_amat(parts.one(group, role))) for role, group in files.items()}
+    paths = tuple(path for group in files.values() for path in group)
+  published = locate.check_published(paths, ABOUT, request.unverified)
   counts = tuple(parts.check_count(f'digits in {s}', splits[s].count, COUNTS[s]) for s in splits)
   return picture_set(
     ABOUT,
@@ -63,29 +63,30 @@ def load(request: Request) -> Contents:
     variant='static',
     splits=splits,
     views=views.whole(splits),
-    files=files,
-    checks=(f'[ok] container: {kind}', *hash_lines, *counts),
+    container=kind,
+    published=published,
+    checks=counts,
   )
 
 
 def _read_amat(path: pathlib.Path) -> np.ndarray:
-  """Lines of 784 times `0 ` or `1 `: uint8 [N, 28, 28, 1] of 0 and 255."""
+  """Reads lines of 784 times `0 ` or `1 `: uint8 [N, 28, 28, 1] of 0 and 255."""
   if recognise.container_of(path) != 'amat':
     raise DataPrepError(f'{path} must be text of 0 and 1, but is: {recognise.container_of(path)}')
   lines = path.read_bytes().translate(None, b' \t\r').rstrip(b'\n').split(b'\n')
   for number, line in enumerate(lines, 1):
     if len(line) != 784 or line.translate(None, b'01'):
-      found = line.translate(None, b'01')[:1]
+      odd = line.translate(None, b'01')[:1]
       raise DataPrepError(
         f'{path} must hold 784 times 0 or 1 in each line, but line {number} '
-        + (f'has a {found.decode("latin1")!r}' if found else f'has {len(line)} digits')
+        + (f'has a {odd.decode("latin1")!r}' if odd else f'has {len(line)} digits')
         + '; fetch it anew'
       )
   digits = np.frombuffer(b''.join(lines), np.uint8)
   return (digits.reshape(-1, 28, 28, 1) - ord('0')) * np.uint8(255)
 
 
-def _read_prepared(folder: pathlib.Path, split: str) -> Split:
+def _read_tfds(folder: pathlib.Path, split: str) -> Split:
   records = tfds_folders.open_split(folder, split, mode='L')
   images = np.stack([records.read(index) for index in range(len(records.names))])
   return _split(images * np.uint8(255) if images.max() == 1 else images)

@@ -1,5 +1,6 @@
 """CelebA at 64x64: 202,599 faces, cropped and shrunk as NVAE and Efficient-VDVAE do it."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -38,8 +39,8 @@ _PUBLISHED = (
     'fc955bcb3ef8fbdf7d5640d9a8693a8431b5f2ee291a5c1449a1549e7e073fe7',
   ),
 )
-_PREPARED = {'train': 'train', 'valid': 'validation', 'test': 'test'}  # names of TFDS
-# Attributes and the like lie beside the pictures, as text.
+_TFDS_SPLITS = {'train': 'train', 'valid': 'validation', 'test': 'test'}  # split -> name of TFDS
+# Attributes and other text files may be beside the pictures.
 _ROLES = {'partition': r'partition', 'pictures': r'^(?!.*\.(txt|csv)$).*(img|celeba|jpg|\d)'}
 _PREPARE = Preparation(64, source=(218, 178), box=(15, 40, 163, 188))
 
@@ -54,17 +55,18 @@ def load(request: Request) -> Contents:
   if recognise.container_of(paths[0]) == 'tfds':
     kind = 'tfds'
     splits = {
-      split: split_of_pictures(tfds_folders.open_split(paths[0], theirs), _PREPARE)
-      for split, theirs in _PREPARED.items()
+      name: split_of_pictures(tfds_folders.open_split(paths[0], split), _PREPARE)
+      for name, split in _TFDS_SPLITS.items()
     }
   else:
-    dealt = parts.by_role(paths, _ROLES)
-    listed = parts.one(dealt['partition'], 'the partition')
-    shown = parts.one(dealt['pictures'], 'the pictures')
-    kind, splits = _read(shown, _read_partition(listed))
-    paths = (shown, listed)
-  known = _with_files(ABOUT)
-  files, hash_lines = locate.check_published(paths, known, request.unverified)
+    files = parts.by_role(paths, _ROLES)
+    partition = parts.one(files['partition'], 'the partition')
+    faces = parts.one(files['pictures'], 'the pictures')
+    kind, splits = _split_faces(faces, _read_partition(partition))
+    paths = (faces, partition)
+  # The hashes of these files are known, though their host refuses programs.
+  known = dataclasses.replace(ABOUT, files=_PUBLISHED)
+  published = locate.check_published(paths, known, request.unverified)
   return picture_set(
     ABOUT,
     _PREPARE,
@@ -76,23 +78,15 @@ def load(request: Request) -> Contents:
       **views.whole(splits, 'nvae/', train='train', test='valid'),
       **views.whole(splits, 'efficient_vdvae/', train='train', valid='valid', test='test'),
     },
-    files=files,
-    checks=(
-      f'[ok] container: {kind}',
-      *hash_lines,
-      *(parts.check_count(f'pictures in {s}', splits[s].count, COUNTS[s]) for s in splits),
-    ),
+    container=kind,
+    published=published,
+    checks=tuple(parts.check_count(f'pictures in {s}', splits[s].count, COUNTS[s]) for s in splits),
   )
 
 
-def _with_files(about: About) -> About:
-  """With the files whose hashes are known, though their host refuses programs."""
-  return About(**{**vars(about), 'files': _PUBLISHED})
-
-
 def _read_partition(path: pathlib.Path) -> dict[str, int]:
-  """File name -> 0 (train), 1 (valid) or 2 (test)."""
-  found, number = {}, 1
+  """Reads file name -> 0 (train), 1 (valid) or 2 (test)."""
+  partition, number = {}, 1
   try:
     for number, line in enumerate(path.read_text('ascii').splitlines(), 1):
       if not line.strip():
@@ -102,28 +96,31 @@ def _read_partition(path: pathlib.Path) -> dict[str, int]:
         if number == 1:
           continue  # the header of the csv form
         raise ValueError(f'{role!r} is not 0, 1 or 2')
-      found[pathlib.PurePosixPath(name).stem] = int(role)
+      partition[pathlib.PurePosixPath(name).stem] = int(role)
   except (UnicodeDecodeError, ValueError) as error:
     raise DataPrepError(
       f'{path} must have lines like `000001.jpg 0`, but line {number} has not: {error}'
     ) from error
-  return found
+  return partition
 
 
-def _read(path: pathlib.Path, partition: dict[str, int]) -> tuple[str, dict[str, Split]]:
-  found = pictures.open_pictures(path)
-  if not isinstance(found, pictures.EncodedPictures):
-    raise DataPrepError(f'{path} must hold the JPEG files of CelebA, but is: {found.kind}')
-  stems = [pathlib.PurePosixPath(name).stem for name in found.names]
+def _split_faces(path: pathlib.Path, partition: dict[str, int]) -> tuple[str, dict[str, Split]]:
+  """Returns the kind of the container and the splits of the pictures in it."""
+  faces = pictures.open_pictures(path)
+  if not isinstance(faces, pictures.EncodedPictures):
+    raise DataPrepError(f'{path} must hold the JPEG files of CelebA, but is: {faces.kind}')
+  stems = [pathlib.PurePosixPath(name).stem for name in faces.names]
   without = [stem for stem in stems if stem not in partition]
   absent = partition.keys() - set(stems)
   if without or absent:
-    what = f'{without[0]} is not in the partition file' if without else f'{min(absent)} is missing'
+    problem = (
+      f'{without[0]} is not in the partition file' if without else f'{min(absent)} is missing'
+    )
     raise DataPrepError(
-      f'{path} and the partition file do not belong together: picture {what}; {ABOUT.fetch}'
+      f'{path} and the partition file do not belong together: picture {problem}; {ABOUT.fetch}'
     )
   roles = np.array([partition[stem] for stem in stems])
-  return found.kind, {
-    split: split_of_pictures(found, _PREPARE, np.flatnonzero(roles == role))
+  return faces.kind, {
+    split: split_of_pictures(faces, _PREPARE, np.flatnonzero(roles == role))
     for role, split in enumerate(COUNTS)
   }

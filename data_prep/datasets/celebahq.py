@@ -9,7 +9,8 @@ from data_prep.core.contents import Contents, View
 from data_prep.core.request import About, Request
 from data_prep.errors import DataPrepError
 from data_prep.raw import archives, locate, parts, pictures, recognise, tfds_folders
-from data_prep.raw.pictures import EncodedPictures, Pictures, RecordPictures
+from data_prep.raw.collection import Collection
+from data_prep.raw.pictures import EncodedPictures, RecordPictures
 from data_prep.raw.preparation import Preparation, picture_set, split_of_pictures
 
 COUNT = 30_000
@@ -43,36 +44,33 @@ def load(request: Request) -> Contents:
   """
   about, size = ABOUT[request.name], int(request.name.removeprefix('celebahq'))
   path = parts.one(locate.locate(request, about), request.name)
-  found, order, made = _open(path, request.name)
-  count = len(found.names)
-  counts = [parts.check_count('pictures', count, COUNT)]
-  raw = found.read(0).shape[0]
+  faces, order, views_of_papers = _open(path, request.name)
+  count_line = parts.check_count('pictures', len(faces.names), COUNT)
+  raw = faces.read(0).shape[0]
   if raw not in (size, 1024):
     raise DataPrepError(f'{path} holds pictures of {raw} px, but must hold {size} or 1024 px')
   prepare = Preparation(size, source=(raw, raw))
-  split = split_of_pictures(found, prepare, order)
-  files, hash_lines = locate.check_published((path,), about, request.unverified)
+  from_glow = 'nvae/train' in views_of_papers
   return picture_set(
     about,
     prepare,
-    source=f'CelebA-HQ from {found.kind}',
-    variant='glow' if 'nvae/train' in made else 'png',
-    splits={'all': split},
-    views={'all': View('all', 'all'), **made},
-    files=files,
+    source=f'CelebA-HQ from {faces.kind}',
+    variant='glow' if from_glow else 'png',
+    splits={'all': split_of_pictures(faces, prepare, order)},
+    views={'all': View('all', 'all'), **views_of_papers},
+    container=faces.kind,
+    published=locate.check_published((path,), about, request.unverified),
     checks=(
-      f'[ok] container: {found.kind}',
-      *hash_lines,
-      *counts,
+      count_line,
       '[note] split by shard, as NVAE does it'
-      if 'nvae/train' in made
+      if from_glow
       else '[warn] split not recoverable from the original (unseeded); using RandomState(0)',
     ),
   )
 
 
 def make_views() -> dict[str, View]:
-  """Efficient-VDVAE's views, for pictures in the order of their sorted names."""
+  """Returns Efficient-VDVAE's views, for pictures in the order of their sorted names."""
   train, valid = views.tail_of_permutation('all', COUNT, 0, 3000, _NOTE)
   return {
     'efficient_vdvae/train': train,
@@ -81,13 +79,13 @@ def make_views() -> dict[str, View]:
   }
 
 
-def _open(path: pathlib.Path, name: str) -> tuple[Pictures, np.ndarray | None, dict[str, View]]:
-  """Pictures, their order if it is not their own, and the views that this form allows."""
+def _open(path: pathlib.Path, name: str) -> tuple[Collection, np.ndarray | None, dict[str, View]]:
+  """Returns the pictures, their order (None: as stored), and the views of papers."""
   kind = recognise.container_of(path)
   if kind == 'tfds':
-    found = tfds_folders.open_split(path, 'train')
-    names = [_filename(found, index, path) for index in range(len(found.names))]
-    return found, np.argsort(names), make_views()
+    records = tfds_folders.open_split(path, 'train')
+    names = [_filename(records, index, path) for index in range(len(records.names))]
+    return records, np.argsort(names), make_views()
   if kind in ('folder', 'tar') and (records := _open_glow(path, name)):
     train = GLOW_COUNTS['train']
     return (
@@ -98,34 +96,33 @@ def _open(path: pathlib.Path, name: str) -> tuple[Pictures, np.ndarray | None, d
         'nvae/test': views.span('all', train, train + GLOW_COUNTS['validation']),
       },
     )
-  found = pictures.open_pictures(path)
-  found = pictures.originals(found, ABOUT[name].fetch)
-  if isinstance(found, EncodedPictures) and len(set(map(_stem, found.names))) < len(found.names):
+  faces = pictures.only_png(pictures.open_pictures(path), ABOUT[name].fetch)
+  if isinstance(faces, EncodedPictures) and len(set(map(_stem, faces.names))) < len(faces.names):
     raise DataPrepError(f'{path} holds several pictures of one name; give one size only')
-  return found, None, make_views()
+  return faces, None, make_views()
 
 
-def _filename(found: RecordPictures, index: int, path: pathlib.Path) -> bytes:
-  example = found.example(index)
+def _filename(records: RecordPictures, index: int, path: pathlib.Path) -> bytes:
+  example = records.example(index)
   if 'image/filename' not in example:
     raise DataPrepError(f'{path} has no feature image/filename, without which the order is lost')
   return example['image/filename'][0]
 
 
 def _open_glow(path: pathlib.Path, name: str) -> RecordPictures | None:
-  """First the shards `train/train-r08-s-...`, then those of `validation`; None without them."""
+  """Opens the shards `train/train-r08-s-...`, then those of `validation`; None without them."""
   archive = archives.open_archive(path)
-  places = [
+  indices = [
     tuple(i for i, n in enumerate(archive.names) if f'{part}-r08-' in n) for part in GLOW_COUNTS
   ]
-  if not all(places):
+  if not all(indices):
     return None
   if name != 'celebahq256':
     raise DataPrepError(f'{path} holds 256x256 records, from which {name} cannot be built')
-  for (part, wanted), found in zip(GLOW_COUNTS.items(), places, strict=True):
-    count = len(pictures.open_records(archive, found).names)
-    parts.check_count(f'pictures in {part}', count, wanted)
-  return pictures.open_records(archive, (*places[0], *places[1]))
+  for (part, expected), members in zip(GLOW_COUNTS.items(), indices, strict=True):
+    count = len(pictures.open_records(archive, members).names)
+    parts.check_count(f'pictures in {part}', count, expected)
+  return pictures.open_records(archive, (*indices[0], *indices[1]))
 
 
 def _stem(name: str) -> str:

@@ -47,10 +47,10 @@ def load(request: Request) -> Contents:
   path = parts.one(paths, 'cifar10')
   kind = recognise.container_of(path)
   if kind == 'tfds':
-    arrays = {split: _read_prepared(path, split) for split in COUNTS}
+    arrays = {split: _read_tfds(path, split) for split in COUNTS}
   else:
     arrays = _read_batches(path)
-  files, hash_lines = locate.check_published(paths, ABOUT, request.unverified)
+  published = locate.check_published(paths, ABOUT, request.unverified)
   counts = tuple(
     parts.check_count(f'pictures in {split}', len(labels), COUNTS[split])
     for split, (_, labels) in arrays.items()
@@ -66,14 +66,15 @@ def load(request: Request) -> Contents:
     variant='cifar-10',
     splits=splits,
     views=make_views(splits),
-    files=files,
-    checks=(f'[ok] container: {kind}', *hash_lines, *counts),
+    container=kind,
+    published=published,
+    checks=counts,
     more_fields={'label': Field('uint8', ())},
   )
 
 
 def make_views(splits: dict[str, Split]) -> dict[str, View]:
-  """The whole splits, and the splits of the three papers."""
+  """Returns the whole splits, and the splits of the three papers."""
   train, valid = views.head_of_permutation('train', splits['train'].count, 11172018, 5000)
   half_valid, half_test = views.shuffled_halves('test', splits['test'].count, 101)
   return {
@@ -89,22 +90,22 @@ def make_views(splits: dict[str, Split]) -> dict[str, View]:
 
 
 def _read_batches(path: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """Split -> images [N, 32, 32, 3] and labels [N], in the order of the batches."""
+  """Reads split -> images [N, 32, 32, 3] and labels [N], in the order of the batches."""
   archive = archives.open_archive(path)
-  places = {pathlib.PurePosixPath(name).name: i for i, name in enumerate(archive.names)}
-  if {'train', 'meta'} <= set(places) or 'train.bin' in places:
+  indices = {pathlib.PurePosixPath(name).name: i for i, name in enumerate(archive.names)}
+  if {'train', 'meta'} <= set(indices) or 'train.bin' in indices:
     raise DataPrepError(f'{path} is CIFAR-100, another data set; {ABOUT.fetch}')
-  suffix = '.bin' if 'test_batch.bin' in places else ''
-  found = {}
+  suffix = '.bin' if 'test_batch.bin' in indices else ''
+  arrays = {}
   for split, names in _FILES.items():
     batches = []
     for name in names:
-      if name + suffix not in places:
+      if name + suffix not in indices:
         raise DataPrepError(f'{path} has no file {name}{suffix}; {ABOUT.fetch}')
-      data, origin = archive.read(places[name + suffix]), f'{path}: {name}{suffix}'
+      data, origin = archive.read(indices[name + suffix]), f'{path}: {name}{suffix}'
       batches.append(_read_binary(data, origin) if suffix else _read_pickle(data, origin))
-    found[split] = tuple(np.concatenate(arrays) for arrays in zip(*batches, strict=True))
-  return found
+    arrays[split] = tuple(np.concatenate(parts_) for parts_ in zip(*batches, strict=True))
+  return arrays
 
 
 def _read_pickle(data: bytes, origin: str) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +130,7 @@ def _read_pickle(data: bytes, origin: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_binary(data: bytes, origin: str) -> tuple[np.ndarray, np.ndarray]:
-  """Rows of a label and 3072 pixels, 3073 bytes each."""
+  """Reads rows of a label and 3072 pixels, 3073 bytes each."""
   if not data or len(data) % 3073:
     raise DataPrepError(f'{origin} must hold rows of 3073 bytes, but holds {len(data)} bytes')
   rows = np.frombuffer(data, np.uint8).reshape(-1, 3073)
@@ -139,11 +140,12 @@ def _read_binary(data: bytes, origin: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _from_planes(pixels: np.ndarray) -> np.ndarray:
+  """Converts colour planes [N, 3072] to pictures [N, 32, 32, 3]."""
   return np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
-def _read_prepared(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-  """In the order of the batches, which the feature `id` tells: `train_00000`."""
+def _read_tfds(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+  """Reads a split in the order of the batches, given by the feature `id`: `train_00000`."""
   records = tfds_folders.open_split(folder, split)
   examples = [records.example(index) for index in range(len(records.names))]
   try:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from data_prep.core import factors, views
-from data_prep.core.contents import CardInfo, Contents, Example, Split, View
+from data_prep.core.contents import Contents, Example, Split, View
 from data_prep.core.request import About, Request
 from data_prep.errors import DataPrepError
 from data_prep.raw import archives, locate, parts, pictures
@@ -21,7 +21,7 @@ _SITE = 'https://www.robots.ox.ac.uk/~vgg/data/clevrtex/'
 VARIANTS = ('full', 'pbg', 'vbg', 'grassbg', 'camo', 'outd')
 COUNTS = {'full': 50_000, 'outd': 10_000}  # the others: 20,000
 ENTITIES = 11
-_FACTORS = ('material', 'shape', 'size')  # told by name in the metadata
+_FACTORS = ('material', 'shape', 'size')  # given as names in the metadata
 _SIZE = 128
 _BOX = (64, 24, 256, 216)  # left, upper, right, lower: the middle 0.8 of the height
 _SHRINK = Preparation(_SIZE, (240, 320), _BOX, 'bilinear')
@@ -40,31 +40,32 @@ ABOUT = About(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Scenes:
-  """Where the files of each scene are.
+class _SceneFiles:
+  """Files of each scene, and its examples.
 
   Attributes:
     opened: the archives.
-    places: for each scene, the (archive, member) of its picture, its entities and its metadata.
-    names: factor -> the names that occur, sorted; value n stands for the nth, from 1 on.
+    members: for each scene, (archive, member) of its picture, its entities and its metadata.
+    names: factor -> sorted names of its values; value n is the nth name, from 1 on.
   """
 
   opened: tuple[archives.Archive, ...]
-  places: tuple[tuple[tuple[int, int], ...], ...]
+  members: tuple[tuple[tuple[int, int], ...], ...]
   names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
   def file(self, scene: int, which: int) -> tuple[bytes, str]:
-    """The bytes and the name of one of the three files of a scene."""
-    archive, member = self.places[scene][which]
+    """Reads one of the three files of a scene; returns its bytes and its name."""
+    archive, member = self.members[scene][which]
     opened = self.opened[archive]
     return opened.read(member), f'{opened.path}: {opened.names[member]}'
 
   def metadata(self, scene: int) -> tuple[dict, list[dict]]:
-    """What is said of the ground, and of each object."""
+    """Reads the properties of the ground, and of each object."""
     data, origin = self.file(scene, 2)
     try:
-      found = json.loads(data)
-      ground, objects = {'material': found['ground_material']}, found['objects']
+      scene_facts = json.loads(data)
+      ground = {'material': scene_facts['ground_material']}
+      objects = scene_facts['objects']
     except (ValueError, KeyError, TypeError) as error:
       raise DataPrepError(
         f'{origin} must be json with ground_material and objects ({error!r}); fetch it anew'
@@ -73,7 +74,7 @@ class _Scenes:
       raise DataPrepError(f'{origin} must hold a list of objects with properties; fetch it anew')
     if len(objects) >= ENTITIES:
       raise DataPrepError(
-        f'{origin} tells of {len(objects)} objects, but a scene has {ENTITIES - 1} at most; the '
+        f'{origin} lists {len(objects)} objects, but a scene has {ENTITIES - 1} at most; the '
         'file is of another data set'
       )
     return ground, objects
@@ -104,44 +105,35 @@ def load(request: Request) -> Contents:
   """Reads folders, zips or tars with pictures, `_flat` pictures and metadata of one variant.
 
   Raises:
-    DataPrepError: missing or damaged files, several variants and none named, or a gap in the
-      numbers of the scenes.
+    DataPrepError: files are missing or damaged, there are several variants and none is named, or
+      the numbers of the scenes have a gap.
   """
   paths = locate.locate(request, ABOUT)
   opened = tuple(archives.open_archive(path) for path in paths)
   variant, scenes = _index(opened, request.variant)
-  count = len(scenes.places)
-  named = dataclasses.replace(scenes, names=_names(scenes))
-  files, hash_lines = locate.check_published(paths, ABOUT, request.unverified)
-  wanted = COUNTS.get(variant, 20_000)
-  return Contents(
-    fields=factors.fields('clevrtex', _SIZE, _SIZE, ENTITIES),
-    splits={'all': Split(count, named)},
+  count = len(scenes.members)
+  scenes = dataclasses.replace(scenes, names=_names(scenes))
+  return factors.object_set(
+    ABOUT,
+    'clevrtex',
+    _SIZE,
+    ENTITIES,
+    categories=scenes.names,
+    splits={'all': Split(count, scenes)},
     views=make_views(count, variant),
-    info=CardInfo(
-      version=1,
-      source=f'CLEVRTEX {variant} from {opened[0].kind}',
-      packages={},
-      files=files,
-      preprocessing=f'box {_BOX} (left, upper, right, lower); resized to {_SIZE} px by Pillow, '
-      'pictures bilinear, entity numbers nearest',
-      licence=ABOUT.licence,
-      samples_publishable=True,
-      variant=variant,
-      details=factors.describe('clevrtex', ENTITIES, named.names),
-    ),
-    checks=(
-      f'[ok] container: {opened[0].kind}',
-      f'[ok] variant: {variant}',
-      *hash_lines,
-      parts.check_count('scenes', count, wanted, certain=False),
-    ),
+    source=f'CLEVRTEX {variant} from {opened[0].kind}',
+    preprocessing=f'box {_BOX} (left, upper, right, lower); resized to {_SIZE} px by Pillow, '
+    'pictures bilinear, entity numbers nearest',
+    container=opened[0].kind,
+    published=locate.check_published(paths, ABOUT, request.unverified),
+    checks=(parts.check_count('scenes', count, COUNTS.get(variant, 20_000), certain=False),),
+    variant=variant,
     records_per_shard=4096,
   )
 
 
 def make_views(count: int, variant: str) -> dict[str, View]:
-  """By number: the first tenth tests, the second validates, the rest trains; outd only tests."""
+  """Splits by number: first tenth test, second tenth valid, the rest train; outd has only test."""
   if variant == 'outd':
     return {'test': View('all', 'the whole set')}
   first, second = int(count * 0.1), int(count * 0.2)
@@ -152,25 +144,26 @@ def make_views(count: int, variant: str) -> dict[str, View]:
   }
 
 
-def _index(opened: tuple[archives.Archive, ...], variant: str | None) -> tuple[str, _Scenes]:
-  """The variant, and where the files of its scenes are."""
-  found: dict[str, dict[int, dict[str, tuple[int, int]]]] = {}
+def _index(opened: tuple[archives.Archive, ...], variant: str | None) -> tuple[str, _SceneFiles]:
+  """Returns the variant, and the files of its scenes."""
+  variants: dict[str, dict[int, dict[str, tuple[int, int]]]] = {}
   for number, archive in enumerate(opened):
-    for place, name in enumerate(archive.names):
+    for member, name in enumerate(archive.names):
       if match := _NAME.fullmatch(pathlib.PurePosixPath(name).name):
-        one, scene, flat, suffix = match.groups()
+        label, scene, flat, suffix = match.groups()
         role = 'json' if suffix == 'json' else 'flat' if flat else 'png'
-        found.setdefault(one, {}).setdefault(int(scene), {})[role] = (number, place)
+        files = variants.setdefault(label, {}).setdefault(int(scene), {})
+        files[role] = (number, member)
   where = ', '.join(str(archive.path) for archive in opened)
-  if variant is None and len(found) == 1:
-    (variant,) = found
-  if variant not in found or variant not in VARIANTS:
+  if variant is None and len(variants) == 1:
+    (variant,) = variants
+  if variant not in variants or variant not in VARIANTS:
     raise DataPrepError(
       f'{where} must hold files CLEVRTEX_<variant>_<6 digits>.png of one variant, or '
       f'--variant=V must name one of {", ".join(VARIANTS)}; there are: '
-      f'{", ".join(sorted(found)) or "none"}'
+      f'{", ".join(sorted(variants)) or "none"}'
     )
-  scenes = found[variant]
+  scenes = variants[variant]
   for number in range(max(scenes) + 1):
     missing = {'png', 'flat', 'json'} - scenes.get(number, {}).keys()
     if missing:
@@ -178,26 +171,26 @@ def _index(opened: tuple[archives.Archive, ...], variant: str | None) -> tuple[s
         f'{where}: scene {number:06d} of {variant} lacks its {" and ".join(sorted(missing))}; '
         'give all parts with --raw=PATH'
       )
-  places = tuple(
+  members = tuple(
     tuple(scenes[number][role] for role in ('png', 'flat', 'json')) for number in sorted(scenes)
   )
-  return variant, _Scenes(opened, places)
+  return variant, _SceneFiles(opened, members)
 
 
-def _names(scenes: _Scenes) -> dict[str, tuple[str, ...]]:
-  """The names that occur of each factor that is told by name."""
-  found = {name: set() for name in _FACTORS}
-  for scene in range(len(scenes.places)):
+def _names(scenes: _SceneFiles) -> dict[str, tuple[str, ...]]:
+  """Collects the names of the values of each factor in `_FACTORS`, sorted."""
+  names = {factor: set() for factor in _FACTORS}
+  for scene in range(len(scenes.members)):
     ground, objects = scenes.metadata(scene)
     for entity in (ground, *objects):
-      for name in _FACTORS:
-        if name in entity:
-          found[name].add(str(entity[name]))
-  return {name: tuple(sorted(values)) for name, values in found.items()}
+      for factor in _FACTORS:
+        if factor in entity:
+          names[factor].add(str(entity[factor]))
+  return {factor: tuple(sorted(values)) for factor, values in names.items()}
 
 
 def _read_entities(data: bytes, origin: str) -> np.ndarray:
-  """The `_flat` picture: entity numbers, uint8 [H, W, 1]."""
+  """Reads the `_flat` picture: entity numbers, uint8 [H, W, 1]."""
   try:
     with Image.open(io.BytesIO(data), formats=('PNG',)) as image:
       numbers = np.asarray(image)

@@ -4,23 +4,24 @@ import dataclasses
 import pathlib
 
 from data_prep.core import clips, sources
-from data_prep.core.contents import CardInfo, Contents, Split
+from data_prep.core.contents import Contents, Split
 from data_prep.core.request import About, RemoteFile, Request
 from data_prep.errors import DataPrepError
 from data_prep.raw import locate, parts, recognise, videos
+from data_prep.raw.collection import Collection
 
 _ARCHIVE = 'https://archive.org/download/'
 
 
 @dataclasses.dataclass(frozen=True)
 class _Set:
-  """What is published of a set.
+  """Published facts about a set.
 
   Attributes:
-    channels: of a frame, which has 64x64 px.
+    channels: channels of a frame, which has 64x64 px.
     frames: split -> length of every sequence.
-    folders: split -> the folder in the archive that holds its MP4 files.
-    counts: split -> number of sequences, where one is stated.
+    folders: split -> folder of its MP4 files in the archive.
+    counts: split -> published numbers of sequences.
   """
 
   channels: int
@@ -82,62 +83,55 @@ def load(request: Request) -> Contents:
   """Reads the zip, the unpacked folder, or a folder that tensorflow-datasets prepared.
 
   Raises:
-    DataPrepError: missing or damaged files; when writing, a video of another length or size.
+    DataPrepError: files are missing or damaged; when writing, a video has another length or size.
   """
-  about, wanted = ABOUT[request.name], SETS[request.name]
+  about, spec = ABOUT[request.name], SETS[request.name]
   path = parts.one(locate.locate(request, about), request.name)
-  opened = {split: _open(path, split, wanted) for split in wanted.frames}
-  files, hash_lines = locate.check_published((path,), about, request.unverified)
+  opened = {split: _open(path, split, spec) for split in spec.frames}
   version = sources.package_version('av')
-  return Contents(
-    fields=clips.fields(*_SIZE, wanted.channels),
-    splits={split: _split(found, wanted.frames[split]) for split, found in opened.items()},
-    views=clips.views(),
-    info=CardInfo(
-      version=1,
-      source=f'{request.name} from {opened["train"].kind}',
-      packages={'av': version},
-      files=files,
-      preprocessing=f'decoded by PyAV {version} to {"grey" if wanted.channels == 1 else "RGB"}, '
-      'every frame; no resampling',
-      licence=about.licence,
-      samples_publishable=about.samples_publishable,
-      variant=request.name,
-      details=clips.details(**wanted.frames),
-    ),
+  return clips.video_set(
+    about,
+    (*_SIZE, spec.channels),
+    spec.frames,
+    splits={split: _split(sequences, spec.frames[split]) for split, sequences in opened.items()},
+    source=f'{request.name} from {opened["train"].kind}',
+    packages={'av': version},
+    preprocessing=f'decoded by PyAV {version} to {"grey" if spec.channels == 1 else "RGB"}, '
+    'every frame; no resampling',
+    variant=request.name,
+    container=opened['train'].kind,
+    published=locate.check_published((path,), about, request.unverified),
     checks=(
-      f'[ok] container: {opened["train"].kind}',
-      *hash_lines,
-      *(_count_line(split, len(found.names), wanted) for split, found in opened.items()),
-      f'[ok] every sequence has {wanted.frames["train"]} frames in train and '
-      f'{wanted.frames["test"]} in test, of 64x64x{wanted.channels}',
+      *(_count_line(split, len(sequences.names), spec) for split, sequences in opened.items()),
+      f'[ok] every sequence has {spec.frames["train"]} frames in train and '
+      f'{spec.frames["test"]} in test, of 64x64x{spec.channels}',
     ),
     records_per_shard=2000,
-    compression='zstd',
   )
 
 
-def _open(path: pathlib.Path, split: str, wanted: _Set) -> videos.Videos:
+def _open(path: pathlib.Path, split: str, spec: _Set) -> Collection:
   kind = recognise.container_of(path)
   if kind == 'tfds':
-    return videos.open_prepared(path, split, wanted.channels)
+    return videos.open_prepared(path, split, spec.channels)
   if kind == 'npy':
     raise DataPrepError(
       f'{path} must be a folder, zip or tar of videos, but its content is: npy; the npy of '
       'Srivastava, sequences of 20 frames, is another data set, moving_mnist20'
     )
-  videos.refuse_other(path)
-  return videos.open_videos(path, wanted.channels, only=wanted.folders[split])
+  videos.check_container(path)
+  return videos.open_videos(path, spec.channels, only=spec.folders[split])
 
 
-def _split(found: videos.Videos, frames: int) -> Split:
-  lengths = (frames,) * len(found.names)
-  return clips.split_of_film(videos.Footage(found, lengths, _SIZE), lengths)
+def _split(sequences: Collection, frames: int) -> Split:
+  lengths = (frames,) * len(sequences.names)
+  return clips.split_of_film(videos.Footage(sequences, lengths, _SIZE), lengths)
 
 
-def _count_line(split: str, count: int, wanted: _Set) -> str:
-  stated = wanted.counts.get(split)
-  if not stated:
+def _count_line(split: str, count: int, spec: _Set) -> str:
+  """Compares the number of sequences with the published ones; returns a line of the check list."""
+  published = spec.counts.get(split)
+  if not published:
     return f'[note] sequences in {split}: {count:,}; no number was published'
-  number = count if count in stated else stated[0]
-  return parts.check_count(f'sequences in {split}', count, number, certain=False)
+  expected = count if count in published else published[0]
+  return parts.check_count(f'sequences in {split}', count, expected, certain=False)

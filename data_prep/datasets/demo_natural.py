@@ -1,9 +1,9 @@
 """32x32 and 64x64 colour tiles of the photographs inside scikit-image and scikit-learn.
 
-The split is by photograph, never by tile, so no picture is seen in training and in testing; the
-two photographs of the stereo pair stand in one split. `valid` and `test` are everyday photographs,
-while two fifths of `train` show stars, tissue and a retina: bits/dim of this set say whether
-training works, and must not stand beside a paper's.
+The split is by photograph, never by tile, so training and testing share no photograph; the stereo
+pair is in one split. `valid` and `test` are everyday photographs, while two fifths of `train` show
+stars, tissue and a retina. So bits/dim of this set tell whether training works, but must not be
+compared with those of papers.
 """
 
 import pathlib
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from data_prep.core import sources
-from data_prep.core.contents import CardInfo, Contents, Field, View, split_of_arrays
+from data_prep.core.contents import Contents, Field, View, make_contents, split_of_arrays
 from data_prep.core.request import About, Request
 from data_prep.errors import DataPrepError
 from data_prep.raw.tiles import cut_tiles
@@ -37,8 +37,8 @@ _LICENCE = (
   'chelsea, coffee, retina: CC0; motorcycle: Middlebury 2014 stereo benchmark, no licence '
   'named; china, flower: CC BY 2.0, danielbuechele and vultilion on flickr'
 )
-# Of the two largest pictures a square of 512 px is tiled: otherwise black sky and even tissue would
-# be more than half of all tiles. (left, upper, right, lower)
+# Tiled squares of the two largest pictures: (left, upper, right, lower). Otherwise black sky and
+# tissue would be more than half of all tiles.
 _BOXES = {'hubble_deep_field.jpg': (0, 0, 512, 512), 'retina.jpg': (150, 450, 662, 962)}
 
 # split -> (package, photograph), in record order
@@ -90,30 +90,23 @@ def load(request: Request) -> Contents:
   versions = {name: sources.package_version(name) for name in _WRITTEN_FOR}
   origin = ' and '.join(f'{name} {version}' for name, version in versions.items())
   pillow = sources.package_version('pillow')
-  return Contents(
+  return make_contents(
+    ABOUT[request.name],
     fields={'image': Field('uint8', (size, size, 3))},
     splits={split: split_of_arrays(image=images) for split, images in tiles.items()},
     views={split: View(split, _rule(split)) for split in PICTURES},
-    info=CardInfo(
-      version=1,
-      source=f'colour photographs inside the packages {origin}',
-      packages={**versions, 'pillow': pillow},
-      files=files,
-      preprocessing=f'non-overlapping {size}x{size} tiles from the upper left corner, rest '
-      f'dropped; of some pictures only a box {_BOXES}; no resampling; JPEGs decoded by '
-      f'Pillow {pillow} (another decoder may differ by a grey level)',
-      licence=_LICENCE,
-      samples_publishable=True,
-    ),
-    checks=(
-      f'[ok] container: {len(paths)} PNG and JPEG files in {origin}',
-      *sources.check_files(files, _SHA256),
-    ),
+    source=f'colour photographs inside the packages {origin}',
+    packages={**versions, 'pillow': pillow},
+    preprocessing=f'non-overlapping {size}x{size} tiles from the upper left corner, rest '
+    f'dropped; of some pictures only a box {_BOXES}; no resampling; JPEGs decoded by '
+    f'Pillow {pillow} (another decoder may differ by a grey level)',
+    container=f'{len(paths)} PNG and JPEG files in {origin}',
+    published=(files, sources.check_files(files, _SHA256)),
   )
 
 
 def read_rgb(path: pathlib.Path) -> np.ndarray:
-  """The part of a photograph that is tiled, uint8 [height, width, 3]."""
+  """Reads the tiled part of a photograph, uint8 [height, width, 3]."""
   try:
     with Image.open(path) as image:
       if image.mode != 'RGB':

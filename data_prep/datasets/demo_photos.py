@@ -1,7 +1,7 @@
 """32x32, 64x64 and 256x256 colour tiles of 49 photographs inside the package mvtb-data.
 
-The split is by place, never by tile: the pictures of one campus, the two of a stereo pair and the
-two of one tower stand together. Its bits/dim must not stand beside a paper's.
+The split is by place, never by tile: the pictures of one campus, of a stereo pair and of one tower
+are in one split. Its bits/dim must not be compared with those of papers.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _WRITTEN_FOR = '1.6.1'
 _FOLDER = 'mvtbdata/images'
 _SHA256 = '7f43e2c0701fc2f3cd3d663077d1893b2b9e370c3d425eb3549b3919107613e1'
 _CAMPUS = (491, *range(493, 502), *range(503, 508), 509, 510, 512, 514, 515)
-_HELD_OUT = (492, 502, 508, 511, 513)  # the package's word; they are of the same campus
+_HELD_OUT = (492, 502, 508, 511, 513)  # the package's word; they show the same campus
 
 # split -> photographs, in record order
 PICTURES = {
@@ -84,13 +84,10 @@ def load(request: Request) -> Contents:
     variant='tiles',
     splits=splits,
     views=views.whole(splits),
-    files=files,
+    container=f'{len(paths)} PNG and JPEG files in {_PACKAGE} {version}',
+    published=(files, sources.check_files(files, dict.fromkeys(files, _SHA256))),
     preprocessing=tiles.RULE,
     packages={_PACKAGE: version, 'pillow': sources.package_version('pillow')},
-    checks=(
-      f'[ok] container: {len(paths)} PNG and JPEG files in {_PACKAGE} {version}',
-      *sources.check_files(files, dict.fromkeys(files, _SHA256)),
-    ),
   )
 
 
@@ -104,7 +101,8 @@ def _cut(paths: list[pathlib.Path], size: int) -> ArrayPictures:
 
 
 def _hash(paths: tuple[pathlib.Path, ...]) -> str:
-  found = hashlib.sha256()
+  """Returns the hex SHA-256 over the bytes of all files."""
+  digest = hashlib.sha256()
   for path in paths:
-    found.update(path.read_bytes())
-  return found.hexdigest()
+    digest.update(path.read_bytes())
+  return digest.hexdigest()

@@ -1,8 +1,8 @@
 """Any pictures of your own: the largest centred square of each, resized.
 
 `--variant=size=64,channels=3,valid=0.05,test=0.05,seed=0,kernel=bilinear` sets the size in pixels,
-1 (grey) or 3 channels, the shares of the views valid and test, the seed that deals the pictures
-out, and the kernel of Pillow; these are the defaults, and each may be left out.
+1 (grey) or 3 channels, the fractions of the views valid and test, the seed of their permutation,
+and the kernel of Pillow. These are the defaults; each may be left out.
 """
 
 from collections.abc import Mapping
@@ -38,12 +38,12 @@ def load(request: Request) -> Contents:
   """Reads the pictures in the order of their sorted names.
 
   Raises:
-    DataPrepError: no or too few pictures, a damaged one, or an unknown option.
+    DataPrepError: there are too few pictures, one is damaged, or an option is unknown.
   """
   options = parse_options(request.variant)
   path = parts.one(locate.locate(request, ABOUT), 'image_folder')
   mode = 'L' if options['channels'] == 1 else 'RGB'
-  found = pictures.open_pictures(path, mode=mode, convert=True)
+  photos = pictures.open_pictures(path, mode=mode, convert=True)
   prepare = Preparation(
     options['size'],
     source=None,
@@ -51,25 +51,25 @@ def load(request: Request) -> Contents:
     kernel=options['kernel'],
     channels=options['channels'],
   )
-  files, hash_lines = locate.check_published((path,), ABOUT, request.unverified)
-  split = split_of_pictures(found, prepare)
+  published = locate.check_published((path,), ABOUT, request.unverified)
+  split = split_of_pictures(photos, prepare)
   return picture_set(
     ABOUT,
     prepare,
-    source=f'pictures in {path.name} ({found.kind})',
+    source=f'pictures in {path.name} ({photos.kind})',
     variant=','.join(f'{key}={value}' for key, value in options.items()),
     splits={'all': split},
     views=make_views(split.count, options),
-    files=files,
-    checks=(f'[ok] container: {found.kind}, {split.count:,} pictures', *hash_lines),
+    container=f'{photos.kind}, {split.count:,} pictures',
+    published=published,
   )
 
 
 def parse_options(text: str | None) -> dict[str, int | float | str]:
-  """The options in `--variant`, with defaults for the others.
+  """Parses the options in `--variant`; the others get their defaults.
 
   Raises:
-    DataPrepError: an unknown option, or a value that is not one.
+    DataPrepError: an option is unknown, or its value is wrong.
   """
   options = dict(_DEFAULTS)
   for part in text.split(',') if text else ():
@@ -82,12 +82,12 @@ def parse_options(text: str | None) -> dict[str, int | float | str]:
       options[key] = type(_DEFAULTS[key])(value)
     except ValueError as error:
       raise DataPrepError(f'--variant={text}: {key} must be a number, not {value!r}') from error
-  _check(options)
+  _check_options(options)
   return options
 
 
 def make_views(count: int, options: Mapping[str, int | float | str]) -> dict[str, View]:
-  """Pictures dealt out by a seeded permutation: first valid, then test, the rest is train."""
+  """Splits a seeded permutation of the pictures: first valid, then test, the rest is train."""
   permutation = np.random.RandomState(options['seed']).permutation(count)
   rule = f'numpy.random.RandomState({options["seed"]}).permutation({count})'
   first = round(count * options['valid'])
@@ -102,7 +102,7 @@ def make_views(count: int, options: Mapping[str, int | float | str]) -> dict[str
   return {'all': View('all', 'all'), **{n: v for n, v in views.items() if len(v.indices)}}
 
 
-def _check(options: Mapping[str, int | float | str]) -> None:
+def _check_options(options: Mapping[str, int | float | str]) -> None:
   if options['channels'] not in (1, 3) or not 1 <= options['size'] <= 4096:
     raise DataPrepError('--variant: channels must be 1 or 3, and size between 1 and 4096')
   if options['kernel'] not in KERNELS:

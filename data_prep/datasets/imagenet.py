@@ -13,7 +13,7 @@ from data_prep.core.contents import Contents, Split, View
 from data_prep.core.request import About, RemoteFile, Request
 from data_prep.errors import DataPrepError
 from data_prep.raw import archives, locate, parts, pictures, recognise, tfds_folders
-from data_prep.raw.pictures import Pictures
+from data_prep.raw.collection import Collection
 from data_prep.raw.preparation import Preparation, picture_set, split_of_pictures
 
 _SITE = 'http://image-net.org/small/'  # withdrawn
@@ -33,10 +33,10 @@ COUNTS = {'train': 1_281_149, 'valid': 49_999}
 GLOW_COUNTS = {'train': 1_281_147, 'valid': 50_000}
 BOX_COUNTS = {'train': 1_281_167, 'valid': 50_000}
 _VARIANT = 'van_den_oord'
-_PREPARED = {'train': 'train', 'valid': 'validation'}  # names of TFDS
+_TFDS_SPLITS = {'train': 'train', 'valid': 'validation'}  # split -> name of TFDS
 _ROLES = {'train': r'train', 'valid': r'val'}
 _SEED = 42
-_ORDERS = {  # container -> what the split is drawn on
+_ORDERS = {  # container -> order that the split is drawn on
   'npy': 'the order of the raw file',
   'tfds': 'the shuffled order of tensorflow-datasets, so its validation set is another one',
 }
@@ -75,9 +75,9 @@ def load(request: Request) -> Contents:
   paths = locate.locate(request, about)
   opened, paths = _open(paths, request)
   known = dataclasses.replace(about, files=_published(size))
-  files, hash_lines = locate.check_published(paths, known, request.unverified)
+  published = locate.check_published(paths, known, request.unverified)
   prepare = Preparation(size, source=(size, size))
-  splits = {name: split_of_pictures(found, prepare) for name, found in opened.items()}
+  splits = {name: split_of_pictures(images, prepare) for name, images in opened.items()}
   kind = opened['train'].kind
   return picture_set(
     about,
@@ -86,10 +86,9 @@ def load(request: Request) -> Contents:
     variant=_VARIANT + ('_shuffled' if kind == 'tfds' else ''),
     splits=splits,
     views=make_views(splits),
-    files=files,
+    container=kind,
+    published=published,
     checks=(
-      f'[ok] container: {kind}',
-      *hash_lines,
       *_check_counts(opened, request),
       '[warn] the split of the original depends on the unsorted order of its files; here it is '
       f'drawn on {_ORDERS.get(kind, "the order of the sorted names")}',
@@ -98,7 +97,7 @@ def load(request: Request) -> Contents:
 
 
 def make_views(splits: Mapping[str, Split]) -> dict[str, View]:
-  """The whole splits; VDVAE's (validation out of the training set); NVAE's."""
+  """Returns the whole splits, VDVAE's splits (valid is part of train), and NVAE's."""
   train, valid = views.tail_of_permutation('train', splits['train'].count, _SEED, 5000)
   return {
     **views.whole(splits),
@@ -110,7 +109,7 @@ def make_views(splits: Mapping[str, Split]) -> dict[str, View]:
 
 
 def _published(size: int) -> tuple[RemoteFile, ...]:
-  """What the hashes are known of; none of it can be downloaded any more."""
+  """Returns the files with known hashes; none of them can be downloaded any more."""
   return tuple(
     RemoteFile(f'{split}_{size}x{size}.tar', _SITE, *_HASHES[size, split]) for split in COUNTS
   )
@@ -118,8 +117,8 @@ def _published(size: int) -> tuple[RemoteFile, ...]:
 
 def _open(
   paths: tuple[pathlib.Path, ...], request: Request
-) -> tuple[dict[str, Pictures], tuple[pathlib.Path, ...]]:
-  """Split -> pictures, and the paths that were used."""
+) -> tuple[dict[str, Collection], tuple[pathlib.Path, ...]]:
+  """Returns split -> pictures, and the used paths."""
   if any(map(_holds_npz, paths)):
     raw = ' '.join(f'--raw={path}' for path in paths)
     raise DataPrepError(
@@ -129,14 +128,14 @@ def _open(
   if len(paths) == 1 and recognise.container_of(paths[0]) == 'tfds':
     if paths[0].parent.parent.name == 'imagenet_resized':
       raise DataPrepError(f'{paths[0]} is box-filtered: build {request.name}_box from it')
-    return {s: tfds_folders.open_split(paths[0], theirs) for s, theirs in _PREPARED.items()}, paths
+    tfds = {name: tfds_folders.open_split(paths[0], split) for name, split in _TFDS_SPLITS.items()}
+    return tfds, paths
   if len(paths) == 1 and (records := _open_glow(paths[0], request.name)):
     return records, paths
-  dealt = parts.by_role(paths, _ROLES)
-  used = {role: parts.one(found, role) for role, found in dealt.items()}
+  used = {role: parts.one(files, role) for role, files in parts.by_role(paths, _ROLES).items()}
   advice = ABOUT[request.name].fetch
   opened = {
-    role: pictures.originals(pictures.open_pictures(path), advice) for role, path in used.items()
+    role: pictures.only_png(pictures.open_pictures(path), advice) for role, path in used.items()
   }
   return opened, tuple(used.values())
 
@@ -149,27 +148,28 @@ def _holds_npz(path: pathlib.Path) -> bool:
   return any(name.endswith(('.npz', '_npz.zip')) for name in names)
 
 
-def _open_glow(path: pathlib.Path, name: str) -> dict[str, Pictures] | None:
-  """The TFRecords `train/train-r05-s-...` and `validation/...`; None where there are none."""
+def _open_glow(path: pathlib.Path, name: str) -> dict[str, Collection] | None:
+  """Opens the TFRecords `train/train-r05-s-...` and `validation/...`; None without them."""
   if recognise.container_of(path) not in ('folder', 'tar'):
     return None
   archive = archives.open_archive(path)
   level = {'imagenet32': 'r05', 'imagenet64': 'r06'}[name]
-  found = {}
+  opened = {}
   for role, rule in _ROLES.items():
-    places = tuple(
+    indices = tuple(
       i
       for i, member in enumerate(archive.names)
       if f'-{level}-' in member and rule in pathlib.PurePosixPath(member).name
     )
-    if not places:
+    if not indices:
       return None
-    found[role] = pictures.open_records(archive, places)
-  return found
+    opened[role] = pictures.open_records(archive, indices)
+  return opened
 
 
-def _check_counts(opened: Mapping[str, Pictures], request: Request) -> list[str]:
-  counts = {split: len(found.names) for split, found in opened.items()}
+def _check_counts(opened: Mapping[str, Collection], request: Request) -> list[str]:
+  """Returns lines of the check list about the numbers of pictures."""
+  counts = {split: len(images.names) for split, images in opened.items()}
   glow = 'TFRecord' in opened['train'].kind
   boxed = counts == BOX_COUNTS
   unknown = opened['train'].kind == 'npy' and counts != COUNTS
@@ -180,5 +180,5 @@ def _check_counts(opened: Mapping[str, Pictures], request: Request) -> list[str]
       f'{which}, while van den Oord has {COUNTS["train"]:,} and {COUNTS["valid"]:,}; add '
       f'--variant={_VARIANT} if they are his all the same'
     )
-  wanted = GLOW_COUNTS if glow else COUNTS
-  return [parts.check_count(f'pictures in {s}', counts[s], wanted[s], glow) for s in counts]
+  expected = GLOW_COUNTS if glow else COUNTS
+  return [parts.check_count(f'pictures in {s}', counts[s], expected[s], glow) for s in counts]

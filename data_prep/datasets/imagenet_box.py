@@ -46,7 +46,7 @@ _FILES = {
   ),
 }
 _ROLES = {'train': r'train', 'valid': r'val'}
-_PREPARED = {'train': 'train', 'valid': 'validation'}  # names of TFDS
+_TFDS_SPLITS = {'train': 'train', 'valid': 'validation'}  # split -> name of TFDS
 
 
 def _about(size: int) -> About:
@@ -86,14 +86,16 @@ def load(request: Request) -> Contents:
   if kind == 'tfds':
     if paths[0].parent.parent.name == 'downsampled_imagenet':
       raise DataPrepError(f"{paths[0]} is van den Oord's set: build imagenet{size} from it")
-    opened = {s: tfds_folders.open_split(paths[0], theirs) for s, theirs in _PREPARED.items()}
+    opened = {
+      name: tfds_folders.open_split(paths[0], split) for name, split in _TFDS_SPLITS.items()
+    }
   else:
-    dealt = parts.by_role(paths, _ROLES)
-    opened = {role: planar.open_batches(found, size) for role, found in dealt.items()}
-    paths = tuple(path for found in dealt.values() for path in found)
-  files, hash_lines = locate.check_published(paths, about, request.unverified)
+    files = parts.by_role(paths, _ROLES)
+    opened = {role: planar.open_batches(group, size) for role, group in files.items()}
+    paths = tuple(path for group in files.values() for path in group)
+  published = locate.check_published(paths, about, request.unverified)
   prepare = Preparation(size, source=(size, size))
-  splits = {name: split_of_pictures(found, prepare) for name, found in opened.items()}
+  splits = {name: split_of_pictures(batches, prepare) for name, batches in opened.items()}
   return picture_set(
     about,
     prepare,
@@ -104,13 +106,10 @@ def load(request: Request) -> Contents:
       **views.whole(splits),
       **views.whole(splits, 'efficient_vdvae/', train='train', valid='valid', test='valid'),
     },
-    files=files,
-    checks=(
-      f'[ok] container: {kind}',
-      *hash_lines,
-      *(
-        parts.check_count(f'pictures in {s}', split.count, COUNTS[s], certain=False)
-        for s, split in splits.items()
-      ),
+    container=kind,
+    published=published,
+    checks=tuple(
+      parts.check_count(f'pictures in {s}', split.count, COUNTS[s], certain=False)
+      for s, split in splits.items()
     ),
   )

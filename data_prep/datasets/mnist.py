@@ -1,6 +1,6 @@
 """MNIST, 70,000 handwritten digits, padded to 32x32 grey.
 
-Binarisation is left to the input pipeline, as both papers that train on it draw it anew.
+The input pipeline binarises, as both papers that train on it draw the pixels anew at each visit.
 """
 
 import gzip
@@ -73,8 +73,8 @@ def load(request: Request) -> Contents:
     DataPrepError: the raw files are missing, damaged, or hold other numbers of digits.
   """
   paths = locate.locate(request, ABOUT)
-  kind, splits = _read(paths)
-  files, hash_lines = locate.check_published(paths, ABOUT, request.unverified)
+  kind, splits = _read_splits(paths)
+  published = locate.check_published(paths, ABOUT, request.unverified)
   lines = [
     parts.check_count(f'digits in {name}', split.count, COUNTS[name])
     for name, split in splits.items()
@@ -91,14 +91,15 @@ def load(request: Request) -> Contents:
     variant='mnist',
     splits=splits,
     views=make_views(splits),
-    files=files,
-    checks=(f'[ok] container: {kind}', *hash_lines, *lines),
+    container=kind,
+    published=published,
+    checks=tuple(lines),
     more_fields={'label': Field('uint8', ())},
   )
 
 
 def make_views(splits: dict[str, Split]) -> dict[str, View]:
-  """The whole splits; the test set in halves (Efficient-VDVAE); train and test (NVAE)."""
+  """Returns the whole splits, the halves of the test set (Efficient-VDVAE), and NVAE's splits."""
   valid, test = views.shuffled_halves('test', splits['test'].count, _SEED)
   return {
     **views.whole(splits),
@@ -109,10 +110,11 @@ def make_views(splits: dict[str, Split]) -> dict[str, View]:
   }
 
 
-def _read(paths: tuple[pathlib.Path, ...]) -> tuple[str, dict[str, Split]]:
+def _read_splits(paths: tuple[pathlib.Path, ...]) -> tuple[str, dict[str, Split]]:
+  """Returns the kind of the container and its splits."""
   kind = recognise.container_of(paths[0])
   if kind == 'tfds':
-    return kind, {name: _read_prepared(paths[0], name) for name in COUNTS}
+    return kind, {name: _read_tfds(paths[0], name) for name in COUNTS}
   if kind == 'npz':
     return kind, _read_keras(paths[0])
   raw = _idx_files(paths)
@@ -124,22 +126,22 @@ def _read(paths: tuple[pathlib.Path, ...]) -> tuple[str, dict[str, Split]]:
 
 
 def _idx_files(paths: tuple[pathlib.Path, ...]) -> dict[str, tuple[bytes, str]]:
-  """Role -> (bytes, name) of the four files, loose or inside one folder, zip or tar."""
+  """Reads role -> (bytes, name) of the four files, single or inside one folder, zip or tar."""
   if len(paths) == 1 and recognise.container_of(paths[0]) in ('zip', 'tar', 'tar.gz', 'folder'):
     archive = archives.open_archive(paths[0])
-    found = {}
+    files = {}
     for role, rule in _ROLES.items():
       index = next((i for i, n in enumerate(archive.names) if re.search(rule, _base(n))), None)
       if index is None:
         raise DataPrepError(f'{paths[0]} holds no {role} (a name like {rule}); {ABOUT.fetch}')
-      found[role] = archive.read(index), archive.names[index]
-    return found
-  dealt = parts.by_role(paths, _ROLES)
-  return {role: (parts.one(dealt[role], role).read_bytes(), dealt[role][0].name) for role in dealt}
+      files[role] = archive.read(index), archive.names[index]
+    return files
+  given = parts.by_role(paths, _ROLES)
+  return {role: (parts.one(given[role], role).read_bytes(), given[role][0].name) for role in given}
 
 
 def _parse_idx(data: bytes, name: str) -> np.ndarray:
-  """An idx file, gzipped or not: uint8 of the shape in its header."""
+  """Parses an idx file, gzipped or not: uint8 of the shape in its header."""
   try:
     if data[:2] == b'\x1f\x8b':
       with gzip.open(io.BytesIO(data)) as file:
@@ -166,17 +168,17 @@ def _read_keras(path: pathlib.Path) -> dict[str, Split]:
   try:
     archives.check_unpacked(path, str(path))
     with np.load(path, allow_pickle=False) as arrays:
-      found = {name: (arrays[f'x_{name}'], arrays[f'y_{name}']) for name in COUNTS}
+      digits = {name: (arrays[f'x_{name}'], arrays[f'y_{name}']) for name in COUNTS}
   except DataPrepError:
     raise
   except Exception as error:  # zip and header damage shows as many types
     raise DataPrepError(
       f'{path} must be the npz of Keras with x_train, y_train, x_test and y_test ({error})'
     ) from error
-  return {name: _split(image, label, name) for name, (image, label) in found.items()}
+  return {name: _split(image, label, name) for name, (image, label) in digits.items()}
 
 
-def _read_prepared(folder: pathlib.Path, split: str) -> Split:
+def _read_tfds(folder: pathlib.Path, split: str) -> Split:
   records = tfds_folders.open_split(folder, split, mode='L')
   try:
     labels = [int(records.example(i)['label'][0]) for i in range(len(records.names))]
@@ -186,6 +188,7 @@ def _read_prepared(folder: pathlib.Path, split: str) -> Split:
 
 
 def _split(image: np.ndarray, label: np.ndarray, name: str) -> Split:
+  """Checks the digits and labels of a split."""
   if image.dtype != np.uint8 or image.shape[1:] != (28, 28) or label.shape != image.shape[:1]:
     raise DataPrepError(
       f'the {name} files must hold N digits, uint8 of 28x28, and N labels, but hold {image.dtype} '

@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 
 from data_prep.core import clips, sources
-from data_prep.core.contents import CardInfo, Contents, Split
+from data_prep.core.contents import Contents, Split
 from data_prep.core.request import About, Request
 from data_prep.errors import DataPrepError
 from data_prep.raw import locate, parts, videos
@@ -30,52 +30,44 @@ def load(request: Request) -> Contents:
   """Reads all videos once to find their lengths, and again to write them.
 
   Raises:
-    DataPrepError: no or too few videos, a damaged one, several sizes, or an unknown variant.
+    DataPrepError: there are too few videos, one is damaged, their sizes differ, or the variant is
+      unknown.
   """
   if request.variant not in _CHANNELS:
     raise DataPrepError(f'--variant={request.variant} must be rgb or grey')
   channels = _CHANNELS[request.variant]
   path = parts.one(locate.locate(request, ABOUT), request.name)
-  videos.refuse_other(path)
-  found, deal_lines = _deal(path, channels)
-  lengths, size = _measure(path, found)
-  files, hash_lines = locate.check_published((path,), ABOUT, request.unverified)
-  version = sources.package_version('av')
-  return Contents(
-    fields=clips.fields(*size, channels),
-    splits={split: _split(opened, lengths[split], size) for split, opened in found.items()},
-    views=clips.views(),
-    info=CardInfo(
-      version=1,
-      source=f'videos in {path.name}',
-      packages={'av': version},
-      files=files,
-      preprocessing='every frame; no resampling',
-      licence=ABOUT.licence,
-      samples_publishable=False,
-      variant=request.variant or 'rgb',
-      details=clips.details(**{split: list(found) for split, found in lengths.items()}),
-    ),
+  videos.check_container(path)
+  by_split, deal_lines = _deal(path, channels)
+  lengths, size = _read_lengths(path, by_split)
+  return clips.video_set(
+    ABOUT,
+    (*size, channels),
+    {split: list(frames) for split, frames in lengths.items()},
+    splits={split: _split(opened, lengths[split], size) for split, opened in by_split.items()},
+    source=f'videos in {path.name}',
+    packages={'av': sources.package_version('av')},
+    preprocessing='every frame; no resampling',
+    variant=request.variant or 'rgb',
+    container=by_split['train'].kind,
+    published=locate.check_published((path,), ABOUT, request.unverified),
     checks=(
-      f'[ok] container: {found["train"].kind}',
-      *hash_lines,
       *deal_lines,
       *(
-        f'[ok] {split}: {len(found)} videos of {min(found)} to {max(found)} frames'
-        for split, found in lengths.items()
+        f'[ok] {split}: {len(frames)} videos of {min(frames)} to {max(frames)} frames'
+        for split, frames in lengths.items()
       ),
     ),
     records_per_shard=max(1, 2**28 // (clips.CHUNK * int(np.prod(size)) * channels)),
-    compression='zstd',
   )
 
 
-def _measure(
-  path: pathlib.Path, found: dict[str, videos.EncodedVideos]
+def _read_lengths(
+  path: pathlib.Path, by_split: dict[str, videos.EncodedVideos]
 ) -> tuple[dict[str, tuple[int, ...]], tuple[int, int]]:
-  """Split -> frames of each video, and the height and width of all."""
+  """Returns split -> frames of each video, and the height and width of all videos."""
   lengths, first = {}, {}  # size -> the first video that has it
-  for split, opened in found.items():
+  for split, opened in by_split.items():
     frames = []
     for index, name in enumerate(opened.names):
       shape = opened.read(index).shape
@@ -94,27 +86,31 @@ def _measure(
 def _deal(
   path: pathlib.Path, channels: int
 ) -> tuple[dict[str, videos.EncodedVideos], tuple[str, ...]]:
-  """The videos of each split, and lines for the check list."""
-  found = videos.open_videos(path, channels)
-  folders = [set(name.split('/')[:-1]) for name in found.names]
+  """Returns the videos of each split, and lines for the check list."""
+  together = videos.open_videos(path, channels)
+  folders = [set(name.split('/')[:-1]) for name in together.names]
   if any('train' in one for one in folders) and any('test' in one for one in folders):
-    dealt = {split: videos.open_videos(path, channels, only=split) for split in ('train', 'test')}
-    left = [name for name, one in zip(found.names, folders, strict=True) if not one & set(dealt)]
-    return dealt, _left_lines(left)
-  if len(found.names) < 2:
+    by_split = {
+      split: videos.open_videos(path, channels, only=split) for split in ('train', 'test')
+    }
+    left_out = [
+      name for name, one in zip(together.names, folders, strict=True) if not one & set(by_split)
+    ]
+    return by_split, _left_out_lines(left_out)
+  if len(together.names) < 2:
     raise DataPrepError(
-      f'{path} holds {len(found.names)} video, but needs two at least, one of them to test; add '
+      f'{path} holds {len(together.names)} video, but needs two at least, one of them to test; add '
       'more, or cut it into parts'
     )
-  test = found.indices[::10]
-  train = tuple(index for place, index in enumerate(found.indices) if place % 10)
+  test = together.indices[::10]
+  train = tuple(index for number, index in enumerate(together.indices) if number % 10)
   return {
-    'train': videos.EncodedVideos(found.archive, train, channels),
-    'test': videos.EncodedVideos(found.archive, test, channels),
+    'train': videos.EncodedVideos(together.archive, train, channels),
+    'test': videos.EncodedVideos(together.archive, test, channels),
   }, ()
 
 
-def _left_lines(names: list[str]) -> tuple[str, ...]:
+def _left_out_lines(names: list[str]) -> tuple[str, ...]:
   if not names:
     return ()
   return (
@@ -123,5 +119,5 @@ def _left_lines(names: list[str]) -> tuple[str, ...]:
   )
 
 
-def _split(found: videos.EncodedVideos, lengths: tuple[int, ...], size: tuple[int, int]) -> Split:
-  return clips.split_of_film(videos.Footage(found, lengths, size), lengths)
+def _split(opened: videos.EncodedVideos, lengths: tuple[int, ...], size: tuple[int, int]) -> Split:
+  return clips.split_of_film(videos.Footage(opened, lengths, size), lengths)

@@ -1,7 +1,7 @@
-"""Folders, zips and tars as one thing: sorted names of files, and the bytes of each.
+"""Archives: folders, zips and tars with one interface: sorted file names, and the bytes of each.
 
-Nothing is ever unpacked to disk. A member whose name would lead out of a folder, a link or a device
-is refused before anything is read, and no more bytes are read than a file of its kind may have.
+Nothing is unpacked to disk. Links, devices and members whose name leads out of the folder are
+refused before anything is read. A limit on the bytes of a member depends on its kind.
 """
 
 import dataclasses
@@ -19,32 +19,32 @@ from data_prep.raw import recognise
 
 MAX_MEMBER = 2**28  # bytes of one member; the largest real one is a shard of CelebA-HQ, 45 MB
 MAX_NPZ = 2**31  # bytes of a member that is an npz; the largest real one, ImageNet 64x64, has 1.6e9
-_MAX_GZIPPED = 2**30  # bytes of a whole tar.gz, which has to be held in memory
+_MAX_GZIPPED = 2**30  # bytes of a whole tar.gz, which is held in memory
 _BLOCK = 2**20  # bytes
 _IGNORED = ('__MACOSX/', '.DS_Store', 'Thumbs.db')
 
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-  """A folder, zip, tar or tar.gz; pickles small, and opens its file where it is used.
+  """A folder, zip, tar or tar.gz; it pickles small and opens its file on use.
 
   Attributes:
-    path: of the folder or file.
+    path: path of the folder or file.
     kind: `folder`, `zip`, `tar` or `tar.gz`.
-    names: of all regular files, sorted, with `/` between folders.
-    places: of a tar, (first byte, size) of each file; () for the others.
+    names: names of all regular files, sorted, with `/` between folders.
+    ranges: for a tar, (first byte, size) of each file; () for other kinds.
   """
 
   path: pathlib.Path
   kind: str
   names: tuple[str, ...]
-  places: tuple[tuple[int, int], ...] = ()
+  ranges: tuple[tuple[int, int], ...] = ()
 
   def read(self, index: int) -> bytes:
-    """The bytes of the file `names[index]`.
+    """Returns the bytes of the file `names[index]`.
 
     Raises:
-      DataPrepError: it is damaged, cut off or too large.
+      DataPrepError: the file is damaged, cut off or too large.
     """
     name = self.names[index]
     if self.kind == 'folder':
@@ -53,7 +53,7 @@ class Archive:
       return _read_zipped(self.path, name)
     if self.kind == 'tar.gz':
       return _unpack_gzipped(self.path)[name]
-    start, size = self.places[index]
+    start, size = self.ranges[index]
     with open(self.path, 'rb') as file:
       file.seek(start)
       data = file.read(size)
@@ -63,10 +63,10 @@ class Archive:
 
 
 def open_archive(path: pathlib.Path) -> Archive:
-  """Opens a folder, zip, tar or tar.gz, whatever it is called.
+  """Opens a folder, zip, tar or tar.gz; its content, not its name, tells its kind.
 
   Raises:
-    DataPrepError: it is none of these, damaged, or holds a member that is refused.
+    DataPrepError: it is of another kind, is damaged, or holds a member that is refused.
   """
   kind = recognise.container_of(path)
   if kind == 'folder':
@@ -84,7 +84,7 @@ def open_archive(path: pathlib.Path) -> Archive:
 
 
 def check_unpacked(file: pathlib.Path | io.BytesIO, origin: str) -> None:
-  """Raises DataPrepError if an npz would unpack to more than any raw file has."""
+  """Raises DataPrepError if an npz unpacks to more bytes than any raw file has."""
   with zipfile.ZipFile(file) as archive:
     size = sum(info.file_size for info in archive.infolist())
   if size > MAX_NPZ:
@@ -114,34 +114,34 @@ def _list_zip(path: pathlib.Path) -> tuple[str, ...]:
 
 
 def _list_tar(path: pathlib.Path) -> dict[str, tuple[int, int]]:
-  """Name -> (first byte, size) of every regular file."""
-  found, count = {}, 0
+  """Returns name -> (first byte, size) of every regular file."""
+  ranges, count = {}, 0
   try:
     with tarfile.open(path, 'r:') as archive:
       for member in archive:
         archive.members = []  # a million of them would take a gigabyte
-        if _keep(path, member):
-          found[member.name] = (member.offset_data, member.size)
+        if _is_file(path, member):
+          ranges[member.name] = (member.offset_data, member.size)
           count += 1
       _check_end(path, archive)
   except tarfile.TarError as error:
     raise DataPrepError(f'{path} is a damaged tar ({error}); fetch it anew') from error
   size = path.stat().st_size
-  if any(start + length > size for start, length in found.values()):
+  if any(start + length > size for start, length in ranges.values()):
     raise DataPrepError(f'{path} ends inside a member: it was cut off; fetch it anew')
-  if count != len(found):
+  if count != len(ranges):
     raise DataPrepError(f'{path} holds two members of one name; unpack it and give the folder')
-  return found
+  return ranges
 
 
 @functools.lru_cache(maxsize=1)
 def _unpack_gzipped(path: pathlib.Path) -> dict[str, bytes]:
-  """All files of a tar.gz at once, as it cannot be entered in the middle."""
-  found, total = {}, 0
+  """Reads all files of a tar.gz at once, as it allows no random access."""
+  files, total = {}, 0
   try:
     with tarfile.open(path, 'r:gz') as archive:
       for member in archive:
-        if not _keep(path, member):
+        if not _is_file(path, member):
           continue
         total += member.size
         if total > _MAX_GZIPPED:
@@ -149,19 +149,19 @@ def _unpack_gzipped(path: pathlib.Path) -> dict[str, bytes]:
             f'{path} holds more than {_MAX_GZIPPED} bytes and is gzipped, so it cannot be read in '
             f'parts; run: gunzip {path}'
           )
-        found[member.name] = archive.extractfile(member).read()
+        files[member.name] = archive.extractfile(member).read()
       _check_end(path, archive)
       while archive.fileobj.read(_BLOCK):
-        pass  # the checksum of the gzip stands at its very end
+        pass  # the checksum of a gzip is at its very end
   except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
     raise DataPrepError(
       f'{path} is a damaged or cut off tar.gz ({error}); fetch it anew'
     ) from error
-  return found
+  return files
 
 
-def _keep(path: pathlib.Path, member: tarfile.TarInfo) -> bool:
-  """Is this a file to offer? Raises DataPrepError for what is refused."""
+def _is_file(path: pathlib.Path, member: tarfile.TarInfo) -> bool:
+  """Returns whether a member is a file to list; raises DataPrepError if it is refused."""
   if member.isdir() or _is_ignored(member.name):
     return False
   _check_name(path, member.name)
@@ -174,7 +174,7 @@ def _keep(path: pathlib.Path, member: tarfile.TarInfo) -> bool:
 def _check_end(path: pathlib.Path, archive: tarfile.TarFile) -> None:
   """Raises DataPrepError if reading stopped before the empty block that ends a tar.
 
-  A damaged or missing header in the middle ends the list of members without a word.
+  Otherwise a damaged or missing header in the middle would end the list of members silently.
   """
   archive.fileobj.seek(archive.offset)
   if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -183,7 +183,7 @@ def _check_end(path: pathlib.Path, archive: tarfile.TarFile) -> None:
 
 @functools.lru_cache(maxsize=4)
 def _zip(path: pathlib.Path) -> zipfile.ZipFile:
-  """Kept open, as reading the directory of a large zip takes seconds."""
+  """Opens a zip; it stays open, as reading the directory of a large zip takes seconds."""
   try:
     return zipfile.ZipFile(path)
   except (zipfile.BadZipFile, OSError) as error:
@@ -231,7 +231,7 @@ def _check_size(path: pathlib.Path, name: str, size: int) -> None:
 
 
 def _limit_of(name: str) -> int:
-  """How many bytes a file of this name may have."""
+  """Returns the largest allowed size of a file of this name, bytes."""
   return MAX_NPZ if name.endswith('.npz') else MAX_MEMBER
 
 

@@ -1,4 +1,4 @@
-"""Fetches published files: with progress, resumed where they stopped, and checked."""
+"""Downloads of published files, with progress, resumption and checks."""
 
 import contextlib
 import http.client
@@ -26,20 +26,20 @@ _LOCAL = ('127.0.0.1', 'localhost', '::1')
 
 
 def fetch(file: RemoteFile, folder: pathlib.Path, unverified: bool = False) -> pathlib.Path:
-  """The file in `folder`, downloaded unless it is there already.
+  """Downloads a file to `folder` unless it exists, and returns its path.
 
-  It has the name `<name>.part` until it is whole and its bytes are checked; a later call goes on
-  where an earlier one stopped, if the server can do that and still has the same file. What turns
-  out to be a web page or to have other bytes is deleted.
+  The file is named `<name>.part` until it is whole and checked. A later call resumes it, if the
+  server supports ranges and still has the same file. A web page or other bytes than the published
+  ones are deleted.
 
   Args:
-    file: what to fetch.
-    folder: where to.
-    unverified: take it although nobody published a hash, or the hash is another.
+    file: the file to download.
+    folder: folder to write to.
+    unverified: accept the file although its hash differs or no hash was published.
 
   Raises:
-    DataPrepError: an address that is not https, no hash and not `unverified`, no connection, an
-      error of the server, a web page instead of data, or other bytes than published.
+    DataPrepError: the address is not https, there is no hash and not `unverified`, the connection
+      or the server fails, or the bytes are a web page or not the published ones.
   """
   _check_address(file)
   path = folder / file.name
@@ -54,7 +54,7 @@ def fetch(file: RemoteFile, folder: pathlib.Path, unverified: bool = False) -> p
   try:
     folder.mkdir(parents=True, exist_ok=True)
     _check_space(file, part)
-    _download(file, part)
+    _receive_all(file, part)
     _check_content(file, part, unverified)
     part.rename(path)
   except DataPrepError:
@@ -82,7 +82,7 @@ def _is_safe(url: str) -> bool:
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-  """Follows a server elsewhere, but never to where others could change the bytes."""
+  """Follows redirects, but never to an address where others could change the bytes."""
 
   def redirect_request(self, req, fp, code, msg, headers, newurl):
     if not _is_safe(newurl) or req.type == 'https' and not newurl.startswith('https:'):
@@ -106,8 +106,8 @@ def _check_space(file: RemoteFile, part: pathlib.Path) -> None:
     )
 
 
-def _download(file: RemoteFile, part: pathlib.Path) -> None:
-  """Gets all bytes into `part`, trying again where the connection ends early."""
+def _receive_all(file: RemoteFile, part: pathlib.Path) -> None:
+  """Downloads all bytes to `part`; retries if the connection ends early."""
   for attempt in range(_TRIES):
     if attempt:
       time.sleep(min(2**attempt / 4, 5))
@@ -133,10 +133,10 @@ def _download(file: RemoteFile, part: pathlib.Path) -> None:
 
 
 def _receive(file: RemoteFile, part: pathlib.Path) -> bool:
-  """One request; says whether the file is whole."""
+  """Sends one request; returns whether the file is whole."""
   have = part.stat().st_size if part.exists() else 0
   tag = _read_tag(part) if have else None
-  have = have if tag else 0  # without a tag, nobody knows what the first bytes belong to
+  have = have if tag else 0  # without a tag, the first bytes may belong to another version
   request = urllib.request.Request(file.url, headers={'User-Agent': 'hvae_tpu data_prep'})
   if have:
     request.add_header('Range', f'bytes={have}-')
@@ -153,7 +153,7 @@ def _receive(file: RemoteFile, part: pathlib.Path) -> bool:
   with response:
     if response.status != 206:
       have = 0
-      part.unlink(missing_ok=True)  # before the tag changes: it speaks of the bytes in `part`
+      part.unlink(missing_ok=True)  # before the tag changes, which describes the bytes in `part`
     elif not response.headers.get('Content-Range', '').startswith(f'bytes {have}-'):
       part.unlink()
       return False
@@ -165,6 +165,7 @@ def _receive(file: RemoteFile, part: pathlib.Path) -> bool:
 
 
 def _copy(response, part: pathlib.Path, have: int, total: int | None, name: str) -> int:
+  """Appends the response to `part` behind `have` bytes; returns the new size."""
   bar = tqdm(desc=name, initial=have, total=total, unit='B', unit_scale=True, **progress.QUIET)
   with bar, open(part, 'r+b' if have else 'wb') as output:
     output.seek(have)
@@ -179,7 +180,7 @@ def _check_content(file: RemoteFile, part: pathlib.Path, unverified: bool) -> No
     recognise.refuse_page(part)
     _check_bytes(file, part, unverified)
   except DataPrepError:
-    part.unlink()  # going on from wrong bytes would never end
+    part.unlink()  # resuming wrong bytes would fail forever
     raise
 
 
@@ -187,14 +188,14 @@ def _check_bytes(file: RemoteFile, part: pathlib.Path, unverified: bool) -> None
   if file.sha256 is None:
     print(f'[warn] {file.name}: taken unverified, as nobody published a hash of it')
     return
-  found = sha256_file(part)
-  if found == file.sha256:
+  sha256 = sha256_file(part)
+  if sha256 == file.sha256:
     return
   if unverified:
-    print(f'[warn] {file.name}: sha256 is {found}, published is {file.sha256}')
+    print(f'[warn] {file.name}: sha256 is {sha256}, published is {file.sha256}')
     return
   raise DataPrepError(
-    f'{file.url} gave other bytes than published (sha256 {found}, expected {file.sha256}); they '
+    f'{file.url} gave other bytes than published (sha256 {sha256}, expected {file.sha256}); they '
     'were deleted: run the command again, or fetch the file elsewhere and give it with --raw=PATH'
   )
 
@@ -210,7 +211,7 @@ def _read_tag(part: pathlib.Path) -> str | None:
 
 
 def _write_tag(part: pathlib.Path, tag: str | None) -> None:
-  """Keeps what the server calls this version of the file; weak tags do not allow ranges."""
+  """Stores the server's tag of this version of the file; weak tags do not allow ranges."""
   if tag is None or tag.startswith('W/'):
     _tag_file(part).unlink(missing_ok=True)
   else:

@@ -1,6 +1,6 @@
-"""The split that NVAE's scripts draw unseeded and save: `train_test_ind.pt`.
+"""Reader of `train_test_ind.pt`, the random split that NVAE's scripts save.
 
-PyTorch saves a zip with the pickle `<folder>/data.pkl`; NumPy arrays stand in that pickle itself.
+PyTorch saves a zip with the pickle `<folder>/data.pkl`; that pickle holds NumPy arrays whole.
 """
 
 import pathlib
@@ -12,20 +12,22 @@ from data_prep.raw import archives, pickled_arrays, recognise
 
 
 def is_index_file(path: pathlib.Path) -> bool:
-  """Is this a file that PyTorch saved?"""
-  return recognise.container_of(path) == 'zip' and bool(_find(archives.open_archive(path)))
+  """Returns whether PyTorch saved this file."""
+  return recognise.container_of(path) == 'zip' and bool(
+    _pickle_indices(archives.open_archive(path))
+  )
 
 
 def read_split(path: pathlib.Path, count: int, held_out: int) -> tuple[np.ndarray, np.ndarray]:
-  """(training, held out) indices: the two arrays of a dict that deal out 0 to `count - 1`.
+  """Reads (training, held out) indices: two arrays of a dict that partition 0 to `count - 1`.
 
-  They are told apart by their lengths, as the longer one must be that of training.
+  The longer array holds the training indices.
 
   Raises:
-    DataPrepError: no such two arrays, or something else than arrays in the file.
+    DataPrepError: the file has no such two arrays, or holds other objects than arrays.
   """
   archive = archives.open_archive(path)
-  arrays = pickled_arrays.read(archive.read(_find(archive)[0]), str(path))
+  arrays = pickled_arrays.read(archive.read(_pickle_indices(archive)[0]), str(path))
   lists = sorted((np.asarray(v) for v in arrays.values() if np.ndim(v) == 1), key=len, reverse=True)
   if [len(one) for one in lists] != [count - held_out, held_out] or np.any(
     np.sort(np.concatenate(lists)) != np.arange(count)
@@ -37,5 +39,5 @@ def read_split(path: pathlib.Path, count: int, held_out: int) -> tuple[np.ndarra
   return lists[0].astype(np.int64), lists[1].astype(np.int64)
 
 
-def _find(archive: archives.Archive) -> list[int]:
+def _pickle_indices(archive: archives.Archive) -> list[int]:
   return [i for i, name in enumerate(archive.names) if name.endswith('/data.pkl')]

@@ -1,4 +1,4 @@
-"""Where the raw files of one build come from: the user, tensorflow-datasets, or the network."""
+"""Sources of the raw files of a build: the user, tensorflow-datasets, or the network."""
 
 import os
 import pathlib
@@ -11,13 +11,13 @@ from data_prep.raw import downloads, recognise
 
 
 def locate(request: Request, about: About) -> tuple[pathlib.Path, ...]:
-  """The raw files and folders, one or several, that the builder then recognises.
+  """Returns the raw files and folders of a build.
 
-  `auto` takes `--raw` if given; else a folder that tensorflow-datasets prepared, if there is one;
-  else it downloads, unless the files are larger than 10 GB or behind an agreement.
+  The source `auto` takes `--raw` if given; else a folder that tensorflow-datasets prepared; else it
+  downloads, unless the files are larger than 10 GB or behind an agreement.
 
   Raises:
-    DataPrepError: nothing there, or nothing allowed.
+    DataPrepError: the source is impossible or has no files.
   """
   if request.variant is not None and not about.variants:
     raise DataPrepError(
@@ -45,7 +45,7 @@ def locate(request: Request, about: About) -> tuple[pathlib.Path, ...]:
 
 
 def find_prepared(name: str) -> pathlib.Path | None:
-  """The newest version of a data set that tensorflow-datasets prepared; None without one."""
+  """Returns the newest version of a set that tensorflow-datasets prepared, or None."""
   root = os.environ.get('TFDS_DATA_DIR') or os.path.expanduser('~/tensorflow_datasets')
   folder = pathlib.Path(root) / name
   if not folder.is_dir():
@@ -55,7 +55,7 @@ def find_prepared(name: str) -> pathlib.Path | None:
 
 
 def _version(folder: pathlib.Path) -> tuple[int, ...]:
-  """(3, 0, 2) for a prepared folder called `3.0.2`; () for any other."""
+  """Returns (3, 0, 2) for a prepared folder called `3.0.2`; () for any other folder."""
   named = re.fullmatch(r'(\d+)\.(\d+)\.(\d+)', folder.name)
   if not named or recognise.container_of(folder) != 'tfds':
     return ()
@@ -67,7 +67,7 @@ def check_published(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
   """Hashes raw files and compares them with the published ones, by name.
 
-  A folder has no bytes of its own: its hash is over the names and hashes of the files in it.
+  The hash of a folder is over the names and hashes of its files.
 
   Returns:
     Name -> hex SHA-256, and lines for the check list.
@@ -76,25 +76,27 @@ def check_published(
     DataPrepError: a file has the name of a published one, but other bytes, and not `unverified`.
   """
   known = {file.name: file for file in about.files}
-  found, lines = {}, []
+  hashes, lines = {}, []
   for path in paths:
-    found[path.name] = sources.sha256_folder(path) if path.is_dir() else sources.sha256_file(path)
+    hash_of = sources.sha256_folder if path.is_dir() else sources.sha256_file
+    hashes[path.name] = hash_of(path)
     file = known.get(path.name)
     if path.is_dir() or file is None or file.sha256 is None:
       lines.append(f'[note] {path.name}: no published sha256 to compare with')
-    elif found[path.name] == file.sha256:
+    elif hashes[path.name] == file.sha256:
       lines.append(f'[ok] sha256 of {path.name} matches the published one')
     elif unverified:
       lines.append(f'[warn] sha256 of {path.name} is not the published {file.sha256}')
     else:
       raise DataPrepError(
-        f'{path} has sha256 {found[path.name]}, but the published file of this name has '
+        f'{path} has sha256 {hashes[path.name]}, but the published file of this name has '
         f'{file.sha256}; fetch it anew, or add --unverified to take it as it is'
       )
-  return found, tuple(lines)
+  return hashes, tuple(lines)
 
 
 def _local(request: Request, about: About) -> tuple[pathlib.Path, ...]:
+  """Returns the absolute paths of the user's raw files."""
   if not request.raw:
     raise DataPrepError(
       f'--source=local needs --raw=PATH, once for each raw file or folder of {request.name}'
@@ -102,14 +104,15 @@ def _local(request: Request, about: About) -> tuple[pathlib.Path, ...]:
     )
   for path in request.raw:
     if not path.is_file() and not path.is_dir():
-      what = 'is neither a file nor a folder' if path.exists() else 'does not exist'
-      raise DataPrepError(f'--raw={path} {what}; give the raw files of {request.name}')
+      problem = 'is neither a file nor a folder' if path.exists() else 'does not exist'
+      raise DataPrepError(f'--raw={path} {problem}; give the raw files of {request.name}')
     if path.is_file():
       recognise.refuse_page(path)
   return tuple(pathlib.Path(os.path.abspath(path)) for path in request.raw)  # `.` has no name
 
 
 def _download(request: Request, about: About) -> tuple[pathlib.Path, ...]:
+  """Downloads the published files."""
   total = sum(file.bytes or 0 for file in about.files)
   size = f'{total / 1e6:,.0f} MB' if total else 'of unknown size'
   print(f'{request.name}: fetching {len(about.files)} file(s), {size}. Licence: {about.licence}')

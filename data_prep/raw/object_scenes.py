@@ -1,4 +1,4 @@
-"""Scenes of the multi-object data sets, from their gzipped TFRecords or from h5 files.
+"""Readers of the scenes of multi-object data sets: gzipped TFRecords and h5 files.
 
 A scene is `image` uint8 [H, W, C], `masks` uint8 [E, H, W, 1] with 0 or 255, and factors by name,
 float32 [E] or [E, n].
@@ -19,27 +19,31 @@ from data_prep.raw import tfrecords
 Scene = dict[str, np.ndarray]
 
 
-class Scenes(Protocol):
-  """Scenes in the order of their source; pickles.
+class SceneFile(Protocol):
+  """File of scenes; it pickles.
 
   Attributes:
-    path: of the file.
+    path: path of the file.
   """
 
   path: pathlib.Path
 
   def read(self, numbers: np.ndarray) -> Iterator[Scene]:
-    """The scenes of these numbers, which rise; DataPrepError if one is damaged or missing."""
+    """Yields the scenes of these increasing numbers.
+
+    Raises:
+      DataPrepError: a scene is damaged or missing.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """How a scene lies in a tf.Example.
+  """Layout of a scene in a tf.Example.
 
   Attributes:
     image: shape of the picture.
     masks: shape of the masks as stored.
-    entity_axis: where the entities stand in it.
+    entity_axis: axis of the entities in the masks.
     factors: name -> shape.
   """
 
@@ -49,8 +53,8 @@ class Layout:
   factors: Mapping[str, tuple[int, ...]]
 
   def parse(self, payload: bytes, origin: str) -> Scene:
-    """A scene out of a record; DataPrepError if a feature is missing or of another length."""
-    example = _parse(payload, origin)
+    """Parses a record; raises DataPrepError if a feature is missing or of another length."""
+    example = _parse_example(payload, origin)
     masks = _pixels(example, 'mask', self.masks, origin)
     return {
       'image': _pixels(example, 'image', self.image, origin),
@@ -62,25 +66,25 @@ class Layout:
     }
 
   def parse_factor(self, payload: bytes, name: str, origin: str) -> np.ndarray:
-    """One factor out of a record; DataPrepError as in `parse`."""
-    return _shaped(_parse(payload, origin), name, self.factors[name], origin)
+    """Parses one factor of a record; raises DataPrepError as `parse` does."""
+    return _shaped(_parse_example(payload, origin), name, self.factors[name], origin)
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordScenes:
-  """A gzipped TFRecord file. It can be read forwards only, so calls should come in order."""
+  """A gzipped TFRecord file. It allows sequential access only, so calls should come in order."""
 
   path: pathlib.Path
   layout: Layout
 
   def read(self, numbers: np.ndarray) -> Iterator[Scene]:
-    wanted = set(numbers.tolist())
+    selected = set(numbers.tolist())
     for index, payload in self._payloads(int(numbers[0]), int(numbers[-1]) + 1):
-      if index in wanted:
+      if index in selected:
         yield self.layout.parse(payload, f'{self.path}: record {index}')
 
   def factor(self, name: str, stop: int) -> np.ndarray:
-    """One factor of the first `stop` scenes: [stop, E] or [stop, E, n]."""
+    """Reads one factor of the first `stop` scenes: [stop, E] or [stop, E, n]."""
     return np.stack(
       [
         self.layout.parse_factor(payload, name, f'{self.path}: record {index}')
@@ -89,7 +93,7 @@ class RecordScenes:
     )
 
   def _payloads(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
-    """(number, record) of a range; goes on where this process last ended, if it can."""
+    """Yields (number, record) of a range; continues the stream of the previous call if possible."""
     position, stream = _streams.pop(self.path, (0, None))
     if stream is None or position > start:
       position, stream = 0, tfrecords.read_gzipped(self.path)
@@ -108,10 +112,10 @@ class RecordScenes:
 
 @dataclasses.dataclass(frozen=True)
 class ArrayScenes:
-  """A group `imgs`, `masks` and perhaps `factors` of an h5 file.
+  """A group of an h5 file with the arrays `imgs`, `masks` and perhaps `factors`.
 
   Attributes:
-    columns: name -> which columns of `factors`; factors are NaN where a file has none.
+    columns: factor -> its columns in `factors`. Factors are NaN if the file has none.
   """
 
   path: pathlib.Path
@@ -131,7 +135,10 @@ class ArrayScenes:
         raise DataPrepError(
           f'{self.path}: scene {index} cannot be read ({error}); fetch the file anew'
         ) from error
-      scene = {'image': _bytes(image, self.path, index), 'masks': _bytes(masks, self.path, index)}
+      scene = {
+        'image': _to_uint8(image, self.path, index),
+        'masks': _to_uint8(masks, self.path, index),
+      }
       for name, columns in self.columns.items():
         values = np.full((len(masks), len(columns)), np.nan) if rows is None else rows[:, columns]
         values = values.astype(np.float32)
@@ -145,14 +152,20 @@ def open_group(
   columns: Mapping[str, tuple[int, ...]],
   image: tuple[int, ...],
 ) -> ArrayScenes:
-  """The group of an h5 file that plays a role: the one of its name, else the only one.
+  """Opens the group of an h5 file for a role: the group of that name, else the only one.
 
-  `columns` are those of `ArrayScenes`, `image` the shape that pictures must have. Some
-  published files keep their training scenes in a group `test`, so the name of the file tells more
-  than that of the group.
+  Some published files keep their training scenes in a group `test`, so the name of the file decides
+  about the role.
+
+  Args:
+    path: the h5 file.
+    role: `train` or `test`.
+    columns: as in `ArrayScenes`.
+    image: shape that pictures must have.
 
   Raises:
-    DataPrepError: not an h5 file, no such group, arrays missing or of other shapes.
+    DataPrepError: the file is no h5 file, has no such group, or its arrays are missing or have
+      other shapes.
   """
   file = _open_h5(path)
   groups = [name for name in _GROUPS if isinstance(file.get(name), h5py.Group)]
@@ -188,16 +201,16 @@ def _check_shapes(
       f'{path}: imgs must be [N, {height}, {width}, {channels}] and masks [N, E, {height}, '
       f'{width}, 1], but are {list(images)} and {list(masks)}; the file is of another data set'
     )
-  wanted = (images[0], masks[1], sum(len(one) for one in columns.values()))
-  if shapes.get('factors', wanted) != wanted:
+  expected = (images[0], masks[1], sum(len(one) for one in columns.values()))
+  if shapes.get('factors', expected) != expected:
     raise DataPrepError(
-      f'{path}: factors must be {list(wanted)}, but are {list(shapes["factors"])}; the file is of '
-      'another data set'
+      f'{path}: factors must be {list(expected)}, but are {list(shapes["factors"])}; the file is '
+      'of another data set'
     )
 
 
 _GROUPS = ('train', 'val', 'test')
-# Of this process: path -> (number of the next record, the stream that gives it).
+# Open streams of this process: path -> (number of the next record, stream).
 _streams: dict[pathlib.Path, tuple[int, Any]] = {}
 
 
@@ -211,7 +224,7 @@ def _open_h5(path: pathlib.Path) -> h5py.File:
     ) from error
 
 
-def _parse(payload: bytes, origin: str) -> dict[str, tfrecords.Value]:
+def _parse_example(payload: bytes, origin: str) -> dict[str, tfrecords.Value]:
   try:
     return tfrecords.parse_example(payload)
   except ValueError as error:
@@ -245,7 +258,8 @@ def _shaped(
   return array.reshape(shape)
 
 
-def _bytes(values: np.ndarray, path: pathlib.Path, index: int) -> np.ndarray:
+def _to_uint8(values: np.ndarray, path: pathlib.Path, index: int) -> np.ndarray:
+  """Converts values 0 to 255 to uint8."""
   if values.dtype == np.uint8:
     return values
   if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:

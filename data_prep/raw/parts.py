@@ -1,4 +1,4 @@
-"""Which of the given raw files is which part of a data set, and whether the parts are complete."""
+"""Assignment of the given raw files to the parts of a data set, and checks of completeness."""
 
 from collections.abc import Mapping
 import pathlib
@@ -11,29 +11,29 @@ from data_prep.raw import archives, recognise
 def by_role(
   paths: tuple[pathlib.Path, ...], roles: Mapping[str, str]
 ) -> dict[str, tuple[pathlib.Path, ...]]:
-  """Deals the paths out to roles.
+  """Assigns paths to roles.
 
   Args:
-    paths: files and folders; a single folder that plays no role itself is taken for its contents.
-    roles: name -> regular expression, searched in the name of the path and, if it is in none of
-      them, in the name of the first file of an archive. The first role that fits counts.
+    paths: files and folders; a single folder without a role stands for the files in it.
+    roles: name -> regular expression. It is searched in the name of the path, then in the name of
+      the first file of an archive. The first role that matches counts.
 
   Raises:
     DataPrepError: a role has no path.
   """
-  found = _deal(paths, roles)
-  if len(paths) == 1 and paths[0].is_dir() and _missing(found):
-    found = _deal(tuple(sorted(paths[0].iterdir())), roles)
-  if missing := _missing(found):
+  assigned = _assign(paths, roles)
+  if len(paths) == 1 and paths[0].is_dir() and _missing(assigned):
+    assigned = _assign(tuple(sorted(paths[0].iterdir())), roles)
+  if missing := _missing(assigned):
     raise DataPrepError(
       f'nothing for {" and ".join(missing)} (a name with {roles[missing[0]]!r}) is among: '
       f'{", ".join(map(str, paths))}; give every raw file or folder with --raw=PATH'
     )
-  return {role: tuple(found[role]) for role in roles}
+  return {role: tuple(assigned[role]) for role in roles}
 
 
 def one(paths: tuple[pathlib.Path, ...], role: str) -> pathlib.Path:
-  """The only path of a role; DataPrepError if there are several, or none."""
+  """Returns the only path of a role; raises DataPrepError if there are several, or none."""
   if not paths:
     raise DataPrepError(f'none of the raw files is for {role}; give one with --raw=PATH')
   if len(paths) > 1:
@@ -43,39 +43,41 @@ def one(paths: tuple[pathlib.Path, ...], role: str) -> pathlib.Path:
   return paths[0]
 
 
-def check_count(what: str, found: int, wanted: int, certain: bool = True) -> str:
-  """A line for the check list.
+def check_count(subject: str, count: int, expected: int, certain: bool = True) -> str:
+  """Compares a count with the expected one; returns a line of the check list.
 
   Args:
-    what: is counted, in words.
-    certain: the wanted number stands in published code; else a difference only warns.
+    subject: name of the counted things.
+    count: number in the raw files.
+    expected: number that the data set should have.
+    certain: whether published code states the number; else a difference is only a warning.
 
   Raises:
-    DataPrepError: the numbers differ, and the wanted one is certain.
+    DataPrepError: the numbers differ, and the expected one is certain.
   """
-  if found == wanted:
-    return f'[ok] {what}: {found:,}'
+  if count == expected:
+    return f'[ok] {subject}: {count:,}'
   if certain:
     raise DataPrepError(
-      f'{what} must be {wanted:,}, but {found:,} were found: the raw files are incomplete or of '
-      'another data set; fetch them anew'
+      f'{subject} must be {expected:,}, but {count:,} were found: the raw files are incomplete or '
+      'of another data set; fetch them anew'
     )
-  return f'[warn] {what}: {found:,}, usually quoted as {wanted:,}'
+  return f'[warn] {subject}: {count:,}, usually quoted as {expected:,}'
 
 
-def _deal(
+def _assign(
   paths: tuple[pathlib.Path, ...], roles: Mapping[str, str]
 ) -> dict[str, list[pathlib.Path]]:
-  found = {role: [] for role in roles}
+  assigned = {role: [] for role in roles}
   for path in paths:
     role = _role_of(path.name, roles) or _role_of(_first_member(path), roles)
     if role:
-      found[role].append(path)
-  return found
+      assigned[role].append(path)
+  return assigned
 
 
-def _missing(found: Mapping[str, list[pathlib.Path]]) -> list[str]:
-  return [role for role, paths in found.items() if not paths]
+def _missing(assigned: Mapping[str, list[pathlib.Path]]) -> list[str]:
+  return [role for role, paths in assigned.items() if not paths]
 
 
 def _role_of(name: str, roles: Mapping[str, str]) -> str | None:

@@ -1,7 +1,4 @@
-"""Still pictures in whatever container, as one thing: names, and an array for each index.
-
-Everything opens lazily and pickles small, so that worker processes can read side by side.
-"""
+"""Collections of still pictures: folders, zips, tars, npy files and TFRecords of pictures."""
 
 from collections.abc import Iterator, Sequence
 import contextlib
@@ -9,7 +6,6 @@ import dataclasses
 import functools
 import io
 import pathlib
-from typing import Protocol
 import warnings
 
 import numpy as np
@@ -17,63 +13,35 @@ from PIL import Image, UnidentifiedImageError
 
 from data_prep.errors import DataPrepError
 from data_prep.raw import archives, recognise, tfrecords
+from data_prep.raw.collection import Collection, Members, Numbers
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.gif', '.tif', '.tiff', '.ppm')
 
 
-class Pictures(Protocol):
-  """A sequence of pictures.
-
-  Attributes:
-    names: of the pictures, where the container has names; else their numbers as strings.
-    kind: the container, in words.
-  """
-
-  names: Sequence[str]
-  kind: str
-
-  def read(self, index: int) -> np.ndarray:
-    """One picture, uint8 [H, W, C]; DataPrepError if it is damaged."""
-
-
-# Of Pillow. Others are left out: EPS, for one, would start another program.
+# Formats of Pillow. Others are left out: EPS, for example, would start another program.
 FORMATS = ('PNG', 'JPEG', 'BMP', 'WEBP', 'GIF', 'TIFF', 'PPM')
 
 
 @dataclasses.dataclass(frozen=True)
-class Numbers(Sequence):
-  """'0', '1', ... as names, without holding them."""
+class EncodedPictures(Members):
+  """Picture files inside a folder, zip or tar.
 
-  count: int
+  Attributes:
+    mode: colour mode of Pillow; pictures of another mode are refused, or converted.
+    convert: whether to convert other modes.
+    format: format of Pillow; pictures of another format are refused. '' accepts any.
+  """
 
-  def __len__(self) -> int:
-    return self.count
-
-  def __getitem__(self, index: int) -> str:
-    return str(range(self.count)[index])
-
-
-@dataclasses.dataclass(frozen=True)
-class EncodedPictures:
-  """Picture files inside a folder, zip or tar; `indices` are places in `archive.names`."""
-
-  archive: archives.Archive
-  indices: tuple[int, ...]
-  mode: str = 'RGB'  # of Pillow: pictures of another mode are refused, or converted if so asked
+  mode: str = 'RGB'
   convert: bool = False
-  format: str = ''  # of Pillow: pictures of another format are refused; '' takes any
+  format: str = ''
 
   @property
   def kind(self) -> str:
     return self.archive.kind
 
-  @functools.cached_property
-  def names(self) -> tuple[str, ...]:
-    return tuple(self.archive.names[index] for index in self.indices)
-
   def read(self, index: int) -> np.ndarray:
-    origin = f'{self.archive.path}: {self.names[index]}'
-    data = self.archive.read(self.indices[index])
+    data, origin = self.read_file(index)
     if self.format:
       with _opened(data, origin) as image:
         if image.format != self.format:
@@ -86,7 +54,7 @@ class EncodedPictures:
 
 @dataclasses.dataclass(frozen=True)
 class NpyPictures:
-  """An npy file uint8 [N, H, W, C], read through a memory map."""
+  """Pictures of an npy file uint8 [N, H, W, C], read through a memory map."""
 
   path: pathlib.Path
   count: int
@@ -102,7 +70,7 @@ class NpyPictures:
 
 @dataclasses.dataclass(frozen=True)
 class ArrayPictures:
-  """Pictures held in memory, uint8 [N, H, W, C]."""
+  """Pictures in memory, uint8 [N, H, W, C]."""
 
   images: np.ndarray
   kind: str
@@ -121,7 +89,7 @@ class RecordPictures:
 
   files: tuple[tfrecords.RecordFile, ...]
   kind: str
-  mode: str = 'RGB'  # of Pillow, for encoded pictures; others are converted
+  mode: str = 'RGB'  # colour mode of Pillow; encoded pictures of other modes are converted
 
   @functools.cached_property
   def names(self) -> Sequence[str]:
@@ -132,15 +100,15 @@ class RecordPictures:
     return np.cumsum([len(file.offsets) for file in self.files])
 
   def example(self, index: int) -> dict[str, tfrecords.Value]:
-    """The parsed record; DataPrepError if it is damaged."""
+    """Returns the parsed record; raises DataPrepError if it is damaged."""
     number = int(np.searchsorted(self._stops, index, side='right'))
-    place = index - (int(self._stops[number - 1]) if number else 0)
-    payload = self.files[number].read(place)
+    record = index - (int(self._stops[number - 1]) if number else 0)
+    payload = self.files[number].read(record)
     try:
       return tfrecords.parse_example(payload)
     except ValueError as error:
       raise DataPrepError(
-        f'{self.files[number].path}: record {place} is not a tf.Example ({error})'
+        f'{self.files[number].path}: record {record} is not a tf.Example ({error})'
       ) from error
 
   def read(self, index: int) -> np.ndarray:
@@ -159,21 +127,22 @@ class RecordPictures:
 
 
 def decode(data: bytes, origin: str, mode: str = 'RGB', convert: bool = False) -> np.ndarray:
-  """A picture file as uint8 [H, W, C], C = 3 for `RGB` and 1 for `L`.
+  """Decodes a picture file: uint8 [H, W, C], C = 3 for `RGB` and 1 for `L`.
 
   Args:
     data: the bytes of the file.
-    origin: what to call it in messages.
+    origin: name of the file in messages.
     mode: Pillow's name of the colour mode.
-    convert: turn other modes into this one, rather than refuse them.
+    convert: convert other modes to this one instead of refusing them.
 
   Raises:
-    DataPrepError: not a picture, damaged, of another mode, or of more pixels than Pillow's limit.
+    DataPrepError: the file is no picture, is damaged, has another mode, or exceeds Pillow's limit
+      of pixels.
   """
   with _opened(data, origin) as image:
     if image.mode != mode and not convert:
       raise DataPrepError(f'{origin} must be an {mode} picture, but its mode is {image.mode}')
-    if image.mode[:1] in ('I', 'F'):  # Pillow would cut the values off at 255
+    if image.mode[:1] in ('I', 'F'):  # Pillow would clip the values at 255
       raise DataPrepError(
         f'{origin} has more than 8 bits for each pixel (mode {image.mode}); save it with 8 bits'
       )
@@ -181,25 +150,25 @@ def decode(data: bytes, origin: str, mode: str = 'RGB', convert: bool = False) -
   return pixels.reshape(*pixels.shape[:2], -1)
 
 
-def originals(found: Pictures, advice: str) -> Pictures:
-  """The same pictures, of which each must be a PNG file, as they were published.
+def only_png(pictures: Collection, advice: str) -> Collection:
+  """Requires every picture file to be a PNG, as published; other collections pass unchanged.
 
   Raises:
-    DataPrepError: the first one is of another format; it is the first that is ever read.
+    DataPrepError: the first picture has another format; the others are checked when read.
   """
-  if not isinstance(found, EncodedPictures):
-    return found
-  found = dataclasses.replace(found, format='PNG')
+  if not isinstance(pictures, EncodedPictures):
+    return pictures
+  pictures = dataclasses.replace(pictures, format='PNG')
   try:
-    found.read(0)
+    pictures.read(0)
   except DataPrepError as error:
     raise DataPrepError(f'{error}; {advice}') from error
-  return found
+  return pictures
 
 
 @contextlib.contextmanager
 def _opened(data: bytes, origin: str) -> Iterator[Image.Image]:
-  """A picture file, as Pillow sees it, with its errors turned into ours."""
+  """Opens a picture file with Pillow; its errors become DataPrepError."""
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('error', Image.DecompressionBombWarning)
@@ -213,16 +182,16 @@ def _opened(data: bytes, origin: str) -> Iterator[Image.Image]:
       'make it smaller or take it out'
     ) from error
   except Exception as error:  # damage shows as many types
-    found = error
+    reason = error
     if data[:64].lstrip().lower().startswith(b'<'):
-      found = 'it is a web page'
+      reason = 'it is a web page'
     elif isinstance(error, UnidentifiedImageError):
-      found = f'it is none of {", ".join(FORMATS)}'
-    raise DataPrepError(f'{origin} cannot be read as a picture: {found}') from error
+      reason = f'it is none of {", ".join(FORMATS)}'
+    raise DataPrepError(f'{origin} cannot be read as a picture: {reason}') from error
 
 
-def open_pictures(path: pathlib.Path, *, mode: str = 'RGB', convert: bool = False) -> Pictures:
-  """Opens a container of pictures, whatever it is called.
+def open_pictures(path: pathlib.Path, *, mode: str = 'RGB', convert: bool = False) -> Collection:
+  """Opens a container of pictures; its content, not its name, tells its kind.
 
   Args:
     path: folder, zip or tar of picture files (taken in the order of their sorted names), npy,
@@ -230,7 +199,7 @@ def open_pictures(path: pathlib.Path, *, mode: str = 'RGB', convert: bool = Fals
     mode, convert: see `decode`; for picture files.
 
   Raises:
-    DataPrepError: no pictures there, or the container is damaged.
+    DataPrepError: the container holds no pictures or is damaged.
   """
   kind = recognise.container_of(path)
   if kind == 'npy':
@@ -255,15 +224,15 @@ def open_pictures(path: pathlib.Path, *, mode: str = 'RGB', convert: bool = Fals
 
 
 def open_records(archive: archives.Archive, indices: tuple[int, ...]) -> RecordPictures:
-  """The TFRecord files at these places of a folder or tar, in this order.
+  """Opens the TFRecord files at these positions of a folder or tar, in this order.
 
   Raises:
-    DataPrepError: another kind of archive, or a damaged file.
+    DataPrepError: the archive is of another kind, or a file is damaged.
   """
   if archive.kind == 'folder':
     files = (tfrecords.index_file(archive.path / archive.names[i]) for i in indices)
   elif archive.kind == 'tar':
-    files = (tfrecords.index_file(archive.path, *archive.places[i]) for i in indices)
+    files = (tfrecords.index_file(archive.path, *archive.ranges[i]) for i in indices)
   else:
     raise DataPrepError(
       f'{archive.path} holds TFRecords in a {archive.kind}, where they cannot be read in parts; '

@@ -1,6 +1,6 @@
-"""The npz batches of the ImageNet family: `data`, uint8 [N, 3 * R * R], three planes a picture.
+"""npz batches of the ImageNet family: an array `data`, uint8 [N, 3 * R * R], of colour planes.
 
-A batch has up to 1.6 GB, so only one is in memory at a time, in each process.
+A batch has up to 1.6 GB, so each process holds only one in memory at a time.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ import numpy as np
 
 from data_prep.errors import DataPrepError
 from data_prep.raw import archives, recognise
-from data_prep.raw.pictures import Numbers
+from data_prep.raw.collection import Numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-  """One npz file: loose, or member number `index` of an archive."""
+  """One npz file: a plain file, or member number `index` of an archive."""
 
   path: pathlib.Path
   archive: archives.Archive | None = None
@@ -26,17 +26,17 @@ class Batch:
 
   @property
   def name(self) -> str:
-    """Without folders."""
+    """File name without folders."""
     return pathlib.PurePosixPath(self.archive.names[self.index] if self.archive else self.path).name
 
   def read(self) -> bytes:
-    """All bytes; DataPrepError if they are damaged."""
+    """Returns all bytes; raises DataPrepError if they are damaged."""
     return self.archive.read(self.index) if self.archive else self.path.read_bytes()
 
 
 @dataclasses.dataclass(frozen=True)
 class PlanarPictures:
-  """The pictures of several batches, one batch after another; `stops` count them up."""
+  """Pictures of several batches in order; `stops` is their cumulative number after each batch."""
 
   batches: tuple[Batch, ...]
   stops: tuple[int, ...]
@@ -48,20 +48,20 @@ class PlanarPictures:
     return Numbers(self.stops[-1])
 
   def read(self, index: int) -> np.ndarray:
-    """One picture, uint8 [size, size, 3]."""
+    """Returns one picture, uint8 [size, size, 3]."""
     number = int(np.searchsorted(self.stops, index, side='right'))
     planes = _planes(self.batches[number], self.size)
-    place = index - (self.stops[number - 1] if number else 0)
-    return planes[place].reshape(3, self.size, self.size).transpose(1, 2, 0)
+    row = index - (self.stops[number - 1] if number else 0)
+    return planes[row].reshape(3, self.size, self.size).transpose(1, 2, 0)
 
 
 def open_batches(paths: Sequence[pathlib.Path], size: int) -> PlanarPictures:
-  """The pictures of all batches in these files, folders, zips and tars, sorted by batch name.
+  """Opens all batches in these files, folders, zips and tars, sorted by batch name.
 
   Raises:
-    DataPrepError: no batches there, two of one name, or a damaged one.
+    DataPrepError: there are no batches, two have one name, or one is damaged.
   """
-  batches = sorted((b for path in paths for b in _find(path)), key=lambda batch: batch.name)
+  batches = sorted((b for path in paths for b in _find_batches(path)), key=lambda batch: batch.name)
   for one, other in zip(batches, batches[1:], strict=False):
     if one.name == other.name:
       raise DataPrepError(
@@ -71,23 +71,24 @@ def open_batches(paths: Sequence[pathlib.Path], size: int) -> PlanarPictures:
   return PlanarPictures(tuple(batches), tuple(np.cumsum(counts).tolist()), size)
 
 
-def _find(path: pathlib.Path) -> list[Batch]:
+def _find_batches(path: pathlib.Path) -> list[Batch]:
+  """Lists the batches in one file, folder, zip or tar."""
   if recognise.container_of(path) == 'npz':
     return [Batch(path)]
   archive = archives.open_archive(path)
-  found = [i for i, name in enumerate(archive.names) if name.endswith('.npz')]
-  if not found:
-    what = 'PNG files' if any(n.endswith('.png') for n in archive.names) else 'no npz files'
+  indices = [i for i, name in enumerate(archive.names) if name.endswith('.npz')]
+  if not indices:
+    content = 'PNG files' if any(n.endswith('.png') for n in archive.names) else 'no npz files'
     raise DataPrepError(
-      f"{path} holds {what}, but the box-filtered pictures come as npz; van den Oord's PNG files "
-      'are another data set, imagenet32 or imagenet64'
+      f"{path} holds {content}, but the box-filtered pictures come as npz; van den Oord's PNG "
+      'files are another data set, imagenet32 or imagenet64'
     )
-  return [Batch(path, archive, i) for i in found]
+  return [Batch(path, archive, i) for i in indices]
 
 
 @functools.lru_cache(maxsize=1)
 def _planes(batch: Batch, size: int) -> np.ndarray:
-  """The array `data` of a batch, checked."""
+  """Reads and checks the array `data` of a batch."""
   origin = f'{batch.path}: {batch.name}' if batch.archive else str(batch.path)
   data = batch.read()
   try:

@@ -1,4 +1,4 @@
-"""From an opened container to the examples of a split: which pictures, in which order, cut how."""
+"""Preparation of pictures: crop, resize and padding, and the splits and sets made of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_prep.core.contents import CardInfo, Contents, Example, Field, Split, View
+from data_prep.core.contents import Contents, Example, Field, Split, make_contents
 from data_prep.core.request import About
 from data_prep.errors import DataPrepError
-from data_prep.raw.pictures import Pictures
+from data_prep.raw.collection import Collection
 
 KERNELS = {
   'bilinear': Image.Resampling.BILINEAR,
@@ -21,19 +21,20 @@ KERNELS = {
 }
 
 _SHARD = 2**28  # bytes of pixels in a shard, at most
-_COMPRESSED_FROM = 256  # px; below, plain bytes gain more in reading than small files on disk
+_COMPRESSED_FROM = 256  # px; smaller pictures are read faster without compression
 
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-  """What happens to each picture.
+  """Crop, resize and padding of each picture.
 
   Attributes:
-    size: of the result, height and width.
-    source: height and width that a raw picture must have; None takes any.
-    box: (left, upper, right, lower) to cut out first; `centre` is the largest centred square.
-    kernel: a key of `KERNELS`. Pillow's, so it averages when it shrinks.
-    pad: black pixels to add on each side in the end.
+    size: height and width of the result.
+    source: height and width that a raw picture must have; None accepts any.
+    box: (left, upper, right, lower) to crop first; `centre` is the largest centred square.
+    kernel: a key of `KERNELS`; resizing is Pillow's, which antialiases when it shrinks.
+    channels: number of channels of the raw picture and the result.
+    pad: black pixels to add on each side at the end.
   """
 
   size: int
@@ -44,9 +45,9 @@ class Preparation:
   pad: int = 0
 
   def __call__(self, image: np.ndarray, origin: str) -> np.ndarray:
-    """uint8 [H, W, C] -> uint8 [size, size, C]; `origin` names the picture in messages."""
+    """Prepares uint8 [H, W, C]: uint8 [size, size, C]; `origin` names the picture in messages."""
     if image.shape[2] != self.channels or self.source not in (None, image.shape[:2]):
-      raise DataPrepError(f'{origin} must be {self._wanted()}, but is {_times(image.shape)}')
+      raise DataPrepError(f'{origin} must be {self._required()}, but is {_times(image.shape)}')
     inner = self.size - 2 * self.pad
     if self.box is not None or image.shape[:2] != (inner, inner):
       image = self._resize(image, inner)
@@ -55,7 +56,7 @@ class Preparation:
     return image
 
   def describe(self) -> str:
-    """The preparation in words, for the data card."""
+    """Describes the preparation for the data card."""
     steps = []
     if self.box == 'centre':
       steps.append('the largest centred square')
@@ -77,7 +78,7 @@ class Preparation:
       picture = picture.resize((size, size), KERNELS[self.kernel])
     return np.asarray(picture).reshape(size, size, self.channels)
 
-  def _wanted(self) -> str:
+  def _required(self) -> str:
     if self.source is None:
       return f'of {self.channels} channels'
     return f'{_times((*self.source, self.channels))} (height, width, channels)'
@@ -85,36 +86,41 @@ class Preparation:
 
 @dataclasses.dataclass(frozen=True)
 class PictureExamples:
-  """`pictures` in the order of `order`, prepared; more fields from arrays in that same order.
+  """Examples of prepared pictures.
 
-  `md5` are the hex MD5s of the raw pixels, in that order too; a picture that differs is refused.
+  Attributes:
+    pictures: the raw pictures.
+    order: indices of `pictures` in record order.
+    prepare: preparation of each picture.
+    more: further fields, arrays in record order.
+    md5: hex MD5 of the raw pixels in record order; a picture that differs is refused.
   """
 
-  pictures: Pictures
+  pictures: Collection
   order: np.ndarray
   prepare: Preparation
   more: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
   md5: tuple[str, ...] = ()
 
   def __call__(self, start: int, stop: int) -> Iterator[Example]:
-    for place in range(start, stop):
-      index = int(self.order[place])
+    for record in range(start, stop):
+      index = int(self.order[record])
       image = self.pictures.read(index)
       origin = f'picture {self.pictures.names[index]}'
-      if self.md5 and hashlib.md5(image.tobytes()).hexdigest() != self.md5[place]:
+      if self.md5 and hashlib.md5(image.tobytes()).hexdigest() != self.md5[record]:
         raise DataPrepError(f'{origin} does not have the pixels that the metadata names by MD5')
-      more = {name: array[place] for name, array in self.more.items()}
+      more = {name: array[record] for name, array in self.more.items()}
       yield {'image': self.prepare(image, origin), **more}
 
 
 def split_of_pictures(
-  pictures: Pictures,
+  pictures: Collection,
   prepare: Preparation,
   order: Sequence[int] | np.ndarray | None = None,
   md5: tuple[str, ...] = (),
   **more: np.ndarray,
 ) -> Split:
-  """A split of `pictures`, all in their order, or those of `order`; see `PictureExamples`."""
+  """Makes a split of all `pictures`, or of those in `order`; see `PictureExamples`."""
   order = np.arange(len(pictures.names)) if order is None else np.asarray(order)
   return Split(len(order), PictureExamples(pictures, order, prepare, more, md5))
 
@@ -123,42 +129,32 @@ def picture_set(
   about: About,
   prepare: Preparation,
   *,
-  source: str,
-  variant: str,
-  splits: Mapping[str, Split],
-  views: Mapping[str, View],
-  files: Mapping[str, str],
-  checks: tuple[str, ...],
-  version: int = 1,
   preprocessing: str = '',
-  packages: Mapping[str, str] | None = None,
   more_fields: Mapping[str, Field] | None = None,
-  details: Mapping[str, Any] | None = None,
+  **facts: Any,
 ) -> Contents:
-  """What a builder of still pictures hands over; the arguments are those of `CardInfo`."""
+  """Assembles the contents of a data set of still pictures.
+
+  Args:
+    about: as in `make_contents`.
+    prepare: preparation of the pictures; it gives the shape of the field `image`.
+    preprocessing: by default the description of `prepare`.
+    more_fields: fields beside `image`.
+    facts: other arguments of `make_contents`.
+  """
   shape = (prepare.size, prepare.size, prepare.channels)
-  return Contents(
+  return make_contents(
+    about,
     fields={'image': Field('uint8', shape), **(more_fields or {})},
-    splits=splits,
-    views=views,
-    info=CardInfo(
-      version=version,
-      source=source,
-      packages=packages or {},
-      files=files,
-      preprocessing=preprocessing or prepare.describe(),
-      licence=about.licence,
-      samples_publishable=about.samples_publishable,
-      variant=variant,
-      details=details or {},
-    ),
-    checks=(*checks, f'[ok] variant: {variant}'),
+    preprocessing=preprocessing or prepare.describe(),
     records_per_shard=min(16384, _SHARD // int(np.prod(shape))),
     compression='zstd' if prepare.size >= _COMPRESSED_FROM else 'uncompressed',
+    **facts,
   )
 
 
 def _centre(size: tuple[int, int]) -> tuple[int, int, int, int]:
+  """Returns the box of the largest centred square."""
   width, height = size
   side = min(size)
   left, upper = (width - side) // 2, (height - side) // 2

@@ -1,4 +1,4 @@
-"""Which kind of container a raw file or folder is, told from its content, never from its name."""
+"""Recognition of the kind of a raw file or folder from its content, never from its name."""
 
 import gzip
 import pathlib
@@ -14,15 +14,15 @@ _HEAD = 1024  # bytes; a tar header ends at 512
 
 
 def container_of(path: pathlib.Path) -> str:
-  """The kind of `path`.
+  """Returns the kind of `path`.
 
   Returns:
     For folders `tfds` (prepared by tensorflow-datasets), `lmdb` or `folder`; for files `zip`,
     `npz`, `tar`, `npy`, `h5`, `tfrecord`, `idx`, `amat`, `pickle`, `image`, `json`, `html`,
-    `empty` or `unknown`, with `.gz` behind it if the file is gzipped.
+    `empty` or `unknown`, with the suffix `.gz` if the file is gzipped.
 
   Raises:
-    DataPrepError: there is nothing at `path`, or a gzip file is damaged.
+    DataPrepError: `path` cannot be read, or a gzip file is damaged.
   """
   if path.is_dir():
     return _kind_of_folder(path)
@@ -39,7 +39,7 @@ def container_of(path: pathlib.Path) -> str:
 
 
 def refuse_page(path: pathlib.Path) -> None:
-  """Raises DataPrepError if a file is a web page, which is what a used-up quota gives."""
+  """Raises DataPrepError if a file is a web page, as servers send when a quota is used up."""
   if path.is_file() and _kind_of_bytes(_head(path)) == 'html':
     raise DataPrepError(
       f'{path} is a web page, not data (its server asked for a login or its quota was used up); '
@@ -67,7 +67,7 @@ def _kind_of_zip(path: pathlib.Path) -> str:
     with zipfile.ZipFile(path) as archive:
       names = archive.namelist()
   except (zipfile.BadZipFile, OSError):
-    return 'zip'  # opening it as an archive says what is wrong
+    return 'zip'  # opening it as an archive reports the damage
   return 'npz' if names and all(name.endswith('.npy') for name in names) else 'zip'
 
 
@@ -104,7 +104,7 @@ def _kind_of_text(head: bytes) -> str:
 
 
 def _is_old_tar(head: bytes) -> bool:
-  """A tar of before 1988 has no magic, only the checksum of its header."""
+  """Recognises a tar of before 1988, which has no magic, by the checksum of its header."""
   try:
     tarfile.TarInfo.frombuf(head[:512], 'utf-8', 'surrogateescape')
   except (tarfile.HeaderError, struct.error):

@@ -1,7 +1,7 @@
 """Folders that tensorflow-datasets prepared, read without that package.
 
-Such a folder holds TFRecords of tf.Examples, one shard after another, and two json files: the names
-of the shards follow from them. Pictures lie there as encoded files.
+A folder like this holds shards of tf.Examples as TFRecords, and two json files that tell the names
+of the shards. Pictures are stored as encoded files.
 """
 
 import json
@@ -15,10 +15,11 @@ _TEMPLATE = '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'
 
 
 def open_split(folder: pathlib.Path, split: str, mode: str = 'RGB') -> RecordPictures:
-  """The records of one split, in the order they were written, which is a shuffled one.
+  """Opens the records of one split, in their stored order, which is shuffled.
 
   Raises:
-    DataPrepError: no such split, another file format than TFRecord, or a missing or damaged shard.
+    DataPrepError: the split is missing, the file format is not TFRecord, or a shard is missing or
+      damaged.
   """
   shards = _find_shards(folder, split)
   files = []
@@ -36,7 +37,7 @@ def open_split(folder: pathlib.Path, split: str, mode: str = 'RGB') -> RecordPic
 
 
 def _find_shards(folder: pathlib.Path, split: str) -> list[tuple[pathlib.Path, int]]:
-  """(path, number of records) of every shard."""
+  """Returns (path, number of records) of every shard."""
   path = folder / 'dataset_info.json'
   try:
     info = json.loads(path.read_text())
@@ -53,18 +54,18 @@ def _find_shards(folder: pathlib.Path, split: str) -> list[tuple[pathlib.Path, i
     name = info['name']
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise DataPrepError(f'{path} cannot be read ({error!r}); prepare the folder again') from error
-  found = []
+  shards = []
   for number, count in enumerate(counts):
-    place, of = f'{number:05d}', f'{len(counts):05d}'
+    index, total = f'{number:05d}', f'{len(counts):05d}'
     file = template
     for key, value in (
       ('DATASET', name),
       ('SPLIT', split),
       ('FILEFORMAT', 'tfrecord'),
-      ('SHARD_X_OF_Y', f'{place}-of-{of}'),
-      ('SHARD_INDEX', place),
-      ('NUM_SHARDS', of),
+      ('SHARD_X_OF_Y', f'{index}-of-{total}'),
+      ('SHARD_INDEX', index),
+      ('NUM_SHARDS', total),
     ):
       file = file.replace('{' + key + '}', value)
-    found.append((folder / file, count))
-  return found
+    shards.append((folder / file, count))
+  return shards

@@ -1,9 +1,9 @@
-"""TFRecord files and the tf.Example messages in them, read without TensorFlow.
+"""Reader of TFRecord files and of the tf.Example messages in them, without TensorFlow.
 
 A record is its length (8 bytes), a masked CRC-32C of that, the payload, and a masked CRC-32C of the
 payload, all little-endian. A tf.Example is a protocol buffer: Example.features (1) ->
-Features.feature (1, a map) -> Feature with one of bytes_list (1), float_list (2), int64_list (3),
-each of whose values stand in field 1.
+Features.feature (1, a map) -> Feature with one of bytes_list (1), float_list (2), int64_list (3).
+The values of each list are in field 1.
 """
 
 from collections.abc import Iterator
@@ -25,18 +25,18 @@ Value = list[bytes] | np.ndarray
 
 
 def starts_with_record(head: bytes) -> bool:
-  """Do these first bytes of a file look like a record? Twelve are enough to tell."""
+  """Returns whether the first bytes of a file, at least twelve, are the header of a record."""
   return len(head) >= 12 and _masked_crc(head[:8]) == struct.unpack('<I', head[8:12])[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordFile:
-  """Where the records of one uncompressed file lie; several may lie in one tar.
+  """Positions of the records of one uncompressed file, which may be a part of a tar.
 
   Attributes:
     path: the file on disk.
-    offsets: of the payloads, from the start of that file.
-    lengths: of the payloads, bytes.
+    offsets: positions of the payloads in that file, bytes.
+    lengths: sizes of the payloads, bytes.
   """
 
   path: pathlib.Path
@@ -44,7 +44,7 @@ class RecordFile:
   lengths: tuple[int, ...]
 
   def read(self, index: int) -> bytes:
-    """One payload, its checksum compared.
+    """Reads one payload and compares its checksum.
 
     Raises:
       DataPrepError: the payload is damaged.
@@ -56,13 +56,13 @@ class RecordFile:
 
 
 def index_file(path: pathlib.Path, start: int = 0, size: int | None = None) -> RecordFile:
-  """Finds the records of an uncompressed file, reading nothing but their headers.
+  """Finds the records of an uncompressed file; reads only their headers.
 
   Args:
     path: a TFRecord file, or a tar that holds one at `start` of `size` bytes.
 
   Raises:
-    DataPrepError: a damaged header, or the file ends inside a record.
+    DataPrepError: a header is damaged, or the file ends inside a record.
   """
   offsets, lengths = [], []
   with open(path, 'rb') as file:
@@ -80,10 +80,10 @@ def index_file(path: pathlib.Path, start: int = 0, size: int | None = None) -> R
 
 
 def read_gzipped(path: pathlib.Path) -> Iterator[bytes]:
-  """The payloads of a gzipped file in order, their checksums compared.
+  """Yields the payloads of a gzipped file in order and compares their checksums.
 
   Raises:
-    DataPrepError: damage, or the file ends inside a record.
+    DataPrepError: a record is damaged, or the file ends inside a record.
   """
   index = 0
   try:
@@ -101,15 +101,15 @@ def read_gzipped(path: pathlib.Path) -> Iterator[bytes]:
 
 
 def parse_example(payload: bytes) -> dict[str, Value]:
-  """The features of a tf.Example: lists of bytes, float32 [n] or int64 [n].
+  """Parses the features of a tf.Example: lists of bytes, float32 [n] or int64 [n].
 
-  Where every element of a bytes feature is one byte long, it is given as uint8 [n] instead: this is
-  how the multi-object data sets store pictures.
+  A bytes feature whose elements all have one byte becomes uint8 [n]; the multi-object data sets
+  store pictures in this way.
 
   Raises:
-    ValueError: not such a message.
+    ValueError: the payload is not a tf.Example.
   """
-  found = {}
+  parsed = {}
   for number, features in _fields(payload):
     if number != 1:
       continue
@@ -117,8 +117,8 @@ def parse_example(payload: bytes) -> dict[str, Value]:
       parts = dict(_fields(entry))
       if 1 not in parts:
         raise ValueError('a feature has no name')
-      found[bytes(_message(parts[1])).decode()] = _parse_feature(parts.get(2, b''))
-  return found
+      parsed[bytes(_message(parts[1])).decode()] = _parse_feature(parts.get(2, b''))
+  return parsed
 
 
 def _parse_feature(feature: bytes | memoryview | int) -> Value:
@@ -148,27 +148,27 @@ def _parse_floats(values: memoryview | int) -> np.ndarray:
 
 
 def _parse_ints(values: memoryview | int) -> np.ndarray:
-  found = []
+  numbers = []
   for _, value in _fields(values):
     if isinstance(value, int):
-      found.append(value)
+      numbers.append(value)
     else:  # packed
       position = 0
       while position < len(value):
-        one, position = _varint(value, position)
-        found.append(one)
-  return np.array(found, np.uint64).astype(np.int64)
+        number, position = _varint(value, position)
+        numbers.append(number)
+  return np.array(numbers, np.uint64).astype(np.int64)
 
 
 def _message(value: bytes | memoryview | int) -> memoryview:
-  """The value of a field that must be text, bytes or a message inside the message."""
+  """Returns the value of a field that must be text, bytes or a nested message."""
   if isinstance(value, int):
     raise ValueError('a field is a number where bytes must be')
   return memoryview(value)
 
 
 def _fields(message: bytes | memoryview | int) -> Iterator[tuple[int, memoryview | int]]:
-  """(number, value) of each field of a protocol buffer message."""
+  """Yields (number, value) of each field of a protocol buffer message."""
   message = _message(message)
   position = 0
   while position < len(message):
@@ -191,6 +191,7 @@ def _fields(message: bytes | memoryview | int) -> Iterator[tuple[int, memoryview
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
+  """Reads a variable-length integer; returns it and the position behind it."""
   value = 0
   for shift in range(0, 70, 7):
     if position >= len(message):
@@ -206,7 +207,7 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
 def _read_length(
   file: BinaryIO | gzip.GzipFile, path: pathlib.Path, index: int, may_end: bool = False
 ) -> int | None:
-  """The length of the record that starts here; None at the end of the file, if that is allowed."""
+  """Reads the length of the next record; returns None at the end of the file if `may_end`."""
   header = file.read(12)
   if not header and may_end:
     return None
@@ -221,6 +222,7 @@ def _read_length(
 
 
 def _checked(payload: bytes, footer: bytes, path: pathlib.Path, index: int) -> bytes:
+  """Returns a payload whose checksum matches its footer."""
   if len(footer) < 4:
     raise _cut_off(path, index)
   if _masked_crc(payload) != struct.unpack('<I', footer)[0]:

@@ -1,4 +1,4 @@
-"""Cuts photographs into tiles."""
+"""Tiles of photographs."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ RULE = 'non-overlapping tiles from the upper left corner, rest dropped; no resam
 
 
 def cut_tiles(image: np.ndarray, size: int) -> np.ndarray:
-  """All whole tiles of an [H, W, 3] picture, row by row: [N, size, size, 3]."""
+  """Cuts a picture [H, W, 3] into all whole tiles, row by row: [N, size, size, 3]."""
   rows, columns = image.shape[0] // size, image.shape[1] // size
   image = image[: rows * size, : columns * size]
   tiles = image.reshape(rows, size, columns, size, 3).swapaxes(1, 2)

@@ -1,15 +1,10 @@
-"""Videos in whatever container, as one thing: names, and all frames for each index.
-
-Everything opens lazily and pickles small, so that worker processes can read side by side.
-"""
+"""Collections of videos: folders, zips and tars of video files, and folders of TFDS."""
 
 from collections.abc import Iterator, Sequence
 import dataclasses
-import functools
 import io
 import pathlib
 import re
-from typing import Protocol
 
 import av
 import numpy as np
@@ -17,56 +12,33 @@ from PIL import Image, ImageSequence
 
 from data_prep.errors import DataPrepError
 from data_prep.raw import archives, pictures, recognise, tfds_folders
+from data_prep.raw.collection import Collection, Members
 from data_prep.raw.pictures import RecordPictures
 
 _FILMS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 _SUFFIXES = (*_FILMS, '.gif', '.npz', '.npy')
-_FILM_MAGIC = {  # format of FFmpeg -> how a file begins
+_FILM_MAGIC = {  # format of FFmpeg -> first bytes of a file
   'mp4': re.compile(rb'....(ftyp|moov|mdat|free|wide)', re.DOTALL),
   'avi': re.compile(rb'RIFF....AVI ', re.DOTALL),
   'matroska': re.compile(rb'\x1aE\xdf\xa3'),
 }
-_FORMATS = {1: 'gray', 3: 'rgb24'}  # channels -> of PyAV
-_MODES = {1: 'L', 3: 'RGB'}  # channels -> of Pillow
-_MAX_FRAMES = 100_000  # of one video
-
-
-class Videos(Protocol):
-  """A sequence of videos.
-
-  Attributes:
-    names: of the videos, where the container has names; else their numbers as strings.
-    kind: the container, in words.
-  """
-
-  names: Sequence[str]
-  kind: str
-
-  def read(self, index: int) -> np.ndarray:
-    """One video, uint8 [T, H, W, C]; DataPrepError if it is damaged."""
+_FORMATS = {1: 'gray', 3: 'rgb24'}  # channels -> pixel format of PyAV
+_MODES = {1: 'L', 3: 'RGB'}  # channels -> colour mode of Pillow
+_MAX_FRAMES = 100_000  # in one video
 
 
 @dataclasses.dataclass(frozen=True)
-class EncodedVideos:
-  """Video files inside a folder, zip or tar; `indices` are places in `archive.names`."""
+class EncodedVideos(Members):
+  """Video files inside a folder, zip or tar."""
 
-  archive: archives.Archive
-  indices: tuple[int, ...]
   channels: int
 
   @property
   def kind(self) -> str:
     return f'{self.archive.kind} of video files'
 
-  @functools.cached_property
-  def names(self) -> tuple[str, ...]:
-    return tuple(self.archive.names[index] for index in self.indices)
-
   def read(self, index: int) -> np.ndarray:
-    name = self.names[index]
-    return decode(
-      self.archive.read(self.indices[index]), f'{self.archive.path}: {name}', self.channels
-    )
+    return decode(*self.read_file(index), self.channels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,28 +67,28 @@ class PreparedVideos:
 
 @dataclasses.dataclass(frozen=True)
 class Footage:
-  """Sequences out of video files, each checked against the length and size it must have."""
+  """Sequences of a collection of videos, each checked against its required length and size."""
 
-  videos: Videos
+  videos: Collection
   frames: tuple[int, ...]
   size: tuple[int, int]
 
   def __call__(self, sequence: int) -> np.ndarray:
     video = self.videos.read(sequence)
-    wanted = (self.frames[sequence], *self.size)
-    if video.shape[:3] != wanted:
+    required = (self.frames[sequence], *self.size)
+    if video.shape[:3] != required:
       raise DataPrepError(
-        f'video {self.videos.names[sequence]} must have {_words(wanted)}, but has '
+        f'video {self.videos.names[sequence]} must have {_words(required)}, but has '
         f'{_words(video.shape[:3])}; it is damaged or of another data set'
       )
     return video
 
 
 def decode(data: bytes, origin: str, channels: int) -> np.ndarray:
-  """A video file as uint8 [T, H, W, channels]; told by its content.
+  """Decodes a video file: uint8 [T, H, W, channels]; its content tells its format.
 
   Raises:
-    DataPrepError: not a video, damaged, without frames, or too long.
+    DataPrepError: the file is no video, is damaged, has no frames, or is too long.
   """
   if data[:6] == b'\x93NUMPY' or data[:4] == b'PK\x03\x04':
     return _load_array(data, origin, channels)
@@ -134,8 +106,8 @@ def decode(data: bytes, origin: str, channels: int) -> np.ndarray:
   except DataPrepError:
     raise
   except Exception as error:  # damage shows as many types
-    found = 'it is a web page' if data[:64].lstrip().lower().startswith(b'<') else error
-    raise DataPrepError(f'{origin} cannot be read as a video: {found}; fetch it anew') from error
+    reason = 'it is a web page' if data[:64].lstrip().lower().startswith(b'<') else error
+    raise DataPrepError(f'{origin} cannot be read as a video: {reason}; fetch it anew') from error
   return _stack(frames, origin)
 
 
@@ -143,12 +115,12 @@ def open_videos(path: pathlib.Path, channels: int, *, only: str = '') -> Encoded
   """Opens a folder, zip or tar of MP4 and other films, GIFs, npz or npy files.
 
   Args:
-    path: the container; its videos are taken in the order of their sorted names.
+    path: the container; its videos are ordered by name.
     channels: 3, or 1 for grey.
-    only: only what lies below a folder of this name.
+    only: take only videos below a folder of this name.
 
   Raises:
-    DataPrepError: no videos there, or the container is damaged.
+    DataPrepError: the container holds no videos or is damaged.
   """
   archive = archives.open_archive(path)
   indices = tuple(
@@ -165,10 +137,10 @@ def open_videos(path: pathlib.Path, channels: int, *, only: str = '') -> Encoded
 
 
 def open_prepared(path: pathlib.Path, split: str, channels: int) -> PreparedVideos:
-  """Opens a split of a folder that tensorflow-datasets prepared; its order is a shuffled one.
+  """Opens a split of a folder that tensorflow-datasets prepared; its order is shuffled.
 
   Raises:
-    DataPrepError: no such split, an empty one, or a missing or damaged shard.
+    DataPrepError: the split is missing or empty, or a shard is missing or damaged.
   """
   records = tfds_folders.open_split(path, split, _MODES[channels])
   if not records.names:
@@ -178,11 +150,11 @@ def open_prepared(path: pathlib.Path, split: str, channels: int) -> PreparedVide
 
 def _film_frames(data: bytes, channels: int) -> Iterator[np.ndarray]:
   kind = next((kind for kind, magic in _FILM_MAGIC.items() if magic.match(data)), None)
-  if kind is None:  # other formats are texts that name further files to open
+  if kind is None:  # other formats are playlists, which name further files to open
     raise ValueError(f'it is none of {", ".join(_FILM_MAGIC)}')
   with av.open(io.BytesIO(data), format=kind) as container:
     stream = container.streams.video[0]
-    stream.thread_type = 'NONE'  # frames come out the same; processes share the cores already
+    stream.thread_type = 'NONE'  # same frames; the processes share the cores already
     for frame in container.decode(stream):
       yield frame.to_ndarray(format=_FORMATS[channels])
 
@@ -194,6 +166,7 @@ def _gif_frames(data: bytes, channels: int) -> Iterator[np.ndarray]:
 
 
 def _stack(frames: Sequence[np.ndarray], origin: str) -> np.ndarray:
+  """Joins frames to a video; raises DataPrepError if there are none or their sizes differ."""
   if not frames:
     raise DataPrepError(f'{origin} has no frames')
   sizes = {frame.shape[:2] for frame in frames}
@@ -203,7 +176,7 @@ def _stack(frames: Sequence[np.ndarray], origin: str) -> np.ndarray:
 
 
 def _load_array(data: bytes, origin: str, channels: int) -> np.ndarray:
-  """An npy, or the array `video` of an npz (or its only one): uint8 [T, H, W, C] or [T, H, W]."""
+  """Reads an npy, or the array `video` of an npz (or its only one): [T, H, W, C] or [T, H, W]."""
   try:
     if data[:4] == b'PK\x03\x04':
       archives.check_unpacked(io.BytesIO(data), origin)
@@ -226,7 +199,7 @@ def _load_array(data: bytes, origin: str, channels: int) -> np.ndarray:
   return video
 
 
-def refuse_other(path: pathlib.Path) -> None:
+def check_container(path: pathlib.Path) -> None:
   """Raises DataPrepError unless `path` can hold videos."""
   kind = recognise.container_of(path)
   if kind not in ('folder', 'zip', 'tar', 'tar.gz'):

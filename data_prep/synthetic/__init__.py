@@ -1,1 +1,1 @@
-"""Drawing of synthetic data sets; every number drawn is a function of (seed, split, index)."""
+"""Generators of synthetic data sets; every example is a function of (seed, split, index)."""

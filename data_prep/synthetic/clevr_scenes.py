@@ -1,4 +1,4 @@
-"""Where objects stand in CLEVR-like scenes: none overlaps, each can be seen in the crop."""
+"""Placement of objects in CLEVR-like scenes: none overlap, and each is visible in the crop."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -11,11 +11,11 @@ from data_prep.synthetic.directions import direction
 from data_prep.synthetic.ray_caster import Camera, Light
 from data_prep.synthetic.solids import SHAPES, Solid
 
-_REACH = 3.0  # objects stand within +- this along x and y
+_REACH = 3.0  # objects are within +- this along x and y
 _GAP = 0.25  # least distance between two objects
-_INSIDE = 10  # least distance in pixels of an object's centre from the border of the crop
-_MIN_VISIBLE = 64  # pixels of the crop in which each object must show
-_TRIES = 50  # places tried for an object before the scene is begun anew
+_INSIDE = 10  # smallest distance of an object's centre from the border of the crop, pixels
+_MIN_VISIBLE = 64  # visible pixels of each object in the crop
+_TRIES = 50  # places tried for an object before the scene starts again
 _CAMERA = (7.5, -6.5, 5.4)
 _LIGHTS = (
   Light(towards=(-0.15, -0.75, 1.0), strength=0.72, spread=0.16, samples=16),  # key
@@ -26,12 +26,12 @@ _LIGHTS = (
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-  """What a scene may hold.
+  """Rules of a data set for its scenes.
 
   Attributes:
-    counts: least and largest number of objects.
+    counts: smallest and largest number of objects.
     sizes: radius of a sphere or cylinder of each size; half the diagonal of a cube's face.
-    box: the part of the frame that is kept: left, top, right, bottom.
+    box: crop of the frame: left, top, right, bottom.
   """
 
   counts: tuple[int, int]
@@ -50,7 +50,7 @@ class Placed:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-  """A scene without its surfaces, and what the camera sees of it."""
+  """A scene without its surfaces, and the rays and hits of the camera."""
 
   placed: Sequence[Placed]
   camera: Camera
@@ -59,8 +59,8 @@ class Setting:
   hits: ray_caster.Hits
 
 
-def draw(rng: np.random.Generator, rules: Rules) -> Setting:
-  """Objects, camera and lights; the number of objects is uniform, however often a try fails."""
+def draw_setting(rng: np.random.Generator, rules: Rules) -> Setting:
+  """Draws objects, camera and lights; retries keep the number of objects, so it is uniform."""
   count = int(rng.integers(rules.counts[0], rules.counts[1] + 1))
   while True:
     camera = Camera(_shift(rng, _CAMERA, 0.5))
@@ -78,7 +78,7 @@ def draw(rng: np.random.Generator, rules: Rules) -> Setting:
 
 
 def _place(rng: np.random.Generator, rules: Rules, camera: Camera, count: int) -> list[Placed]:
-  """So many objects, or fewer where no free place was found."""
+  """Places `count` objects, or fewer if no free place is found."""
   placed: list[Placed] = []
   for _ in range(count):
     for _ in range(_TRIES):

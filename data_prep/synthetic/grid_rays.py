@@ -1,4 +1,4 @@
-"""Rays over a plane of square cells: of a camera's columns, and the borders that they cross."""
+"""Rays of a camera's columns over a grid of square cells, and the cell borders that they cross."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -12,11 +12,11 @@ _PARALLEL = 1e-9  # rays closer than this to a grid line never cross one
 
 @dataclasses.dataclass(frozen=True)
 class Crossing:
-  """The border of one cell, met by each ray; arrays shaped like the rays.
+  """Crossing of a cell border by each ray; arrays have the shape of the rays.
 
   Attributes:
     row, column: the cell that the ray enters, int64.
-    depth: where, in lengths of the ray's direction.
+    depth: distance of the crossing, in lengths of the ray's direction.
     on_row: whether the border runs between two rows, not between two columns.
   """
 
@@ -27,12 +27,12 @@ class Crossing:
 
 
 def screen(count: int, tangent: float) -> np.ndarray:
-  """Middles of `count` pixels across a view whose edges lie at -tangent and tangent, [count]."""
+  """Returns the centres of `count` pixels of a view from -tangent to tangent, [count]."""
   return tangent * ((2 * np.arange(count) + 1) / count - 1)
 
 
 def column_rays(heading: np.ndarray, across: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Directions of a camera's columns in the plane, with length 1 along its axis.
+  """Returns the directions of a camera's columns in the plane, with length 1 along its axis.
 
   Args:
     heading: in turns, [T]; 0 looks along x (columns), 1/4 along y (rows, downwards).
@@ -48,10 +48,10 @@ def column_rays(heading: np.ndarray, across: np.ndarray) -> tuple[np.ndarray, np
 def crossings(
   x: np.ndarray, y: np.ndarray, ray_x: np.ndarray, ray_y: np.ndarray, count: int
 ) -> Iterator[Crossing]:
-  """The first `count` borders that rays cross, nearest first; cell (row, column) holds (y, x).
+  """Yields the first `count` borders that rays cross, nearest first; cells are (row, column).
 
   Args:
-    x, y: where the rays start, broadcastable to their shape.
+    x, y: origins of the rays, broadcastable to their shape.
     ray_x, ray_y: their directions.
   """
   column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Pictures of a maze from within: coloured walls, a chequered floor, a clouded sky."""
+"""Views inside a maze: coloured walls, a chequered floor, a cloudy sky."""
 
 import dataclasses
 
@@ -8,11 +8,11 @@ from data_prep.synthetic import grid_rays, mazes, sky
 from data_prep.synthetic.supersampling import halve
 
 SIZE = 64
-_FINE = 2 * SIZE  # drawn at twice the size, then averaged
-_TANGENT = 0.8  # of half the angle of view: 77 degrees across
+_FINE = 2 * SIZE  # rendered at twice the size, then averaged
+_TANGENT = 0.8  # tangent of half the field of view, which is 77 degrees
 _EYE = 0.5  # height of the camera; walls have height 1
-_TEXELS = 16  # of a wall texture, a side
-_AT_ONCE = 10  # frames; more would not fit the caches
+_TEXELS = 16  # side of a wall texture
+_AT_ONCE = 10  # frames; more would not fit into the CPU caches
 _WALLS = np.array(
   [
     (214, 62, 54),
@@ -33,13 +33,13 @@ _BLUE, _WHITE, _HAZE = np.array([(88, 142, 214), (236, 240, 244), (198, 214, 228
 
 @dataclasses.dataclass(frozen=True)
 class Decor:
-  """How a maze looks.
+  """Appearance of a maze.
 
   Attributes:
-    blocks: colour of each block, index into `textures`, int64 [9, 9].
-    textures: of walls, float32 [colours, 16, 16, 3], rows downwards.
-    floor: the two colours of its tiles, float32 [2, 3].
-    clouds: of `sky`.
+    blocks: texture of each block, index into `textures`, int64 [9, 9].
+    textures: wall textures, float32 [colours, 16, 16, 3], rows downwards.
+    floor: the two colours of the floor tiles, float32 [2, 3].
+    clouds: from `sky.draw_clouds`.
   """
 
   blocks: np.ndarray
@@ -55,24 +55,25 @@ def decorate(rng: np.random.Generator) -> Decor:
     blocks=rng.integers(len(_WALLS), size=(mazes.BLOCKS, mazes.BLOCKS)),
     textures=_textures(),
     floor=np.stack([floor, floor * 3 / 4]).astype(np.float32),
-    clouds=sky.gather(rng),
+    clouds=sky.draw_clouds(rng),
   )
 
 
 def film(wall: np.ndarray, decor: Decor, poses: mazes.Poses) -> np.ndarray:
-  """What the camera sees, uint8 [T, 64, 64, 3]; equal poses give equal pictures.
+  """Renders a video, uint8 [T, 64, 64, 3]; equal poses give equal pictures.
 
   Args:
     wall: the maze, bool [9, 9].
-    decor: its looks.
-    poses: T of them, within the corridors.
+    decor: its appearance.
+    poses: poses of T frames inside the corridors.
   """
   starts = range(0, len(poses.x), _AT_ONCE)
-  chosen = [poses.frames(slice(start, start + _AT_ONCE)) for start in starts]
-  return np.concatenate([_draw(wall, decor, some) for some in chosen])
+  groups = [poses.frames(slice(start, start + _AT_ONCE)) for start in starts]
+  return np.concatenate([_render(wall, decor, group) for group in groups])
 
 
-def _draw(wall: np.ndarray, decor: Decor, poses: mazes.Poses) -> np.ndarray:
+def _render(wall: np.ndarray, decor: Decor, poses: mazes.Poses) -> np.ndarray:
+  """Renders some frames, uint8 [T, 64, 64, 3]."""
   across = grid_rays.screen(_FINE, _TANGENT)
   x, y = poses.x[:, np.newaxis], poses.y[:, np.newaxis]
   rays = grid_rays.column_rays(poses.heading, across)
@@ -93,7 +94,7 @@ def _draw(wall: np.ndarray, decor: Decor, poses: mazes.Poses) -> np.ndarray:
 def _find_walls(
   wall: np.ndarray, x: np.ndarray, y: np.ndarray, ray_x: np.ndarray, ray_y: np.ndarray
 ) -> tuple[grid_rays.Crossing, np.ndarray]:
-  """The first wall that each ray meets, depth float32, and the texel column there; [T, W] each."""
+  """Finds the first wall that each ray hits, and the texel column of the hit; [T, W] each."""
   steps = list(grid_rays.crossings(x, y, ray_x, ray_y, 2 * mazes.BLOCKS))
   blocked = [wall[step.row % mazes.BLOCKS, step.column % mazes.BLOCKS] for step in steps]
   first = np.argmax(blocked, axis=0)[np.newaxis]
@@ -108,7 +109,7 @@ def _find_walls(
 
 
 def _draw_sky(decor: Decor, ray_x: np.ndarray, ray_y: np.ndarray, across: np.ndarray) -> np.ndarray:
-  """The rows above the horizon, [T, H / 2, W, 3]: blue with clouds, hazy at the horizon."""
+  """Renders the rows above the horizon, [T, H / 2, W, 3]: blue with clouds, hazy at the horizon."""
   up = -across[: _FINE // 2]
   clouds = sky.overhead(decor.clouds, ray_x, ray_y, up)[..., np.newaxis]
   clear = (up / _TANGENT).astype(np.float32)[:, np.newaxis, np.newaxis]
@@ -123,7 +124,7 @@ def _draw_floor(
   ray_y: np.ndarray,
   across: np.ndarray,
 ) -> np.ndarray:
-  """The rows below the horizon, [T, H / 2, W, 3]: two tiles to a block's side."""
+  """Renders the rows below the horizon, [T, H / 2, W, 3]: two tiles per block side."""
   depth = _EYE / across[_FINE // 2 :, np.newaxis]
   column, row = (
     np.floor(2 * (start[:, np.newaxis] + depth * ray[:, np.newaxis])).astype(np.int64)
@@ -134,12 +135,12 @@ def _draw_floor(
 
 
 def _fade(depth: np.ndarray) -> np.ndarray:
-  """How much light comes from so far, float32 up to 1."""
+  """Returns the brightness at a depth, float32 up to 1."""
   return 1 / (1 + np.float32(0.16) * depth)
 
 
 def _textures() -> np.ndarray:
-  """Bricks, planks and framed panels in turn, one texture per wall colour."""
+  """Makes one texture per wall colour: bricks, planks and framed panels in turn."""
   row, column = np.mgrid[:_TEXELS, :_TEXELS]
   shifted = column + row // 4 % 2 * 4
   bricks = np.where((row % 4 == 3) | (shifted % 8 == 7), 0.72, 1)

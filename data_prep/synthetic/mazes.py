@@ -8,8 +8,8 @@ from data_prep.synthetic.directions import direction
 
 CELLS = 4  # a side
 BLOCKS = 2 * CELLS + 1  # a side: cells stand at odd rows and columns, walls or doors between them
-# A quarter circle of radius 1 takes 11 frames and a straight way of length 2 takes 14: as 22/7 is
-# pi to 0.04 %, the speed is the same, and each way between two doors takes whole frames.
+# A quarter circle of radius 1 takes 11 frames and a straight path of length 2 takes 14. As 22/7 is
+# pi to 0.04 %, the speed is the same, and each path between two doors takes whole frames.
 _TURN_FRAMES = 11
 _STRAIGHT_FRAMES = 14
 _FULL_TURN = 4 * _TURN_FRAMES
@@ -18,22 +18,22 @@ _QUARTERS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # (row, column) of headings 0, 1
 
 @dataclasses.dataclass(frozen=True)
 class Poses:
-  """Where the camera is and looks, frame by frame: blocks and turns, float64 [T] each."""
+  """Position (blocks) and heading (turns) of the camera in each frame, float64 [T] each."""
 
   x: np.ndarray
   y: np.ndarray
   heading: np.ndarray
 
-  def frames(self, chosen: slice) -> 'Poses':
-    """The poses of some frames."""
-    return Poses(self.x[chosen], self.y[chosen], self.heading[chosen])
+  def frames(self, selected: slice) -> 'Poses':
+    """Returns the poses of some frames."""
+    return Poses(self.x[selected], self.y[selected], self.heading[selected])
 
 
 def carve(rng: np.random.Generator) -> np.ndarray:
-  """A maze with exactly one way between any two cells, by depth-first carving.
+  """Carves a maze with exactly one path between any two cells, by depth-first search.
 
   Returns:
-    Which blocks are wall, bool [9, 9].
+    True for wall blocks, bool [9, 9].
   """
   wall = np.ones((BLOCKS, BLOCKS), bool)
   trail = [tuple(int(2 * place + 1) for place in rng.integers(CELLS, size=2))]
@@ -58,14 +58,14 @@ def carve(rng: np.random.Generator) -> np.ndarray:
 
 
 def walk(rng: np.random.Generator, wall: np.ndarray, frames: int) -> Poses:
-  """A walk from door to door that takes a random way on, and turns back only where there is none.
+  """Walks from door to door along random paths; turns back only at dead ends.
 
-  Whoever passes a door twice in the same direction has exactly the same pose both times.
+  Passing a door twice in the same direction gives exactly the same pose both times.
 
   Args:
-    rng: draws the first door and the ways.
+    rng: draws the first door and the turns.
     wall: the maze, bool [9, 9].
-    frames: how many poses.
+    frames: number of poses.
   """
   doors = [(row, column) for row, column in np.argwhere(~wall).tolist() if (row + column) % 2]
   row, column = doors[rng.integers(len(doors))]
@@ -88,7 +88,7 @@ def walk(rng: np.random.Generator, wall: np.ndarray, frames: int) -> Poses:
 
 
 def _cross_cell(row: int, column: int, quarter: int, turn: int) -> np.ndarray:
-  """x, y, heading [3, frames] from a door at (row, column) to the next, which is left out.
+  """Returns x, y, heading [3, frames] from a door at (row, column) up to the next door.
 
   `turn` counts quarters to the right: -1 left, 0 straight on, 1 right, 2 back.
   """
@@ -100,11 +100,11 @@ def _cross_cell(row: int, column: int, quarter: int, turn: int) -> np.ndarray:
     return _piece(x + right * along, y + down * along, heading)
   if turn == 2:
     along = np.arange(_STRAIGHT_FRAMES // 2) * (2 / _STRAIGHT_FRAMES)
-    there = _piece(x + right * along, y + down * along, heading)
+    forth = _piece(x + right * along, y + down * along, heading)
     around = _piece(x + right, y + down, heading + np.arange(2 * _TURN_FRAMES))
     back = _piece(x + right * (1 - along), y + down * (1 - along), heading + 2 * _TURN_FRAMES)
-    return np.concatenate([there, around, back], axis=1)
-  # The circle's middle lies one block aside of the door.
+    return np.concatenate([forth, around, back], axis=1)
+  # The centre of the circle is one block beside the door.
   headings = heading + turn * np.arange(_TURN_FRAMES)
   cos, sin = direction(headings / _FULL_TURN)
   return _piece(x + turn * (sin - down), y + turn * (right - cos), headings)

@@ -1,10 +1,10 @@
-"""Value noise: random numbers on a lattice, smoothly joined; tiles without a seam."""
+"""Value noise: smooth interpolation of random numbers on a lattice; it tiles without a seam."""
 
 import numpy as np
 
 
 def value_noise(rng: np.random.Generator, size: int, waves: int) -> np.ndarray:
-  """One octave: `waves` lattice points a side, joined by cubic steps.
+  """Draws one octave: `waves` lattice points a side, interpolated by cubic steps.
 
   Args:
     rng: draws the lattice.
@@ -12,23 +12,23 @@ def value_noise(rng: np.random.Generator, size: int, waves: int) -> np.ndarray:
     waves: lattice points a side.
 
   Returns:
-    Numbers from 0 to 1, float64 [size, size]; the right edge goes on at the left one.
+    Numbers from 0 to 1, float64 [size, size]; periodic.
   """
   lattice = rng.random((waves, waves))
   pitch = size // waves
   place = np.arange(pitch) / pitch
   weight = (place * place * (3 - 2 * place))[:, np.newaxis, np.newaxis]
-  for _ in range(2):  # down the rows, then, after the turn, along the columns
+  for _ in range(2):  # along the rows, then, transposed, along the columns
     joined = lattice + weight * (np.roll(lattice, -1, axis=0) - lattice)  # [pitch, waves, ...]
     lattice = joined.swapaxes(0, 1).reshape(size, -1).T
   return lattice
 
 
 def fractal_noise(rng: np.random.Generator, size: int, waves: int, octaves: int) -> np.ndarray:
-  """Octaves of value noise, each twice as fine as the one before and half as strong.
+  """Adds octaves of value noise; each is twice as fine as the one before and half as strong.
 
   Returns:
-    Numbers from 0 to 1, float64 [size, size], seamless.
+    Numbers from 0 to 1, float64 [size, size]; periodic.
   """
   total = np.zeros((size, size))
   for octave in range(octaves):

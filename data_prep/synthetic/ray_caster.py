@@ -1,8 +1,8 @@
-"""Pictures of solids on a plane: what a pixel sees, how much light reaches it, what it reflects.
+"""Ray caster for solids on a plane: visibility, light with soft shadows, and reflections.
 
-The light is one key and two fill lights without end, each a disc of directions for soft shadows.
-Light is added up linearly; the square root stands for the display's gamma, because it is exact on
-every platform.
+The lights are one key and two fill lights at infinity, each a disc of directions for soft shadows.
+Light adds up linearly; a square root serves as the display's gamma, as it is exact on every
+platform.
 """
 
 from collections.abc import Sequence
@@ -16,23 +16,23 @@ from data_prep.synthetic.directions import direction
 from data_prep.synthetic.solids import Solid, column, dot
 
 _AMBIENT = 0.35
-_POOL = 60.0  # squared distance from the middle at which half of the light's fading is done
-_GOLDEN = (3 - 5**0.5) / 2  # turns from one spot of a sunflower to the next
-_FAR = 0.4  # the share of light that is left far away
+_POOL = 60.0  # squared distance from the middle at which the light has faded by half
+_GOLDEN = (3 - 5**0.5) / 2  # golden angle in turns, between points of a sunflower pattern
+_FAR = 0.4  # fraction of the light that remains far away
 
 
 class Surface(Protocol):
-  """What a solid, or the ground, is made of."""
+  """Surface of a solid, or of the ground."""
 
   metal: bool
 
   def albedo(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Linear RGB, [3, N] or [3, 1], at points and normals [3, N] in the solid's own axes."""
+    """Returns linear RGB, [3, N] or [3, 1], at points and normals [3, N] in the solid's axes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Paint:
-  """One colour, given as display levels 0 to 255."""
+  """Surface of one colour, given as display levels 0 to 255."""
 
   color: tuple[int, int, int]
   metal: bool = False
@@ -43,7 +43,7 @@ class Paint:
 
 @dataclasses.dataclass(frozen=True)
 class Light:
-  """Parallel light of a disc of directions, `spread` being the disc's radius at distance 1."""
+  """Light from a disc of directions; `spread` is the disc's radius at distance 1."""
 
   towards: tuple[float, float, float]  # any length
   strength: float
@@ -68,7 +68,7 @@ class Light:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """Solids on the plane z = 0; `surfaces` begins with the ground's."""
+  """Solids on the plane z = 0; the first of `surfaces` is the ground."""
 
   solids: Sequence[Solid]
   surfaces: Sequence[Surface]
@@ -91,11 +91,11 @@ class Camera:
 
   @property
   def origin(self) -> np.ndarray:
-    """Where all rays begin, float32 [3, 1]."""
+    """Origin of all rays, float32 [3, 1]."""
     return column(self.position)
 
   def rays(self, box: tuple[int, int, int, int]) -> np.ndarray:
-    """Unit directions float32 [3, N] through the pixels of a box, row by row.
+    """Returns unit directions float32 [3, N] through the pixels of a box, row by row.
 
     Args:
       box: left, top, right, bottom, as Pillow crops.
@@ -109,7 +109,7 @@ class Camera:
     return (rays / np.sqrt(dot(rays, rays))).astype(np.float32)
 
   def project(self, point: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Column and row of a point in the frame, in pixels, and its depth."""
+    """Projects a point: column and row in the frame, pixels, and depth."""
     right, down, depth = dot(self.axes.T, np.subtract(point, self.position)[:, None])
     return (
       float(160 + self.focal * right / depth),
@@ -120,7 +120,7 @@ class Camera:
 
 @dataclasses.dataclass(frozen=True)
 class Hits:
-  """Where rays end: points and unit normals [3, N], and the number of the solid, 0 = ground."""
+  """Hits of rays: points and unit normals [3, N], and the number of the solid, 0 = ground."""
 
   points: np.ndarray
   normals: np.ndarray
@@ -128,7 +128,7 @@ class Hits:
 
 
 def trace(solids: Sequence[Solid], origin: np.ndarray, rays: np.ndarray) -> Hits:
-  """The first thing that each ray meets; a ray that goes up ends at infinity with number 255.
+  """Finds the first hit of each ray; an upward ray that hits no solid gets the number 255.
 
   Args:
     solids: counted from 1 on.
@@ -155,7 +155,7 @@ def trace(solids: Sequence[Solid], origin: np.ndarray, rays: np.ndarray) -> Hits
 
 
 def paint(scene: Scene, rays: np.ndarray, hits: Hits) -> np.ndarray:
-  """Display levels uint8 [N, 3] of what camera rays [3, N], all downwards, have met."""
+  """Shades the hits of camera rays [3, N], all downwards: display levels uint8 [N, 3]."""
   albedo = _albedo(scene, hits)
   light = albedo * irradiance(scene, hits)
   mirror = rays - hits.normals * (2 * dot(rays, hits.normals))
@@ -172,7 +172,7 @@ def paint(scene: Scene, rays: np.ndarray, hits: Hits) -> np.ndarray:
 
 
 def irradiance(scene: Scene, hits: Hits, shadows: bool = True) -> np.ndarray:
-  """Light that arrives at each hit, float32 [N]; white, about 1 where nothing is in the way."""
+  """Returns the light at each hit, float32 [N]; white, about 1 where nothing blocks it."""
   total = _AMBIENT * _openness(scene.solids, hits)
   for light in scene.lights:
     facing = np.maximum(dot(hits.normals, column(light.axis)), 0)
@@ -184,7 +184,7 @@ def irradiance(scene: Scene, hits: Hits, shadows: bool = True) -> np.ndarray:
 
 
 def _openness(solids: Sequence[Solid], hits: Hits) -> np.ndarray:
-  """The share of the sky that other solids, taken for spheres, leave open, float32 [N]."""
+  """Returns the fraction of the sky not covered by other solids, as spheres, float32 [N]."""
   open_sky = np.ones_like(hits.points[0])
   for this, solid in enumerate(solids, 1):
     away = column(solid.center) - hits.points
@@ -196,18 +196,18 @@ def _openness(solids: Sequence[Solid], hits: Hits) -> np.ndarray:
 
 
 def _lit(solids: Sequence[Solid], light: Light, hits: Hits) -> np.ndarray:
-  """The share of a light that reaches each hit past the other solids, float32 [N]."""
+  """Returns the fraction of a light that other solids let reach each hit, float32 [N]."""
   blocked = np.zeros((light.samples, hits.number.size), bool)
   for this, solid in enumerate(solids, 1):
     some = _may_meet(solid, hits.points, column(light.axis), light.spread)
-    some = some[hits.number[some] != this]  # convex: its own dark side is what faces away
+    some = some[hits.number[some] != this]  # convex: a solid does not shade itself, but faces away
     met = solid.meet(hits.points[:, None, some], light.directions[:, :, None])
     blocked[:, some] |= met < np.inf
   return 1 - blocked.sum(0) * np.float32(1 / light.samples)
 
 
 def _may_meet(solid: Solid, origin: np.ndarray, rays: np.ndarray, spread: float) -> np.ndarray:
-  """Indices of the rays that pass the sphere around a solid, opened by `spread` per length."""
+  """Returns the rays that may hit the bounding sphere, enlarged by `spread` per length."""
   offset = column(solid.center) - origin
   along = dot(offset, rays)
   reach = np.maximum(along, 0) * np.float32(spread) + np.float32(solid.bound)
@@ -216,7 +216,7 @@ def _may_meet(solid: Solid, origin: np.ndarray, rays: np.ndarray, spread: float)
 
 
 def _albedo(scene: Scene, hits: Hits) -> np.ndarray:
-  """Linear RGB float32 [3, N] of the surfaces that were met; black at infinity."""
+  """Returns linear RGB float32 [3, N] of the hit surfaces; black at infinity."""
   albedo = np.zeros_like(hits.points)
   for this, surface in enumerate(scene.surfaces):
     some = np.flatnonzero(hits.number == this)
@@ -229,7 +229,7 @@ def _albedo(scene: Scene, hits: Hits) -> np.ndarray:
 
 
 def _reflected(scene: Scene, points: np.ndarray, mirror: np.ndarray) -> np.ndarray:
-  """Light float32 [3, N] that a mirror sees: solids and ground without shadows, or the sky."""
+  """Returns the reflected light float32 [3, N]: solids and ground without shadows, or the sky."""
   hits = trace(scene.solids, points, mirror)
   sky = np.float32(0.2) + np.float32(1.6) * np.maximum(mirror[2], 0)
   seen = _albedo(scene, hits) * irradiance(scene, hits, shadows=False)
@@ -237,7 +237,7 @@ def _reflected(scene: Scene, points: np.ndarray, mirror: np.ndarray) -> np.ndarr
 
 
 def _highlight(scene: Scene, mirror: np.ndarray, doublings: int) -> np.ndarray:
-  """Phong's highlights of all lights, float32 [N], with exponent 2**doublings."""
+  """Returns Phong highlights of all lights, float32 [N], with exponent 2**doublings."""
   total = np.zeros_like(mirror[0])
   for light in scene.lights:
     peak = np.maximum(dot(mirror, column(light.axis)), 0)

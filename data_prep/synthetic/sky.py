@@ -1,26 +1,26 @@
-"""Clouds: a level pattern over everything, seen from below."""
+"""Clouds: a flat horizontal pattern, seen from below."""
 
 import numpy as np
 
 from data_prep.synthetic.noise import fractal_noise
 
-_SIDE = 64  # of the pattern, which repeats
-_SCALE = 16  # cells of it that lie between overhead and a slope of one
-_LIFT = 0.25  # keeps the rows at the horizon from running through it too fast
+_SIDE = 64  # cells of the pattern, which repeats
+_SCALE = 16  # cells between straight up and a slope of one
+_LIFT = 0.25  # limits how fast rows near the horizon run through the pattern
 
 
-def gather(rng: np.random.Generator) -> np.ndarray:
-  """How thick the clouds are, from 0 to 1: float32 [64, 64], without a seam."""
+def draw_clouds(rng: np.random.Generator) -> np.ndarray:
+  """Draws the thickness of the clouds, 0 to 1: float32 [64, 64], periodic."""
   return np.clip(fractal_noise(rng, _SIDE, 4, 4) * 4 - 1.8, 0, 1).astype(np.float32)
 
 
 def overhead(
   clouds: np.ndarray, ray_x: np.ndarray, ray_y: np.ndarray, up: np.ndarray
 ) -> np.ndarray:
-  """What rays that rise meet of the clouds, which hang too high for a walk to matter.
+  """Samples the clouds along rising rays; the clouds are so high that walking has no effect.
 
   Args:
-    clouds: from `gather`.
+    clouds: from `draw_clouds`.
     ray_x, ray_y: directions of the columns in the plane, [T, W].
     up: slopes of the rows, [H], not negative.
 

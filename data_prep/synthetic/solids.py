@@ -1,7 +1,7 @@
-"""Spheres, cubes and cylinders that stand on a plane: where rays meet them, and their normals.
+"""Spheres, cubes and cylinders on a plane: intersections with rays, and normals.
 
-Vectors are float32 arrays [3, ...], z upwards. Only operations that IEEE 754 defines to the last
-bit are used on them, so pictures are the same on every platform.
+Vectors are float32 arrays [3, ...], z upwards. All operations on them are exactly rounded by IEEE
+754, so pictures are identical on every platform.
 """
 
 import dataclasses
@@ -9,8 +9,8 @@ import dataclasses
 import numpy as np
 
 SHAPES = ('cube', 'sphere', 'cylinder')
-_BOUNDS = {'cube': 3**0.5, 'sphere': 1, 'cylinder': 2**0.5}  # radius of the sphere around
-_TOUCHING = np.float32(1e-3)  # a ray does not meet what is nearer than this
+_BOUNDS = {'cube': 3**0.5, 'sphere': 1, 'cylinder': 2**0.5}  # radius of the bounding sphere
+_TOUCHING = np.float32(1e-3)  # nearest distance of a hit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Solid:
   Attributes:
     shape: one of `SHAPES`.
     center: x, y, z.
-    radius: of a sphere or cylinder, and half the height of a cylinder; half the side of a cube.
+    radius: radius of a sphere or cylinder, which is also half the height of a cylinder; half the
+      side of a cube.
     heading: cosine and sine of its rotation about the vertical axis.
   """
 
@@ -31,19 +32,19 @@ class Solid:
 
   @property
   def bound(self) -> float:
-    """Radius of the smallest sphere around the solid."""
+    """Radius of the bounding sphere."""
     return self.radius * _BOUNDS[self.shape]
 
   def frame(self, points: np.ndarray) -> np.ndarray:
-    """Points [3, ...] in axes that move and turn with the solid."""
+    """Transforms points [3, ...] to axes that move and turn with the solid."""
     return self.turn(points - column(self.center, points.ndim))
 
   def turn(self, vectors: np.ndarray) -> np.ndarray:
-    """Directions [3, ...] in axes that turn with the solid."""
+    """Transforms directions [3, ...] to axes that turn with the solid."""
     return _turn(vectors, *self.heading)
 
   def meet(self, origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """Distance along rays from outside, in lengths of `direction`; inf where they miss.
+    """Returns the distance along rays from outside, in lengths of `direction`; inf if they miss.
 
     Args:
       origin, direction: [3, ...], shapes that broadcast.
@@ -53,18 +54,18 @@ class Solid:
     return np.where((near < far) & (near > _TOUCHING), near, np.float32(np.inf))
 
   def normals(self, points: np.ndarray) -> np.ndarray:
-    """Unit normals [3, N] at points [3, N] of the surface."""
+    """Returns unit normals [3, N] at points [3, N] of the surface."""
     local = _NORMALS[self.shape](self.frame(points) * np.float32(1 / self.radius))
     return _turn(local, self.heading[0], -self.heading[1])
 
 
 def column(vector: tuple[float, float, float] | np.ndarray, ndim: int = 2) -> np.ndarray:
-  """One vector as float32 [3, 1, ...], to stand beside arrays with `ndim` axes."""
+  """Returns one vector as float32 [3, 1, ...], to broadcast with arrays of `ndim` axes."""
   return np.asarray(vector, np.float32).reshape(3, *[1] * (ndim - 1))
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """Inner products over the first axis, added in a fixed order."""
+  """Returns inner products over the first axis, added in a fixed order."""
   return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
@@ -75,7 +76,7 @@ def _turn(vectors: np.ndarray, cosine: float, sine: float) -> np.ndarray:
 
 
 def _meet_sphere(o: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """First and last distance inside; first >= last where the ray misses. So do the other two."""
+  """Returns first and last distance inside; first >= last for a miss, also below."""
   return _solve(dot(d, d), dot(o, d), dot(o, o))
 
 
@@ -96,14 +97,14 @@ def _meet_cylinder(o: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _solve(dd: np.ndarray, od: np.ndarray, oo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Both distances t with |o + t d| = 1."""
-  dd = np.maximum(dd, np.float32(1e-9))  # of a ray along the axis of a cylinder it is 0
+  """Returns both distances t with |o + t d| = 1."""
+  dd = np.maximum(dd, np.float32(1e-9))  # it is 0 for a ray along the axis of a cylinder
   root = np.sqrt(np.maximum(od * od - dd * (oo - 1), 0))
   return (-od - root) / dd, (-od + root) / dd
 
 
 def _meet_slab(o: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Where a coordinate is within [-1, 1]."""
+  """Returns the interval of distances in which a coordinate is within [-1, 1]."""
   inverse = 1 / np.where(abs(d) < 1e-9, np.float32(1e-9), d)
   a, b = (-1 - o) * inverse, (1 - o) * inverse
   return np.minimum(a, b), np.maximum(a, b)

@@ -1,4 +1,4 @@
-"""Open land of blocks: hills, water, sand, grass, rock and snow, without an edge."""
+"""Terrain of blocks: hills, water, sand, grass, rock and snow; it is periodic."""
 
 import dataclasses
 
@@ -7,8 +7,8 @@ import numpy as np
 from data_prep.synthetic.draws import between
 from data_prep.synthetic.noise import fractal_noise
 
-SIDE = 256  # blocks; then the land repeats
-GRAIN = 16  # texels, a side of the pattern of near ground, which repeats
+SIDE = 256  # blocks, the period of the terrain
+GRAIN = 16  # texels, side of the periodic pattern of near ground
 WATER, SAND, GRASS, DRY, ROCK, SNOW, GOAL = range(7)
 _SNOW_ABOVE_ROCK = 4  # blocks
 _GOAL_HEIGHT = 3  # blocks
@@ -16,11 +16,11 @@ _GOAL_HEIGHT = 3  # blocks
 
 @dataclasses.dataclass(frozen=True)
 class Terrain:
-  """Columns of blocks.
+  """Terrain as columns of blocks.
 
   Attributes:
-    height: where the top of each column lies, int64 [256, 256].
-    ground: what it is made of, one of the constants above, int64 [256, 256].
+    height: height of the top of each column, blocks, int64 [256, 256].
+    ground: material of each column, one of the constants above, int64 [256, 256].
     tint: brightness of each column, float32 [256, 256], near 1.
     grain: unevenness of near ground, float32 [16, 16], from -1 to 1.
   """
@@ -31,15 +31,15 @@ class Terrain:
   grain: np.ndarray
 
   def with_goals(self, row: np.ndarray, column: np.ndarray) -> 'Terrain':
-    """The land with a pillar on the given cells."""
+    """Adds a pillar on each of the given cells."""
     height, ground = self.height.copy(), self.ground.copy()
     height[row, column] += _GOAL_HEIGHT
     ground[row, column] = GOAL
     return dataclasses.replace(self, height=height, ground=ground)
 
 
-def raise_land(rng: np.random.Generator) -> Terrain:
-  """Draws flat or hilly land, more or less of it under water, rocky or not, green or dry."""
+def generate(rng: np.random.Generator) -> Terrain:
+  """Draws a terrain with random relief, water level, rock level and dryness."""
   relief = rng.integers(16, 44)
   height = np.floor(fractal_noise(rng, SIDE, 4, 5) * relief).astype(np.int64)
   low, high = int(height.min()), int(height.max())
@@ -58,5 +58,5 @@ def raise_land(rng: np.random.Generator) -> Terrain:
 
 
 def shortest(distance: np.ndarray) -> np.ndarray:
-  """The shortest of the distances between two places of a land that repeats, with its sign."""
+  """Returns the shortest signed distance between two places of the periodic terrain."""
   return (distance + SIDE / 2) % SIDE - SIDE / 2

@@ -1,8 +1,8 @@
-"""The ground of open land in a picture.
+"""Rendering of the ground of a terrain.
 
-Each picture column's ray is followed from cell to cell. Every cell has two edges in the picture:
-the upper one of its face, where the ray enters, and the far one of its top, where the ray leaves.
-A pixel shows whatever lies under the first edge that rises above it.
+The ray of each picture column is followed from cell to cell. Every cell has two edges in the
+picture: the upper edge of its face, where the ray enters, and the far edge of its top, where the
+ray leaves. A pixel shows the surface under the first edge that rises above the pixel.
 """
 
 import dataclasses
@@ -11,11 +11,11 @@ import numpy as np
 
 from data_prep.synthetic import grid_rays, terrain, terrain_walk
 
-_CELLS = 80  # that a ray is followed through
-_TEXELS = 8  # to a block
-_CONTRAST = 0.2  # of the grain of near ground
-_GRAIN_REACH = 6  # blocks to where it has half of that
-_TURF = 0.25  # blocks of a face that look like the top
+_CELLS = 80  # cells along a ray
+_TEXELS = 8  # per block
+_CONTRAST = 0.2  # contrast of the grain of near ground
+_GRAIN_REACH = 6  # blocks; distance at which the contrast has halved
+_TURF = 0.25  # blocks; upper part of a face that looks like the top
 _FACES = (0.64, 0.8)  # light on faces between columns and between rows
 _COLOURS = np.array(  # top and face of each ground
   [
@@ -33,10 +33,13 @@ _COLOURS = np.array(  # top and face of each ground
 
 @dataclasses.dataclass(frozen=True)
 class _Cells:
-  """The cells along each ray, near ones first; [T, cells, W] each.
+  """Cells along each ray, nearest first; [T, cells, W] each; numbers are float32.
 
-  `near` and `far` say where the ray enters and leaves, `below` how far the top lies under the eye,
-  `on_row` whether the face that it enters by stands between two rows; numbers are float32.
+  Attributes:
+    near, far: depths where the ray enters and leaves.
+    below: height of the eye above the top of the cell, blocks.
+    on_row: whether the ray enters through a face between two rows.
+    ground, tint: as in `Terrain`.
   """
 
   near: np.ndarray
@@ -47,18 +50,18 @@ class _Cells:
   tint: np.ndarray
 
 
-def draw(
+def render(
   land: terrain.Terrain, poses: terrain_walk.Poses, across: np.ndarray, down: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The ground in full light.
+  """Renders the ground in full light.
 
   Args:
-    land: the columns of blocks.
-    poses: T of them.
+    land: the terrain.
+    poses: poses of T frames.
     across, down: slopes of the columns [W] and rows [H] to the camera's axis.
 
   Returns:
-    Colours float32 [T, H, W, 3], and depths float32 [T, H, W], infinite where the sky is seen.
+    Colours float32 [T, H, W, 3], and depths float32 [T, H, W], inf for the sky.
   """
   ray_x, ray_y = grid_rays.column_rays(poses.heading, across)
   cells = _follow(land, poses, ray_x, ray_y)
@@ -90,7 +93,7 @@ def draw(
 def _follow(
   land: terrain.Terrain, poses: terrain_walk.Poses, ray_x: np.ndarray, ray_y: np.ndarray
 ) -> _Cells:
-  """The cells that rays [T, W] run through, from the one that the camera is in."""
+  """Returns the cells along rays [T, W], starting with the cell of the camera."""
   x, y = poses.x[:, np.newaxis], poses.y[:, np.newaxis]
   crossed = list(grid_rays.crossings(x, y, ray_x, ray_y, _CELLS))
   row, column = (
@@ -114,7 +117,7 @@ def _follow(
 
 
 def _first_edge(cells: _Cells, down: np.ndarray) -> np.ndarray:
-  """How many edges lie under each pixel, [T, H, W]: face and top of the first cell, and so on."""
+  """Counts the edges under each pixel, [T, H, W]; edges are face, top of each cell in order."""
   frames, count, width = cells.below.shape
   with np.errstate(divide='ignore'):
     face, top = cells.below / cells.near, cells.below / cells.far
@@ -123,7 +126,7 @@ def _first_edge(cells: _Cells, down: np.ndarray) -> np.ndarray:
   rising = np.minimum.accumulate(edges, axis=1)
   pitch = down[1] - down[0]
   rows = np.clip(np.ceil((rising - down[0]) / pitch), 0, len(down)).astype(np.int64)
-  # Rows from `rows` on lie under an edge; so the edges under row r are those with rows > r.
+  # Rows from `rows` on are under an edge, so the edges under row r have rows > r.
   place = (np.arange(frames)[:, np.newaxis, np.newaxis] * (len(down) + 1) + rows) * width
   tally = np.bincount(
     (place + np.arange(width)).ravel(), minlength=frames * (len(down) + 1) * width

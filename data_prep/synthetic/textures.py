@@ -1,7 +1,7 @@
-"""Textured surfaces: patterns out of scikit-image's photographs or made here, between two colours.
+"""Textured surfaces: patterns from scikit-image's photographs or generated, between two colours.
 
-A pattern is grey and repeats. It is laid on a solid along each of its three axes, and where the
-surface turns from one to the next the layers blend.
+A pattern is grey and periodic. It is projected onto a solid along each of its three axes; the
+projections blend with the direction of the normal.
 """
 
 from collections.abc import Mapping
@@ -23,9 +23,9 @@ SHA256 = {
   'skimage/data/grass.png': 'b6b6022426b38936c43a4ac09635cd78af074e90f42ffa8227ac8b7452d39f89',
   'skimage/data/gravel.png': 'c48615b451bf1e606fbd72c0aa9f8cc0f068ab7111ef7d93bb9b0f2586440c12',
 }
-SIDE = 128  # texels of a pattern
-_DENSITY = 40.0  # texels to the unit: about one to a pixel of the picture
-_NOISE = (0, 2**32 - 1)  # seed and split of the random numbers of patterns; examples have others
+SIDE = 128  # side of a pattern, texels
+_DENSITY = 40.0  # texels per unit: about one per pixel of the picture
+_NOISE = (0, 2**32 - 1)  # seed and split of the patterns; examples have others
 
 Color = tuple[int, int, int]  # display levels 0 to 255
 
@@ -57,12 +57,12 @@ MATERIALS = {
 
 @dataclasses.dataclass(frozen=True)
 class Textured:
-  """The surface of one solid, or of the ground.
+  """Surface of one solid, or of the ground.
 
   Attributes:
     pattern: brightness 0 to 1, float32 [128, 128].
     material: gives the colours.
-    offset: where the pattern begins along each axis, in texels.
+    offset: offset of the pattern along each axis, texels.
   """
 
   pattern: np.ndarray
@@ -71,7 +71,7 @@ class Textured:
   metal: bool = False
 
   def albedo(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Linear RGB float32 [3, N] at points and normals [3, N] in the solid's own axes."""
+    """Returns linear RGB float32 [3, N] at points and normals [3, N] in the solid's own axes."""
     texel = np.floor(points * np.float32(_DENSITY)).astype(np.int32)
     x, y, z = (texel + np.array(self.offset, np.int32)[:, None]) % SIDE
     weights = normals * normals
@@ -87,15 +87,15 @@ class Textured:
 
 
 def make_patterns(paths: Mapping[str, pathlib.Path]) -> dict[str, np.ndarray]:
-  """All patterns that `MATERIALS` name, float32 [128, 128] from 0 to 1.
+  """Makes all patterns that `MATERIALS` name, float32 [128, 128] from 0 to 1.
 
   Args:
-    paths: what `locate` returns.
+    paths: photographs, from `locate_photographs`.
 
   Raises:
     DataPrepError: a file is not a grey picture of 512x512.
   """
-  patterns = {path.stem: _stretch(_read(path)) for path in paths.values()}
+  patterns = {path.stem: _stretch(_read_photograph(path)) for path in paths.values()}
   rng = draws.generator(*_NOISE, 0)
   clouds = noise.fractal_noise(rng, SIDE, 4, 5)
   bent = noise.fractal_noise(rng, SIDE, 2, 5)
@@ -108,17 +108,17 @@ def make_patterns(paths: Mapping[str, pathlib.Path]) -> dict[str, np.ndarray]:
   return patterns | {name: _stretch(pattern) for name, pattern in made.items()}
 
 
-def locate() -> dict[str, pathlib.Path]:
-  """The photographs by their names in the package.
+def locate_photographs() -> dict[str, pathlib.Path]:
+  """Returns the paths of the photographs by their names in the package.
 
   Raises:
-    DataPrepError: scikit-image is not installed or lacks one.
+    DataPrepError: scikit-image is not installed or lacks a photograph.
   """
   return {name: sources.package_file(PACKAGE, name, _WRITTEN_FOR) for name in SHA256}
 
 
-def _read(path: pathlib.Path) -> np.ndarray:
-  """A photograph at a quarter of its size, [128, 128]."""
+def _read_photograph(path: pathlib.Path) -> np.ndarray:
+  """Reads a photograph at a quarter of its size, [128, 128]."""
   try:
     with Image.open(path) as image:
       if image.mode != 'L' or image.size != (4 * SIDE, 4 * SIDE):
@@ -136,7 +136,7 @@ def _read(path: pathlib.Path) -> np.ndarray:
 
 
 def _stretch(pattern: np.ndarray) -> np.ndarray:
-  """Maps the second percentile to 0 and the last but one to 1."""
+  """Maps the 2nd percentile to 0 and the 98th to 1."""
   ordered = np.sort(pattern, axis=None)
   low, high = (float(ordered[ordered.size * share // 100]) for share in (2, 98))
   return ((pattern - low) / (high - low)).clip(0, 1).astype(np.float32)

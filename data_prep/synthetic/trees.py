@@ -1,4 +1,4 @@
-"""Trees: flat pictures that always face the camera, among the columns of a land."""
+"""Trees: billboards, which always face the camera, on a terrain."""
 
 import dataclasses
 
@@ -8,10 +8,10 @@ from data_prep.synthetic import terrain, terrain_walk
 from data_prep.synthetic.directions import direction
 from data_prep.synthetic.draws import between
 
-WIDTH, HEIGHT = 5, 7  # of a tree with its free margin, blocks
-TEXELS = 8  # to a block
-_PITCH = 4  # blocks; a square of this side holds one tree at most
-_CLEAR = 3.2  # blocks kept free on both sides of a walk
+WIDTH, HEIGHT = 5, 7  # size of a billboard, blocks
+TEXELS = 8  # per block
+_PITCH = 4  # blocks; a square of this side has at most one tree
+_CLEAR = 3.2  # blocks without trees on both sides of a walk
 _NEAREST, _FARTHEST = 0.5, 40.0  # blocks between which trees are drawn
 _TRUNKS = np.array([(98, 74, 46), (208, 204, 194), (70, 50, 34)])
 _LEAVES = np.array([(58, 112, 40), (98, 138, 62), (40, 78, 56)])
@@ -19,13 +19,13 @@ _LEAVES = np.array([(58, 112, 40), (98, 138, 62), (40, 78, 56)])
 
 @dataclasses.dataclass(frozen=True)
 class Trees:
-  """N trees on a land.
+  """N trees on a terrain.
 
   Attributes:
-    x, y, foot: where they stand and at which height, blocks, float64 [N].
-    kind: oak, birch or spruce, 0 to 2, int64 [N].
-    colour: of each kind, float32 [3, 56, 40, 3], rows downwards.
-    solid: where each kind hides what is behind, bool [3, 56, 40].
+    x, y, foot: position and height of the foot, blocks, float64 [N].
+    kind: 0 oak, 1 birch, 2 spruce, int64 [N].
+    colour: picture of each kind, float32 [3, 56, 40, 3], rows downwards.
+    solid: opaque texels of each kind, bool [3, 56, 40].
   """
 
   x: np.ndarray
@@ -37,7 +37,7 @@ class Trees:
 
 
 def plant(rng: np.random.Generator, land: terrain.Terrain, walk: terrain_walk.Walk) -> Trees:
-  """Trees on grass, in a density drawn for the whole land, off the walk and off its goals."""
+  """Draws trees on grass, with one density for the terrain, away from the walk and its goals."""
   side = terrain.SIDE // _PITCH
   corner = np.arange(side) * _PITCH
   column = corner + rng.integers(_PITCH, size=(side, side))
@@ -53,13 +53,13 @@ def plant(rng: np.random.Generator, land: terrain.Terrain, walk: terrain_walk.Wa
   way_y = np.concatenate([walk.poses.y[::4], walk.goal_row + 0.5])
   away_x = terrain.shortest(column + 0.5 - way_x[:, np.newaxis])
   away_y = terrain.shortest(row + 0.5 - way_y[:, np.newaxis])
-  kept = (away_x * away_x + away_y * away_y).min(0) > _CLEAR * _CLEAR
-  row, column, kind = row[kept], column[kept], kind[kept]
-  colour, solid = _sprites(rng)
+  clear = (away_x * away_x + away_y * away_y).min(0) > _CLEAR * _CLEAR
+  row, column, kind = row[clear], column[clear], kind[clear]
+  colour, solid = _draw_billboards(rng)
   return Trees(column + 0.5, row + 0.5, land.height[row, column] * 1.0, kind, colour, solid)
 
 
-def draw(
+def render(
   picture: np.ndarray,
   depth: np.ndarray,
   trees: Trees,
@@ -67,13 +67,13 @@ def draw(
   across: np.ndarray,
   down: np.ndarray,
 ) -> None:
-  """Draws the trees that nothing nearer hides, in full light.
+  """Renders the visible parts of trees into a picture, in full light.
 
   Args:
-    picture: of one frame, float32 [H, W, 3]; changed in place.
-    depth: of its pixels, float32 [H, W]; changed in place.
-    trees: all of them.
-    pose: of the camera, single numbers.
+    picture: one frame, float32 [H, W, 3]; changed in place.
+    depth: depth of its pixels, float32 [H, W]; changed in place.
+    trees: all trees of the terrain.
+    pose: pose of the camera, single numbers.
     across, down: slopes of the columns [W] and rows [H] to the camera's axis.
   """
   cos, sin = direction(pose.heading)
@@ -96,12 +96,12 @@ def _texels(blocks: np.ndarray) -> np.ndarray:
 
 
 def _inside(texels: np.ndarray, blocks: int) -> slice:
-  """Which of the growing `texels` lie on a picture of so many blocks."""
+  """Returns the slice of the increasing `texels` that are inside a billboard of `blocks` blocks."""
   return slice(*np.searchsorted(texels, (0, blocks * TEXELS)).tolist())
 
 
-def _sprites(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-  """Colours and solid parts of the three kinds; leaves with holes, lit from above."""
+def _draw_billboards(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+  """Draws colours and opaque parts of the three kinds; leaves with holes, lit from above."""
   block_row, block = np.mgrid[: HEIGHT * TEXELS, : WIDTH * TEXELS] // TEXELS
   aside = np.abs(block - WIDTH // 2)
   crown = np.where(block_row < 2, aside < 2, (block_row < 4) & (aside < 3))

@@ -42,6 +42,27 @@ class Segments(NamedTuple):
   kl: Array | None = None
 
 
+class ReconstructionTarget(NamedTuple):
+  """Target that training holds the reconstruction at, and where it stands (GECO).
+
+  Attributes:
+    target: of the nll, nats per dimension; the field `geco_target` of the model.
+    lowest: bound of the nll, nats per dimension, which no parameters can go below.
+    num_dims: dimensions of an example.
+    c_ema: [], moving average of target - nll per example, nats; positive where the target is
+      reached.
+    beta: [], multiplier of the constraint before the softplus.
+    beta_at_rest: its least value.
+  """
+
+  target: float
+  lowest: float
+  num_dims: int
+  c_ema: Array
+  beta: Array
+  beta_at_rest: float
+
+
 class Model(Protocol):
   """The required part.
 
@@ -191,6 +212,9 @@ class OptionalMethods(Protocol):
   def paint(self, params: Params, slots: Array) -> tuple[Array, Array]:
     """Decodes slots [..., D] to colours [..., H, W, 3] in [0, 1] and mask logits [..., H, W]."""
 
+  def reconstruction_target(self, state: State) -> ReconstructionTarget | None:
+    """Returns the target that training holds the reconstruction at; None without one."""
+
   def warnings(self, card: dict[str, Any]) -> list[str]:
     """Returns warnings, one sentence each, to print before training on the data set of a card."""
 
@@ -259,21 +283,6 @@ def check_images(model: Any, batch: Batch) -> None:
       f'the data has images {list(actual)}, but config.model.image_size and image_channels ask '
       f'for {list(expected)}; correct them, or config.data.name'
     )
-
-
-def likelihood_problems(model: Any) -> list[str]:
-  """Returns the faults of the likelihood of a model of pictures, one sentence each."""
-  errors = []
-  if model.likelihood != 'bernoulli' and model.image_channels != 3:
-    errors.append(
-      f'model.likelihood={model.likelihood} chains three colours; '
-      f'model.image_channels={model.image_channels} must be 3 (or the likelihood bernoulli)'
-    )
-  if not 0 <= 2 * model.target_crop < model.image_size:
-    errors.append(
-      f'model.target_crop={model.target_crop} leaves nothing of model.image_size={model.image_size}'
-    )
-  return errors
 
 
 def unroll_problems(model: Any) -> list[str]:

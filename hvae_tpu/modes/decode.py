@@ -70,7 +70,7 @@ def run(
       f'config.decode.keep={keep} must be at most {levels}, the number of groups; -1 keeps all'
     )
   key = 'config.decode.temperature'
-  temperature = temperatures.of_tuple(loaded.model, options.temperature, key)
+  temperature = temperatures.per_level_from_tuple(loaded.model, options.temperature, key)
   count = min(options.num or len(stored), len(stored))
   seed = stored.card['seed'] if options.seed is None else options.seed
   _check_batches(folder, stored, sharding.batch_parts(loaded.mesh))

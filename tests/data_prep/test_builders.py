@@ -1,4 +1,4 @@
-"""Every builder of a published set on small raw files in the layouts that users have them in."""
+"""Builders of published picture sets, on small raw files in all their layouts."""
 
 import dataclasses
 import hashlib
@@ -23,33 +23,33 @@ from tests.support.raw_sets import CASES
 @pytest.mark.parametrize('make', CASES.values(), ids=CASES)
 def test_records_are_the_raw_pixels(make, tmp_path, monkeypatch, capsys):
   (tmp_path / 'raw').mkdir()
-  wanted = make(tmp_path / 'raw', monkeypatch)
-  folder = command.build(wanted.name, tmp_path / 'out', raw=wanted.raw, unverified=True)
+  expected = make(tmp_path / 'raw', monkeypatch)
+  folder = command.build(expected.name, tmp_path / 'out', raw=expected.raw, unverified=True)
   card, printed = card_of(folder), capsys.readouterr().out
-  assert list(card['splits']) == list(wanted.images)
-  for split, images in wanted.images.items():
-    found = read_split(folder, split)
-    np.testing.assert_array_equal(found['image'], images, strict=True)
-    if wanted.labels:
-      np.testing.assert_array_equal(found['label'], wanted.labels[split], strict=True)
-  assert set(card['fields']) == ({'image', 'label'} if wanted.labels else {'image'})
-  assert f'[ok] container: {wanted.container}' in printed
+  assert list(card['splits']) == list(expected.images)
+  for split, images in expected.images.items():
+    records = read_split(folder, split)
+    np.testing.assert_array_equal(records['image'], images, strict=True)
+    if expected.labels:
+      np.testing.assert_array_equal(records['label'], expected.labels[split], strict=True)
+  assert set(card['fields']) == ({'image', 'label'} if expected.labels else {'image'})
+  assert f'[ok] container: {expected.container}' in printed
   assert '[ok] variant: ' in printed
-  assert card['variant'] and all(len(found) == 64 for found in card['files'].values())
+  assert card['variant'] and all(len(digest) == 64 for digest in card['files'].values())
   assert card['compression'] == ('zstd' if images.shape[1] >= 256 else 'uncompressed')
 
 
 @pytest.mark.parametrize('make', CASES.values(), ids=CASES)
 def test_examples_can_be_made_elsewhere_from_the_middle(make, tmp_path, monkeypatch):
-  """As writing processes do it: after pickling, and any range alone."""
-  wanted = make(tmp_path, monkeypatch)
-  module = importlib.import_module(BUILDERS[wanted.name])
-  request = Request(wanted.name, tmp_path, raw=tuple(wanted.raw), unverified=True)
+  """Makes any range alone after pickling, as writing processes do."""
+  expected = make(tmp_path, monkeypatch)
+  module = importlib.import_module(BUILDERS[expected.name])
+  request = Request(expected.name, tmp_path, raw=tuple(expected.raw), unverified=True)
   for split, spec in module.load(request).splits.items():
     examples = pickle.loads(pickle.dumps(spec.examples))
     last = spec.count - 1
-    (found,) = examples(last, last + 1)
-    np.testing.assert_array_equal(found['image'], wanted.images[split][last])
+    (record,) = examples(last, last + 1)
+    np.testing.assert_array_equal(record['image'], expected.images[split][last])
 
 
 def counted(**counts):
@@ -69,8 +69,8 @@ def test_published_splits_are_reproduced():
   assert sha256(cifar['vdvae/train']) == (
     '41bfb7d6515495aa7dccb33e7508d8ef7b23d9d8c44d3073385d8198657c5a66'
   )
-  for found in (cifar, mnist.make_views(counted(train=60_000, test=10_000))):
-    halves = [found[f'efficient_vdvae/{half}'].indices for half in ('valid', 'test')]
+  for views in (cifar, mnist.make_views(counted(train=60_000, test=10_000))):
+    halves = [views[f'efficient_vdvae/{half}'].indices for half in ('valid', 'test')]
     assert [len(half) for half in halves] == [5000, 5000]
     shuffled = dataclasses.replace(cifar['vdvae/train'], indices=np.concatenate(halves))
     assert sha256(shuffled) == '74f0fbe8eac8c210079f6d6f0f9a86b154298a979b7ccd5fd7721cc27a6ed10d'
@@ -93,26 +93,26 @@ def test_pickled_arrays_of_every_protocol_are_read(protocol, dtype):
     'names': ['a', b'b'],
     'one': (1, None),
   }
-  found = pickled_arrays.read(pickle.dumps(batch, protocol), 'here')
+  read = pickled_arrays.read(pickle.dumps(batch, protocol), 'here')
   for name in (b'rows', b'columns'):
-    np.testing.assert_array_equal(found[name], array, strict=True)
-  assert found[b'names'] == ['a', b'b'] and found[b'one'] == (1, None)
+    np.testing.assert_array_equal(read[name], array, strict=True)
+  assert read[b'names'] == ['a', b'b'] and read[b'one'] == (1, None)
 
 
-def test_split_that_nvae_drew_is_taken(tmp_path, monkeypatch, capsys):
+def test_the_split_saved_by_nvae_is_used(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(ffhq, 'COUNT', 5)
   monkeypatch.setattr(ffhq, 'HELD_OUT', 2)
   np.save(tmp_path / 'ffhq-256.npy', raw_files.pictures(5, 256))
-  drawn = {'train': np.array([4, 0, 2]), 'test': np.array([3, 1])}
+  indices = {'train': np.array([4, 0, 2]), 'test': np.array([3, 1])}
   saved = raw_files.write_zip(
-    tmp_path / 'train_test_ind.pt', {'x/data.pkl': pickle.dumps(drawn, 2), 'x/version': b'3'}
+    tmp_path / 'train_test_ind.pt', {'x/data.pkl': pickle.dumps(indices, 2), 'x/version': b'3'}
   )
   folder = command.build('ffhq256', tmp_path, raw=[tmp_path / 'ffhq-256.npy', saved])
   with np.load(folder / 'views.npz') as lists:
-    np.testing.assert_array_equal(lists['nvae/train'], drawn['train'])
-    np.testing.assert_array_equal(lists['nvae/test'], drawn['test'])
+    np.testing.assert_array_equal(lists['nvae/train'], indices['train'])
+    np.testing.assert_array_equal(lists['nvae/test'], indices['test'])
   assert 'unseeded) for efficient_vdvae; using' in capsys.readouterr().out
-  for bad in ({'train': drawn['train']}, {**drawn, 'test': np.array([3, 3])}):
+  for bad in ({'train': indices['train']}, {**indices, 'test': np.array([3, 3])}):
     raw_files.write_zip(saved, {'x/data.pkl': pickle.dumps(bad, 2)})
     archives._zip.cache_clear()  # the file of this name has changed
     with pytest.raises(DataPrepError, match='must hold two lists of 3 and 2 indices'):
@@ -122,7 +122,7 @@ def test_split_that_nvae_drew_is_taken(tmp_path, monkeypatch, capsys):
 
 
 def test_views_of_a_paper_share_no_record_and_leave_none_out():
-  for found, split, count, names in (
+  for views, split, count, names in (
     (cifar10.make_views(counted(train=50_000, test=10_000)), 'train', 50_000, ('train', 'valid')),
     (
       imagenet.make_views(counted(train=1_281_149, valid=9)),
@@ -133,21 +133,21 @@ def test_views_of_a_paper_share_no_record_and_leave_none_out():
     (ffhq.make_views(256), 'all', 70_000, ('train', 'valid')),
     (ffhq.make_views(1024), 'all', 70_000, ('train', 'valid')),
   ):
-    together = [found[f'vdvae/{name}'] for name in names]
+    together = [views[f'vdvae/{name}'] for name in names]
     assert {view.split for view in together} == {split}
     np.testing.assert_array_equal(
       np.sort(np.concatenate([view.indices for view in together])), np.arange(count)
     )
   assert ffhq.make_views(1024)['vdvae/valid'].indices[0] == 65_000
   unseeded = np.random.RandomState(0).permutation(30_000)[-3000:]
-  found = celebahq.make_views()['efficient_vdvae/valid'].indices
-  np.testing.assert_array_equal(found, unseeded)
+  valid = celebahq.make_views()['efficient_vdvae/valid'].indices
+  np.testing.assert_array_equal(valid, unseeded)
 
 
 def test_image_folder_takes_pictures_of_all_kinds(tmp_path):
-  """Modes, sizes and formats mixed; each against a computation with Pillow alone."""
+  """Mixes modes, sizes and formats, and compares with Pillow alone."""
   rng = np.random.default_rng(0)
-  raw, wanted = tmp_path / 'mine', []
+  raw, expected = tmp_path / 'mine', []
   raw.mkdir()
   for i, (mode, size, suffix) in enumerate(
     (
@@ -173,10 +173,10 @@ def test_image_folder_takes_pictures_of_all_kinds(tmp_path):
       side = min(picture.size)
       left, upper = (picture.width - side) // 2, (picture.height - side) // 2
       picture = picture.crop((left, upper, left + side, upper + side))
-      wanted.append(np.asarray(picture.resize((24, 24), Image.Resampling.BICUBIC)))
+      expected.append(np.asarray(picture.resize((24, 24), Image.Resampling.BICUBIC)))
   variant = 'size=24,kernel=bicubic,valid=0.25,test=0.125,seed=3'
   folder = command.build('image_folder', tmp_path, raw=[raw], variant=variant, called='ours')
-  np.testing.assert_array_equal(read_split(folder, 'all')['image'], np.stack(wanted))
+  np.testing.assert_array_equal(read_split(folder, 'all')['image'], np.stack(expected))
   views = card_of(folder)['views']
   assert {name: view['count'] for name, view in views.items()} == {
     'all': 8,

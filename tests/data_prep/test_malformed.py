@@ -27,7 +27,7 @@ from tests.support.raw_files import encoded, example, field, pictures, tfrecord
 
 PNG = encoded(pictures(1, 32)[0])
 TWO = {'0.png': PNG, '1.png': PNG}
-SIZE = 512 + -(-len(PNG) // 512) * 512  # of a member in a tar
+SIZE = 512 + -(-len(PNG) // 512) * 512  # bytes of a member in a tar
 SPECIAL = "'x.png' is a link, a device or a file with holes"
 
 CONTAINERS = {
@@ -185,17 +185,17 @@ def test_picture_above_the_limit_of_pillow_is_refused(tmp_path, monkeypatch, lim
 
 
 @pytest.mark.filterwarnings('ignore:(Corrupt EXIF|Truncated File)')
-def test_every_cut_of_a_picture_is_told_in_a_sentence():
+def test_every_truncated_picture_is_refused():
   image = pictures(1, 12)[0]
   for kind in ('png', 'jpeg', 'gif', 'bmp', 'tiff', 'webp', 'ppm'):
     data = encoded(image, kind)
     for size in {*range(0, len(data) - 40, 7), 1, 8, 9, 20}:
       try:
-        found = decode(data[:size], 'x', convert=True)
+        decoded = decode(data[:size], 'x', convert=True)
       except DataPrepError as error:
         assert str(error).startswith('x cannot be read as a picture'), (kind, size)
       else:
-        assert found.shape == image.shape, (kind, size)
+        assert decoded.shape == image.shape, (kind, size)
 
 
 @pytest.mark.parametrize('called', ['../x', '..', 'a/b', '/x', '.', 'downloads'])
@@ -222,7 +222,7 @@ def test_name_of_the_result_is_one_folder(tmp_path, called, capsys):
     (['image_folder', '--raw=a', '--raw=b'], '--raw=a does not exist'),
   ],
 )
-def test_command_that_cannot_work_says_why(tmp_path, monkeypatch, capsys, arguments, message):
+def test_impossible_commands_are_refused(tmp_path, monkeypatch, capsys, arguments, message):
   import re
 
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
@@ -266,7 +266,7 @@ def test_gzipped_records_are_checked_on_the_way(tmp_path):
       list(tfrecords.read_gzipped(path))
 
 
-def test_containers_are_told_by_their_content(tmp_path):
+def test_containers_are_recognised_by_content(tmp_path):
   for kind, data in {
     'tar': tar_of(TWO),
     'tar.gz': gzip.compress(tar_of(TWO)),

@@ -1,4 +1,4 @@
-"""Damaged videos, scenes and masks, and look-alikes: refused in one sentence."""
+"""Damaged videos, scenes and masks, and files of other data sets: refused in one sentence."""
 
 import dataclasses
 import gzip
@@ -21,7 +21,7 @@ PAIR = {'train/0.mp4': FILM, 'test/0.mp4': FILM}
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-  """Published sets of a few frames and scenes."""
+  """Shrinks the published sets to a few frames and scenes."""
   five = {'train': 5, 'test': 5}
   for name, known in cwvae_videos.SETS.items():
     monkeypatch.setitem(cwvae_videos.SETS, name, dataclasses.replace(known, frames=five))
@@ -32,7 +32,7 @@ def small(monkeypatch):
 
 
 def published(message, **files):
-  """The two films of a set in folders, but for those named `train` or `test`."""
+  """Makes a case of two sound films in folders, replaced by those named `train` or `test`."""
   return Case('mazes', message, PAIR | {f'{split}/0.mp4': data for split, data in files.items()})
 
 
@@ -42,7 +42,7 @@ def prepared(message, train, test=None):
 
 
 def own(message, **files):
-  """Videos of one's own: a sound one, and these by suffix."""
+  """Makes a case of a sound video and further files, given by suffix."""
   named = {f'1.{suffix}': data for suffix, data in files.items()}
   return Case('video_folder', message, {'0.npz': npz(video=FRAMES)} | named)
 
@@ -130,7 +130,7 @@ WHOLE, TWO = tfrecord(RECORDS), tfrecord(RECORDS[:2])
 
 
 def records(message, first=None, name='tetrominoes', data=None, **options):
-  """Three scenes, the first of which is changed; or other bytes, gzipped."""
+  """Makes a case of three scenes with a changed first one, or of other gzipped bytes."""
   data = tfrecord([first, *RECORDS[1:]]) if data is None else data
   return Case(name, message, {'raw': gzip.compress(data, 1)}, ('raw',), options)
 
@@ -149,7 +149,7 @@ def masks_with(entity, value):
   return masks
 
 
-OWNER = int(FIRST['masks'][:, 3, 5, 0].argmax())  # of the pixel at row 3, column 5
+OWNER = int(FIRST['masks'][:, 3, 5, 0].argmax())  # entity of the pixel at row 3, column 5
 OTHER = (OWNER + 1) % 4
 CUT = gzip.compress(WHOLE, 1)
 OBJECTS = {
@@ -273,7 +273,7 @@ CUBE = {'material': 'a', 'shape': 'cube', 'size': 'large', 'rotation': 1.5}
 
 
 def textured(message, number=0, changes=None, **options):
-  """Two scenes, one of them changed: role -> bytes, or None to leave the file out."""
+  """Makes a case of two scenes with changed files: role -> bytes, or None to leave it out."""
   files = {}
   for each in (0, 1):
     files |= raw_scenes.clevrtex_files('full', each, RAW, OWNERS, [CUBE])
@@ -315,7 +315,7 @@ TEXTURED = {
   'names of objects': textured(
     'must hold a list of objects', 1, {'.json': b'{"ground_material": "a", "objects": ["cube"]}'}
   ),
-  'eleven objects': textured(r'full_000000\.json tells of 11 objects', 0, {'.json': ELEVEN}),
+  'eleven objects': textured(r'full_000000\.json lists 11 objects', 0, {'.json': ELEVEN}),
   'twelfth entity': textured(
     r'000000_flat\.png must hold entity numbers from 0 to 10, .* with values to 11',
     0,
@@ -361,7 +361,7 @@ def test_malformed_file_is_refused(case, tmp_path):
   [FILM, film(FRAMES, lossless=False), GIF, npz(video=FRAMES), npy(FRAMES)],
   ids=['film', 'film with loss', 'gif', 'npz', 'npy'],
 )
-def test_every_cut_of_a_video_is_told_in_a_sentence(data):
+def test_every_truncated_video_is_refused(data):
   rng = np.random.default_rng(0)
   for size in {*range(0, 40), *rng.integers(0, len(data) - 900, 30).tolist()}:
     with pytest.raises(DataPrepError, match=r'^x (cannot be read as a video|has no rea)') as caught:
@@ -369,10 +369,10 @@ def test_every_cut_of_a_video_is_told_in_a_sentence(data):
     assert '\n' not in str(caught.value)
 
 
-def test_damaged_h5_is_told_in_a_sentence(tmp_path):
+def test_damaged_h5_is_refused(tmp_path):
   rng, path = np.random.default_rng(0), tmp_path / 'a.h5'
   whole = bytearray(h5_scenes(SCENES, 'train', COLUMNS))
-  structure = np.flatnonzero(np.frombuffer(whole[:1000], np.uint8))  # pixels lie behind it
+  structure = np.flatnonzero(np.frombuffer(whole[:1000], np.uint8))  # pixels follow it
   columns = {'x': (0,), 'color': (1, 2, 3, 4, 5, 6)}
   refused = 0
   for _ in range(150):
@@ -382,8 +382,8 @@ def test_damaged_h5_is_told_in_a_sentence(tmp_path):
     path.write_bytes(damaged)
     object_scenes._open_h5.cache_clear()
     try:
-      found = object_scenes.open_group(path, 'train', columns, (35, 35, 3))
-      assert len(list(found.read(np.arange(3)))) == 3
+      scenes = object_scenes.open_group(path, 'train', columns, (35, 35, 3))
+      assert len(list(scenes.read(np.arange(3)))) == 3
     except DataPrepError as error:
       assert str(path) in str(error) and '\n' not in str(error)
       refused += 1

@@ -1,4 +1,4 @@
-"""Raw files that are not what a set needs: damaged, incomplete, hostile, or another data set."""
+"""Wrong raw files: damaged, incomplete, hostile, or of another data set."""
 
 import gzip
 import hashlib
@@ -191,7 +191,7 @@ def test_raw_file_is_refused(case, tmp_path):
 
 
 class Evil:
-  """Runs a command when it is unpickled."""
+  """Object that runs a command when it is unpickled."""
 
   def __init__(self, text: str):
     self.text = text
@@ -206,10 +206,10 @@ def test_pickle_that_runs_a_program_is_not_run(tmp_path):
   refuse(Case('cifar10', r'asks for posix\.system', {**PICKLED, BATCH: evil}), tmp_path)
   assert not mark.exists()
   pickle.loads(evil)
-  assert mark.exists()  # so it would have run
+  assert mark.exists()  # Python's own unpickler runs it
 
 
-def test_other_bytes_are_taken_if_asked(tmp_path, monkeypatch, capsys):
+def test_unverified_bytes_are_accepted_on_request(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(mnist, 'COUNTS', {'train': 2, 'test': 2})
   raw_files.write_folder(tmp_path, IDX)
   command.build('mnist', tmp_path / 'out', raw=[tmp_path / name for name in IDX], unverified=True)

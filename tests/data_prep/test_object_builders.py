@@ -19,7 +19,7 @@ from tests.support.built_sets import card_of, files_of, read_split
 
 POOLS = {'train': (0, 4), 'test': (4, 6)}
 IMAGES = {'tetrominoes': (35, 35, 3), 'multi_dsprites': (64, 64, 3), 'clevr': (240, 320, 3)}
-VARIANTS = {  # name of the set and of the variant -> family, entities, channels
+VARIANTS = {  # (set, variant) -> family, entities, channels
   ('tetrominoes', None): ('tetrominoes', 4, 3),
   ('multi_dsprites', None): ('multi_dsprites', 6, 3),
   ('multi_dsprites', 'colored_on_grayscale'): ('multi_dsprites', 6, 3),
@@ -33,29 +33,29 @@ SIZES = {'clevr6': 96, 'clevr10': 128}
 
 @pytest.fixture
 def small(monkeypatch):
-  """Pools of a few scenes."""
+  """Shrinks the pools to a few scenes."""
   for name, known in multi_object.SETS.items():
     monkeypatch.setitem(multi_object.SETS, name, dataclasses.replace(known, pools=POOLS))
 
 
 def scenes_of(family, entities, channels=3, count=6):
-  """Scenes, in some of which entities are hidden: the second, or the background and the last."""
+  """Makes scenes; in some the second entity, or the background and the last, are hidden."""
   hidden = [(), (1,), (0, entities - 1)]
   image = (*IMAGES[family][:2], channels)
   return [raw_scenes.scene(family, image, entities, hidden[i % 3], seed=i) for i in range(count)]
 
 
 def cut_out(image, box, size, kernel):
-  """With Pillow alone."""
+  """Crops and resizes with Pillow alone."""
   return np.asarray(Image.fromarray(image).crop(box).resize((size, size), kernel))
 
 
 def expected(name, scene):
-  """The record of a scene, by another way than the builder's."""
+  """Makes the record of a scene independently of the builder."""
   entities = ENTITIES[name]
-  kept = [n for n, mask in enumerate(scene['masks']) if n == 0 or (mask == 255).any()]
+  visible = [n for n, mask in enumerate(scene['masks']) if n == 0 or (mask == 255).any()]
   segmentation = np.full(scene['image'].shape[:2], 99, np.uint8)
-  for new, old in enumerate(kept):
+  for new, old in enumerate(visible):
     segmentation[scene['masks'][old, ..., 0] == 255] = new
   image = scene['image']
   if image.shape[-1] == 1:
@@ -63,34 +63,34 @@ def expected(name, scene):
   if name in SIZES:
     box, size = (64, 29, 256, 221), SIZES[name]
     image = cut_out(image, box, size, Image.Resampling.BICUBIC)
-    near = (np.arange(size) * 2 + 1) * 192 // (2 * size)  # the pixel below the middle of each
+    near = (np.arange(size) * 2 + 1) * 192 // (2 * size)  # nearest pixel
     segmentation = segmentation[29:221, 64:256][near][:, near]
-  found = {'image': image, 'segmentation': segmentation[..., None]}
+  record = {'image': image, 'segmentation': segmentation[..., None]}
   family = multi_object.SETS[name].family
   for factor in raw_scenes.FACTORS[family]:
     values = np.zeros((entities, 3 if family != 'clevr' and factor == 'color' else 1), np.float32)
     if factor == 'pixel_coords':
       values = np.zeros((entities, 3), np.float32)
-    for new, old in enumerate(kept):
+    for new, old in enumerate(visible):
       values[new] = scene[factor][old]
-    found[f'factor_{factor}'] = values[:, 0] if values.shape[1] == 1 else values
-  return found
+    record[f'factor_{factor}'] = values[:, 0] if values.shape[1] == 1 else values
+  return record
 
 
-def assert_same_scenes(folder, name, wanted):
-  """The records of each split are those of the wanted scenes; the reader agrees."""
-  for split, scenes in wanted.items():
+def assert_same_scenes(folder, name, scenes_of_split):
+  """Asserts that the records of each split are those of its scenes, also for the reader."""
+  for split, scenes in scenes_of_split.items():
     records = [expected(name, scene) for scene in scenes]
-    found = read_split(folder, split)
-    assert set(found) == set(records[0])
-    for field in found:
+    actual = read_split(folder, split)
+    assert set(actual) == set(records[0])
+    for field in actual:
       together = np.stack([record[field] for record in records])
-      np.testing.assert_array_equal(found[field], together, strict=True, err_msg=field)
+      np.testing.assert_array_equal(actual[field], together, strict=True, err_msg=field)
     dataset = data.open_dataset(folder.name, folder.parent)
     (batch,) = data.eval_batches(dataset, split, batch_size=len(scenes))
     assert batch['mask'].all()
-    for field in found:
-      np.testing.assert_array_equal(batch[field], found[field], strict=True)
+    for field in actual:
+      np.testing.assert_array_equal(batch[field], actual[field], strict=True)
   assert not list(check.problems(folder))
 
 
@@ -99,7 +99,15 @@ def write_records(path, scenes, entity_axis=0):
   return path
 
 
-@pytest.mark.parametrize(('name', 'variant'), VARIANTS, ids=lambda value: str(value))
+@pytest.mark.parametrize(
+  ('name', 'variant'),
+  [
+    pytest.param(
+      *key, marks=[pytest.mark.slow] if key[0] == 'clevr10' else [], id=f'{key[0]}-{key[1]}'
+    )
+    for key in VARIANTS
+  ],
+)
 def test_gzipped_records(tmp_path, small, capsys, name, variant):
   family, entities, channels = VARIANTS[name, variant]
   scenes = scenes_of(family, entities, channels)
@@ -122,14 +130,21 @@ def test_clevr6_takes_scenes_of_few_objects(tmp_path, small, capsys):
   raw = write_records(tmp_path / 'raw', scenes)
   folder = command.build('clevr6', tmp_path, raw=[raw])
   assert 'counting the objects of 6 scenes' in capsys.readouterr().out
-  kept = {'train': [scenes[0], scenes[1], scenes[3]], 'test': [scenes[5]]}
-  assert_same_scenes(folder, 'clevr6', kept)
+  few_objects = {'train': [scenes[0], scenes[1], scenes[3]], 'test': [scenes[5]]}
+  assert_same_scenes(folder, 'clevr6', few_objects)
   assert read_split(folder, 'train')['factor_visibility'].sum(1).tolist() == [7, 7, 3]
 
 
-@pytest.mark.parametrize('name', ['tetrominoes', 'multi_dsprites', 'clevr6', 'clevr10'])
+@pytest.mark.parametrize(
+  'name',
+  [
+    'tetrominoes',
+    'clevr6',
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ('multi_dsprites', 'clevr10')),
+  ],
+)
 def test_h5_files(tmp_path, capsys, name):
-  """Training scenes of CLEVR10 lie in a group `test`; its test file has no factors."""
+  """Training scenes of CLEVR10 are in a group `test`; its test file has no factors."""
   family = multi_object.SETS[name].family
   columns = raw_scenes.CLEVR_COLUMNS
   if family != 'clevr':
@@ -145,20 +160,20 @@ def test_h5_files(tmp_path, capsys, name):
   assert '[ok] container: h5' in printed
   assert ('[warn] columns of the factors' in printed) == (family != 'clevr')
   assert card_of(loose)['pixel_sha256'] == card_of(folder)['pixel_sha256']
-  for split, mine in (('train', scenes[:3]), ('test', scenes[3:])):
-    found, records = read_split(folder, split), [expected(name, scene) for scene in mine]
-    for field in found:
+  for split, group in (('train', scenes[:3]), ('test', scenes[3:])):
+    actual, records = read_split(folder, split), [expected(name, scene) for scene in group]
+    for field in actual:
       together = np.stack([record[field] for record in records])
       if field.startswith('factor_') and field != 'factor_visibility':
         present = together[..., 0] if together.ndim == 3 else together
-        if split == 'test' or field == 'factor_pixel_coords':  # unknown, but where nothing is
+        if split == 'test' or field == 'factor_pixel_coords':  # unknown for present entities
           together = np.where(present[..., None] if together.ndim == 3 else present, np.nan, 0)
-          together = np.broadcast_to(together, found[field].shape).astype(np.float32)
+          together = np.broadcast_to(together, actual[field].shape).astype(np.float32)
       elif field == 'factor_visibility' and split == 'test':
         together = np.stack(
           [np.arange(ENTITIES[name]) <= r['segmentation'].max() for r in records]
         ).astype(np.float32)
-      np.testing.assert_array_equal(found[field], together, strict=True, err_msg=field)
+      np.testing.assert_array_equal(actual[field], together, strict=True, err_msg=field)
   assert not list(check.problems(folder))
 
 
@@ -174,14 +189,15 @@ def test_h5_of_floats_is_rounded(tmp_path):
 
 def test_views_of_scenes():
   for test, valid in ((320, np.arange(320)), (15_000, np.arange(320, 15_000))):
-    found = multi_object.make_views(test)
-    np.testing.assert_array_equal(found['test'].indices, np.arange(320))
-    np.testing.assert_array_equal(found['valid'].indices, valid)
-    assert found['train'].indices is None and found['train'].split == 'train'
+    views = multi_object.make_views(test)
+    np.testing.assert_array_equal(views['test'].indices, np.arange(320))
+    np.testing.assert_array_equal(views['valid'].indices, valid)
+    assert views['train'].indices is None and views['train'].split == 'train'
   assert multi_object.SETS['tetrominoes'].pools == {'train': (0, 60_000), 'test': (60_000, 60_320)}
   assert multi_object.SETS['clevr6'].pools == {'train': (0, 70_000), 'test': (70_000, 85_000)}
 
 
+@pytest.mark.slow
 def test_bytes_of_scenes_do_not_depend_on_jobs_or_shards(tmp_path, small, capsys):
   raw = write_records(tmp_path / 'raw', scenes_of('tetrominoes', 4))
   one = command.build('tetrominoes', tmp_path / 'one', raw=[raw])
@@ -190,7 +206,7 @@ def test_bytes_of_scenes_do_not_depend_on_jobs_or_shards(tmp_path, small, capsys
   contents = multi_object.load(Request('tetrominoes', tmp_path, raw=(raw,)))
   examples = contents.splits['train'].examples
   forth = [next(examples(i, i + 1))['image'] for i in range(4)]
-  back = [next(examples(i, i + 1))['image'] for i in (3, 2, 1, 0)]  # the stream starts anew
+  back = [next(examples(i, i + 1))['image'] for i in (3, 2, 1, 0)]  # each call restarts the stream
   np.testing.assert_array_equal(forth, back[::-1])
   cut = dataclasses.replace(contents, records_per_shard=1)
   card, _ = write_dataset(tmp_path / 'cut', 'cut', cut, jobs=2)
@@ -204,19 +220,19 @@ def test_bytes_of_scenes_do_not_depend_on_jobs_or_shards(tmp_path, small, capsys
 def published():
   if not golden_files.folders('efficient_morl'):
     pytest.skip('there are no golden files of efficient_morl')
-  found = [golden for _, golden in golden_files.find('efficient_morl')]
-  return next(golden for golden in found if golden.path.name == 'preprocess.npz')
+  goldens = [golden for _, golden in golden_files.find('efficient_morl')]
+  return next(golden for golden in goldens if golden.path.name == 'preprocess.npz')
 
 
 def with_owners(family, image, owner, entities):
-  """A scene of this picture, whose pixels belong to the entities `owner` [H, W]."""
-  found = raw_scenes.scene(family, image.shape, entities)
+  """Makes a scene of a picture whose pixels belong to the entities `owner` [H, W]."""
+  scene = raw_scenes.scene(family, image.shape, entities)
   masks = np.where(owner == np.arange(entities)[:, None, None], 255, 0)
-  return found | {'image': image, 'masks': masks.astype(np.uint8)[..., None]}
+  return scene | {'image': image, 'masks': masks.astype(np.uint8)[..., None]}
 
 
 def test_published_tetrominoes(tmp_path, monkeypatch, published):
-  """Ten real scenes: their pixels, and 100 px for each of three pieces."""
+  """Builds ten real scenes: equal pixels, and 100 px for each of three pieces."""
   known = multi_object.SETS['tetrominoes']
   pools = {'train': (0, 8), 'test': (8, 10)}
   monkeypatch.setitem(multi_object.SETS, 'tetrominoes', dataclasses.replace(known, pools=pools))
@@ -226,9 +242,9 @@ def test_published_tetrominoes(tmp_path, monkeypatch, published):
   ]
   folder = command.build('tetrominoes', tmp_path, raw=[write_records(tmp_path / 'raw', scenes)])
   assert_same_scenes(folder, 'tetrominoes', {'train': scenes[:8], 'test': scenes[8:]})
-  found = read_split(folder, 'train')['segmentation']
-  np.testing.assert_array_equal(found[..., 0], owners[:8])
-  assert all(np.bincount(one.ravel()).tolist() == [925, 100, 100, 100] for one in found)
+  segmentation = read_split(folder, 'train')['segmentation']
+  np.testing.assert_array_equal(segmentation[..., 0], owners[:8])
+  assert all(np.bincount(one.ravel()).tolist() == [925, 100, 100, 100] for one in segmentation)
 
 
 @pytest.mark.parametrize(('name', 'key'), [('clevr6', 'clevr-small'), ('clevr10', 'clevr-large')])
@@ -240,16 +256,16 @@ def test_clevr_pictures_are_those_of_the_reference(tmp_path, monkeypatch, publis
   scene = with_owners('clevr', image, owner, 11)
   scene['visibility'] = np.isin(np.arange(11), owner).astype(np.float32)[:, None]
   folder = command.build(name, tmp_path, raw=[write_records(tmp_path / 'raw', [scene, scene])])
-  found = read_split(folder, 'test')
-  wanted = published[f'output/{key}/image_u8_chw']
-  golden_files.compare_images(found['image'][0], wanted.transpose(1, 2, 0))
+  actual = read_split(folder, 'test')
+  reference = published[f'output/{key}/image_u8_chw']
+  golden_files.compare_images(actual['image'][0], reference.transpose(1, 2, 0))
   near = (np.arange(SIZES[name]) * 2 + 1) * 192 // (2 * SIZES[name])
   cropped = published['output/mask_cropped_ids'][near][:, near]
-  np.testing.assert_array_equal(found['segmentation'][0, ..., 0], cropped)
+  np.testing.assert_array_equal(actual['segmentation'][0, ..., 0], cropped)
 
 
 def textured(variant, count):
-  """Files of a set of CLEVRTEX, and the records that must come out of them."""
+  """Makes files of CLEVRTEX, and their expected records."""
   rng = np.random.default_rng(count)
   files, records = {}, []
   for number in range(count):
@@ -283,29 +299,29 @@ def test_clevrtex(tmp_path, capsys, variant, count, write):
   files, records = textured(variant, count)
   raw = getattr(raw_files, f'write_{write}')(tmp_path / 'raw', files)
   folder = command.build('clevrtex', tmp_path, raw=[raw])
-  found, card = read_split(folder, 'all'), card_of(folder)
+  actual, card = read_split(folder, 'all'), card_of(folder)
   printed = capsys.readouterr().out
   assert f'[ok] variant: {variant}' in printed
   quoted = {'full': '50,000', 'outd': '10,000', 'camo': '20,000'}[variant]
   assert f'[warn] scenes: {count}, usually quoted as {quoted}' in printed
   for field in ('image', 'segmentation'):
-    np.testing.assert_array_equal(found[field], [record[field] for record in records])
+    np.testing.assert_array_equal(actual[field], [record[field] for record in records])
   described = card['details']['factors']
   for number, record in enumerate(records):
     objects = record['objects']
-    assert found['factor_visibility'][number].sum() == len(objects)
+    assert actual['factor_visibility'][number].sum() == len(objects)
     for row, one in enumerate(objects):
       for name in ('material', 'shape', 'size'):
-        value = int(found[f'factor_{name}'][number, row])
+        value = int(actual[f'factor_{name}'][number, row])
         names = ['', *described[name]['categories']]
         assert names[value] == one.get(name, '')
-      assert found['factor_rotation'][number, row] == one.get('rotation', 0)
+      assert actual['factor_rotation'][number, row] == one.get('rotation', 0)
   assert card['variant'] == variant
   assert not list(check.problems(folder))
 
 
 def test_clevrtex_in_parts_and_variants(tmp_path):
-  """Scenes whose files lie in several archives, beside another variant that is not asked for."""
+  """Scenes lie in several archives, beside another variant."""
   files, records = textured('vbg', 4)
   other, _ = textured('pbg', 2)
   parts = [dict([*files.items()][start::2]) for start in (0, 1)]
@@ -322,8 +338,8 @@ def test_clevrtex_in_parts_and_variants(tmp_path):
 
 
 def test_views_of_clevrtex():
-  found = clevrtex.make_views(50_000, 'full')
-  borders = {name: (view.indices[0], view.indices[-1]) for name, view in found.items()}
+  views = clevrtex.make_views(50_000, 'full')
+  borders = {name: (view.indices[0], view.indices[-1]) for name, view in views.items()}
   assert borders == {'test': (0, 4999), 'valid': (5000, 9999), 'train': (10_000, 49_999)}
   assert [len(view.indices) for view in clevrtex.make_views(19, 'camo').values()] == [1, 2, 16]
   assert set(clevrtex.make_views(10_000, 'outd')) == {'test'}

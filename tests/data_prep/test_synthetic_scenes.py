@@ -1,4 +1,4 @@
-"""Synthetic multi-object sets: records as declared, pictures that follow from their factors."""
+"""Synthetic multi-object sets: records as declared, and pictures that match their factors."""
 
 import hashlib
 import json
@@ -46,12 +46,12 @@ def first_split(name, variant=None):
 
 @pytest.fixture(scope='module')
 def examples():
-  """Set and variant -> its examples 0..7."""
+  """(set, variant) -> its examples 0..7."""
   return {one: list(first_split(*one)(0, 8)) for one in SETS}
 
 
 def factors_of(example, entity):
-  """Name -> the factor of one entity."""
+  """Returns name -> the factor of one entity."""
   return {
     name.removeprefix('factor_'): array[entity]
     for name, array in example.items()
@@ -101,7 +101,7 @@ def test_entities_of_picture_and_factors_agree(examples, one):
 def test_contents_are_as_announced(name):
   made, about = load(name), MODULES[name].ABOUT
   about = about if isinstance(about, About) else about[name]
-  contents.check(made)
+  contents.validate(made)
   size = sum(
     np.prod(field.shape) * np.dtype(field.dtype).itemsize for field in made.fields.values()
   )
@@ -116,9 +116,9 @@ def test_contents_are_as_announced(name):
 
 def test_views_of_test_scenes_are_disjoint():
   made = load('demo_tetrominoes')
-  found = {name: contents.indices_of(made, made.views[name]) for name in ('valid', 'test')}
-  np.testing.assert_array_equal(found['test'], np.arange(320))
-  assert sorted(np.concatenate(list(found.values()))) == list(range(1000))
+  indices = {name: contents.indices_of(made, made.views[name]) for name in ('valid', 'test')}
+  np.testing.assert_array_equal(indices['test'], np.arange(320))
+  assert sorted(np.concatenate(list(indices.values()))) == list(range(1000))
 
 
 def test_clevrtex_is_split_by_tenths_in_order():
@@ -172,9 +172,9 @@ def test_wrong_photograph_is_refused(monkeypatch, tmp_path):
 def test_masks_become_a_segmentation():
   expected = np.array([[0, 2, 1], [2, 2, 0]], np.uint8)[..., None]
   masks = np.stack([np.where(expected == entity, 255, 0) for entity in range(4)]).astype(np.uint8)
-  found = factors.masks_to_segmentation(masks)
-  assert found.dtype == np.uint8
-  np.testing.assert_array_equal(found, expected)
+  segmentation = factors.masks_to_segmentation(masks)
+  assert segmentation.dtype == np.uint8
+  np.testing.assert_array_equal(segmentation, expected)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_masks_that_do_not_partition_are_refused(entity, value, message):
 
 
 def test_tetrominoes_follow_from_their_factors():
-  """Drawn again from the factors and the published cell, without the builder's code."""
+  """Renders from the factors and the published cell without the builder's code."""
   cell = np.full((5, 5), 159)
   cell[0], cell[4] = [191, 255, 255, 255, 223], [95, 63, 63, 63, 127]
   cell[1:4, 0], cell[1:4, 4] = 127, 191
@@ -231,10 +231,10 @@ def test_tetrominoes_are_all_different_and_of_four_cells():
 def test_sprites_follow_from_their_factors():
   scenes = list(first_split('demo_multi_dsprites')(0, 200))
   for example in scenes:
-    drawn = []
+    placed = []
     for entity in np.flatnonzero(example['factor_visibility'])[1:]:
       sprite = factors_of(example, entity)
-      drawn.append(
+      placed.append(
         demo_multi_dsprites.Sprite(
           shape=int(sprite['shape']) - 1,
           x=round(sprite['x'] * 31),
@@ -245,7 +245,7 @@ def test_sprites_follow_from_their_factors():
         )
       )
     grey = round(float(example['factor_color'][0, 0]) * 255)
-    image, segmentation = demo_multi_dsprites.render(grey, drawn)
+    image, segmentation = demo_multi_dsprites.render(grey, placed)
     np.testing.assert_array_equal(example['image'], image)
     np.testing.assert_array_equal(example['segmentation'], segmentation)
     assert np.bincount(segmentation.ravel())[1:].min() >= 16
@@ -259,11 +259,11 @@ def test_sprites_follow_from_their_factors():
 @pytest.mark.parametrize('orientation', [0, 7, 20])
 def test_sprites_have_their_areas(scale, orientation):
   radius = 14 * sprites.scale_value(scale)
-  # The square has half sides of 11/14 radius; the heart's curve encloses 3.66 in its own units.
+  # The square has half sides of 11/14 radius; the heart has area 3.66 in its own units.
   expected = ((11 / 7 * radius) ** 2, np.pi * radius**2 * 5 / 8, 3.66 * (radius / 1.2) ** 2)
-  found = [sprites.mask(shape, 15, 15, scale, orientation).sum() for shape in range(3)]
+  areas = [sprites.mask(shape, 15, 15, scale, orientation).sum() for shape in range(3)]
   # A border of about 2 pi radii, off by a fifth of a pixel on average.
-  np.testing.assert_allclose(found, expected, atol=2 * np.pi * radius * 0.2)
+  np.testing.assert_allclose(areas, expected, atol=2 * np.pi * radius * 0.2)
 
 
 def test_heart_stands_upright():
@@ -289,9 +289,10 @@ def test_hues_run_around_the_circle():
 
 @pytest.fixture(scope='module')
 def settings():
-  return [clevr_scenes.draw(draws.generator(7, 0, index), RULES) for index in range(160)]
+  return [clevr_scenes.draw_setting(draws.generator(7, 0, index), RULES) for index in range(160)]
 
 
+@pytest.mark.slow
 def test_number_of_objects_is_uniform(settings):
   counts = np.bincount([len(setting.placed) for setting in settings], minlength=7)
   assert counts[:3].sum() == 0
@@ -299,6 +300,7 @@ def test_number_of_objects_is_uniform(settings):
   assert abs(counts[3:] - 40).max() < 4 * np.sqrt(160 * 0.25 * 0.75)
 
 
+@pytest.mark.slow
 def test_objects_keep_their_distance_and_are_seen(settings):
   for setting in settings:
     for this, placed in enumerate(setting.placed):
@@ -315,15 +317,15 @@ def test_objects_keep_their_distance_and_are_seen(settings):
 
 @pytest.mark.parametrize('name', ['demo_clevr6', 'demo_clevr10'])
 def test_pixel_coordinates_point_at_the_object_or_one_before_it(examples, name):
-  """From the stored factors alone: coordinates in the frame, cropped and resized."""
+  """Projects the stored coordinates of the frame to the cropped and resized picture."""
   for example in examples[name, None]:
     side = example['image'].shape[0]
     for entity in np.flatnonzero(example['factor_visibility'])[1:]:
       x, y, depth = example['factor_pixel_coords'][entity]
       at = int((y - 29) * side / 192), int((x - 64) * side / 192)
-      found = int(example['segmentation'][at][0])
-      assert found > 0
-      assert found == entity or example['factor_pixel_coords'][found, 2] < depth
+      seen_entity = int(example['segmentation'][at][0])
+      assert seen_entity > 0
+      assert seen_entity == entity or example['factor_pixel_coords'][seen_entity, 2] < depth
 
 
 def test_colors_are_those_of_the_factors(examples):
@@ -335,8 +337,8 @@ def test_colors_are_those_of_the_factors(examples):
       name, level = list(demo_clevr.COLORS.items())[int(example['factor_color'][entity]) - 1]
       pixels = example['image'][example['segmentation'][..., 0] == entity].astype(float)
       if len(pixels) > 100 and name != 'gray':
-        found = np.median(pixels, 0)
-        assert np.corrcoef(found, level)[0, 1] > 0.95
+        median = np.median(pixels, 0)
+        assert np.corrcoef(median, level)[0, 1] > 0.95
         seen += 1
   assert seen > 10
 

@@ -1,4 +1,4 @@
-"""Synthetic videos: their records, and what is true of each world by construction."""
+"""Synthetic videos: their records, and properties of each world by construction."""
 
 import hashlib
 import pathlib
@@ -24,19 +24,25 @@ from data_prep.synthetic import (
   terrain_walk,
   trees,
 )
+from data_prep.synthetic.films import GeneratedFilms
 
 MODULES = {
   'demo_moving_mnist': demo_moving_mnist,
   'demo_mazes': demo_mazes,
   'demo_minerl': demo_minerl,
 }
+MINERL_SLOW = (  # rendering it takes seconds
+  'demo_moving_mnist',
+  'demo_mazes',
+  pytest.param('demo_minerl', marks=pytest.mark.slow),
+)
 # SHA-256 over all fields, in order, of examples 0..7 of the split `train`
 GOLDEN = {
   'demo_moving_mnist': 'b2af63f86ed2608b5b651c9ba2c6960ddaf39e3c698064a8fc0eb53de0cc37a0',
   'demo_mazes': '5b5185d13beeb0d9d6c8fd372639a195ae3b55c3e7486ca78f3e9a429952ab97',
   'demo_minerl': '756d93235948b2421996e5f64d912aaecc94c0622fa0fb460a2afd37584ff69e',
 }
-PIXEL = 2**16  # parts of a pixel in which digits move
+PIXEL = 2**16  # units of positions per pixel
 
 
 def load(name):
@@ -56,10 +62,10 @@ def maze():
   return wall, maze_view.decorate(rng), mazes.walk(rng, wall, 300)
 
 
-@pytest.mark.parametrize('name', MODULES)
+@pytest.mark.parametrize('name', MINERL_SLOW)
 def test_records_are_golden_and_as_declared(name):
   whole = load(name)
-  contents.check(whole)
+  contents.validate(whole)
   digest = hashlib.sha256()
   for index, example in enumerate(whole.splits['train'].examples(0, 8)):
     digest.update(shards.encode(example, whole.fields))
@@ -83,12 +89,12 @@ def test_shards_and_views_hold_whole_sequences(name):
   }
 
 
-@pytest.mark.parametrize('name', MODULES)
+@pytest.mark.parametrize('name', MINERL_SLOW)
 def test_an_example_depends_on_its_index_alone(name, moving):
   films = {
     'demo_moving_mnist': moving.splits['test'].examples.film,
-    'demo_mazes': demo_mazes.MazeWalks(split=1, frames=40),
-    'demo_minerl': demo_minerl.TerrainWalks(split=1, frames=40),
+    'demo_mazes': GeneratedFilms(demo_mazes.render_walk, split=1, frames=40),
+    'demo_minerl': GeneratedFilms(demo_minerl.render_walk, split=1, frames=40),
   }
   frames = 1000 if name == 'demo_moving_mnist' else 40
   split = clips.split_of_film(films[name], (frames,) * 3)
@@ -102,16 +108,17 @@ def test_an_example_depends_on_its_index_alone(name, moving):
   assert not np.array_equal(together[1]['video'], together[3]['video'])
 
 
-@pytest.mark.parametrize('film', [demo_mazes.MazeWalks, demo_minerl.TerrainWalks])
-def test_splits_show_different_places(film):
-  train, test = film(split=0, frames=1)(0), film(split=1, frames=1)(0)
+@pytest.mark.parametrize('module', [demo_mazes, demo_minerl])
+def test_splits_show_different_places(module):
+  train, test = (GeneratedFilms(module.render_walk, split, frames=1)(0) for split in (0, 1))
   assert np.abs(train.astype(int) - test).mean() > 5
 
 
+@pytest.mark.slow
 def test_digits_never_leave_the_picture():
   dim = np.zeros((2, 28, 28), np.uint8)
   dim[0, :, 0], dim[1, -1] = 100, 90  # marks at the very edges; no sum reaches 255
-  film = demo_moving_mnist.MovingDigits(dim, split=0, frames=400)
+  film = GeneratedFilms(demo_moving_mnist.MovingDigits(dim), split=0, frames=400)
   for sequence in range(20):
     total = film(sequence).sum((1, 2, 3), dtype=np.int64)
     assert np.ptp(total) == 0
@@ -120,10 +127,11 @@ def test_digits_never_leave_the_picture():
 
 def test_digits_add_up_to_white():
   bright = np.full((1, 28, 28), 200, np.uint8)
-  levels = demo_moving_mnist.MovingDigits(bright, split=0, frames=200)(0)
+  levels = GeneratedFilms(demo_moving_mnist.MovingDigits(bright), split=0, frames=200)(0)
   assert np.unique(levels).tolist() == [0, 200, 255]
 
 
+@pytest.mark.slow
 def test_digits_move_at_two_to_six_pixels_and_reach_every_border():
   paths = np.stack([demo_moving_mnist.bounce(draws.generator(0, 9, i), 300) for i in range(2000)])
   paths = paths / PIXEL
@@ -155,7 +163,7 @@ def test_digits_bounce_like_light():
 def test_train_and_test_digits_differ(moving):
   still = demo_mnist.load(Request('demo_mnist', pathlib.Path()))
   image = still.splits['all'].examples.arrays['image'][:, 2:-2, 2:-2, 0]
-  shown = {split: moving.splits[split].examples.film.digits for split in ('train', 'test')}
+  shown = {split: moving.splits[split].examples.film.render.digits for split in ('train', 'test')}
   np.testing.assert_array_equal(shown['train'], image[still.views['train'].indices])
   assert len(shown['test']) == 500
   train, test = ({digit.tobytes() for digit in digits} for digits in shown.values())
@@ -180,6 +188,7 @@ def test_mazes_are_perfect():
     assert len(reached) == 16
 
 
+@pytest.mark.slow
 def test_maze_walks_keep_their_speed_and_turn_smoothly():
   for index in range(30):
     rng = draws.generator(0, 9, index)
@@ -192,9 +201,10 @@ def test_maze_walks_keep_their_speed_and_turn_smoothly():
     moving = step > 1e-9
     np.testing.assert_allclose(step[moving], 1 / 7, rtol=2e-3)
     assert np.abs(turn).max() <= 1 / 44 + 1e-12
-    assert (np.abs(turn[~moving]) > 0).all()  # it stands only to turn round
+    assert (np.abs(turn[~moving]) > 0).all()  # it stops only to turn round
 
 
+@pytest.mark.slow
 def test_revisited_places_look_the_same(maze):
   wall, decor, poses = maze
   film = maze_view.film(wall, decor, poses)
@@ -208,6 +218,7 @@ def test_revisited_places_look_the_same(maze):
     np.testing.assert_array_equal(film[before], film[frame])
 
 
+@pytest.mark.slow
 def test_panorama_at_the_start_equals_the_one_on_return(maze):
   wall, decor, _ = maze
   poses = mazes.walk(draws.generator(0, 7, 2), wall, 2000)
@@ -225,6 +236,7 @@ def test_panorama_at_the_start_equals_the_one_on_return(maze):
   assert np.abs(panorama(0).astype(int) - panorama(int(away.argmax()))).mean() > 10
 
 
+@pytest.mark.slow
 def test_rays_meet_every_cell_on_their_way():
   rng = np.random.default_rng(0)
   start, ray = rng.uniform(3, 6, (2, 200)), rng.uniform(-1, 1, (2, 200))
@@ -253,7 +265,7 @@ def test_a_wall_on_flat_land_stands_where_geometry_says():
   eye, ahead = 1.62, 10 - 2.25
   pose = terrain_walk.Poses(*(np.array([number]) for number in (2.25, 40.75, eye, 0.0)))
   across, down = grid_rays.screen(64, 0.8), grid_rays.screen(64, 0.8) + 0.013
-  picture, depth = terrain_ground.draw(land, pose, across, down)
+  picture, depth = terrain_ground.render(land, pose, across, down)
   expected = np.where(down * ahead > eye, eye / down, ahead)
   expected[down * ahead < eye - 3] = np.inf
   np.testing.assert_allclose(depth[0], np.repeat(expected[:, None], 64, axis=1), rtol=1e-5)
@@ -265,15 +277,16 @@ def test_a_wall_on_flat_land_stands_where_geometry_says():
       down * ahead > eye,
     )
   )
-  assert grass[1] > grass[0]  # green above, also on the rim of the face, and brown below
+  assert grass[1] > grass[0]  # green on top and on the rim of the face, brown below
   assert turf[1] > turf[0]
   assert soil[0] > soil[1]
 
 
+@pytest.mark.slow
 def test_land_walks_go_from_goal_to_goal_past_trees_and_pillars():
   for index in range(10):
     rng = draws.generator(0, 9, index)
-    land = terrain.raise_land(rng)
+    land = terrain.generate(rng)
     walk = terrain_walk.walk(rng, land, 500)
     poses = walk.poses
     step = np.hypot(np.diff(poses.x), np.diff(poses.y))
@@ -300,21 +313,22 @@ def test_land_walks_go_from_goal_to_goal_past_trees_and_pillars():
 
 def test_trees_hide_what_is_behind_and_nothing_before():
   rng = draws.generator(0, 9, 0)
-  land = terrain.raise_land(rng)
+  land = terrain.generate(rng)
   walk = terrain_walk.walk(rng, land, 20)
   wood = trees.plant(rng, land, walk)
   tree = int(np.hypot(wood.x - 128, wood.y - 128).argmin())
   pose = terrain_walk.Poses(wood.x[tree] - 6, wood.y[tree], wood.foot[tree] + 2, 0.0)
   across = grid_rays.screen(128, 0.8)
-  for behind, drawn in ((np.inf, True), (0.1, False)):
+  for behind, visible in ((np.inf, True), (0.1, False)):
     picture = np.full((128, 128, 3), -1, np.float32)
     depth = np.full((128, 128), behind, np.float32)
-    trees.draw(picture, depth, wood, pose, across, across)
-    assert (picture >= 0).any() == drawn
+    trees.render(picture, depth, wood, pose, across, across)
+    assert (picture >= 0).any() == visible
     np.testing.assert_array_equal((picture >= 0).all(-1), depth != np.float32(behind))
   assert depth[64, 64] == np.float32(0.1)
 
 
+@pytest.mark.slow
 def test_daylight_drifts():
   spans = []
   for index in range(200):

@@ -1,4 +1,4 @@
-"""Folders that tensorflow-datasets prepared: found, read without that package, put in order."""
+"""Folders that tensorflow-datasets prepared: search, reading without that package, and order."""
 
 import json
 
@@ -18,7 +18,7 @@ def digit(image, label):
 
 
 def write_with_the_package(tfds, folder, examples):
-  """CIFAR-10 with these examples by split, in shards of five."""
+  """Writes CIFAR-10 with these examples by split, in shards of five."""
   features = tfds.features.FeaturesDict(
     {
       'id': tfds.features.Text(),
@@ -36,6 +36,7 @@ def write_with_the_package(tfds, folder, examples):
   writer.close_all()
 
 
+@pytest.mark.slow
 def test_folder_that_the_package_itself_wrote(tmp_path, monkeypatch, capsys):
   tfds = pytest.importorskip('tensorflow_datasets')
   monkeypatch.setattr(cifar10, 'COUNTS', {'train': 12, 'test': 5})
@@ -43,7 +44,7 @@ def test_folder_that_the_package_itself_wrote(tmp_path, monkeypatch, capsys):
   for split, count in cifar10.COUNTS.items():
     images[split] = raw_files.pictures(count, 32, seed=count)
     labels[split] = np.random.default_rng(count).integers(0, 10, count)
-    order = np.random.default_rng(count).permutation(count)  # it shuffles by a hash
+    order = np.random.default_rng(count).permutation(count)  # the package shuffles by a hash
     examples[split] = [
       {'id': f'{split}_{i:05d}', 'image': images[split][i], 'label': labels[split][i]}
       for i in order.tolist()
@@ -55,9 +56,9 @@ def test_folder_that_the_package_itself_wrote(tmp_path, monkeypatch, capsys):
   built = command.build('cifar10', tmp_path)
   assert '[ok] container: tfds' in capsys.readouterr().out
   for split in images:
-    found = read_split(built, split)
-    np.testing.assert_array_equal(found['image'], images[split])
-    np.testing.assert_array_equal(found['label'], labels[split])
+    actual = read_split(built, split)
+    np.testing.assert_array_equal(actual['image'], images[split])
+    np.testing.assert_array_equal(actual['label'], labels[split])
 
 
 def test_the_newest_version_is_found(tmp_path, monkeypatch):
@@ -66,20 +67,20 @@ def test_the_newest_version_is_found(tmp_path, monkeypatch):
   files = raw_files.prepared_files('mnist', {'train': []})
   for version in ('3.0.2', '3.0.10', '3.0.11.incompleteABC', 'notes'):
     raw_files.write_folder(tmp_path / 'mnist' / version, files)
-  (tmp_path / 'mnist' / '4.0.0').mkdir()  # nothing in it
+  (tmp_path / 'mnist' / '4.0.0').mkdir()  # empty
   assert locate.find_prepared('mnist') == tmp_path / 'mnist' / '3.0.10'
 
 
 def test_mnist_warns_that_its_order_is_lost(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(mnist, 'COUNTS', {'train': 3, 'test': 2})
   images = {s: raw_files.pictures(n, 28, 1, seed=n) for s, n in mnist.COUNTS.items()}
-  payloads = {s: [digit(x, i) for i, x in enumerate(found)] for s, found in images.items()}
+  payloads = {s: [digit(x, i) for i, x in enumerate(digits)] for s, digits in images.items()}
   raw = raw_files.write_folder(tmp_path / '3.0.1', raw_files.prepared_files('mnist', payloads))
   folder = command.build('mnist', tmp_path, raw=[raw])
   assert '[warn] tensorflow-datasets keeps neither names nor order' in capsys.readouterr().out
-  found = read_split(folder, 'train')
-  np.testing.assert_array_equal(found['image'][:, 2:-2, 2:-2], images['train'])
-  assert found['label'].tolist() == [0, 1, 2]
+  actual = read_split(folder, 'train')
+  np.testing.assert_array_equal(actual['image'][:, 2:-2, 2:-2], images['train'])
+  assert actual['label'].tolist() == [0, 1, 2]
 
 
 def test_celebahq_is_put_in_the_order_of_its_names(tmp_path, monkeypatch):

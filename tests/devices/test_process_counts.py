@@ -10,7 +10,7 @@ from tests.support.processes import Job
 from tests.support.recorded import read_order
 from tests.support.tiny import SYSTEMS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.launch]
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COUNTS = (1, 2, 4, 1, 4, 2, 1)  # every count reads the checkpoint of every other one
 

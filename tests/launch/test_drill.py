@@ -4,7 +4,7 @@ import pytest
 
 from tests import drill
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.launch]
 
 
 @pytest.mark.parametrize('kills, counts', [(5, [2]), (2, [2, 1])])

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.fake_cloud import _executable
 
+pytestmark = pytest.mark.launch
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMI = """#!/bin/sh
 case "$*" in

@@ -13,6 +13,7 @@ import pytest
 from launch import processes
 from tests.support.processes import Job
 
+pytestmark = pytest.mark.launch
 FLAGS = (
   '--config=configs/demo_mnist.py:vdvae,debug',
   '--config.model.enc_blocks=32d32,1x1',

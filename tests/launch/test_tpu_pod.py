@@ -10,6 +10,8 @@ import pytest
 from tests.support import fake_cloud
 from tests.support.tpu_pod import FLAGS, ROOT, WORKDIR
 
+pytestmark = pytest.mark.launch
+
 
 def test_from_nothing_to_the_end(cloud):
   code, text = cloud.run('run', *FLAGS)

@@ -4,6 +4,8 @@ import pytest
 
 from tests.support.tpu_pod import FLAGS
 
+pytestmark = pytest.mark.launch
+
 
 def test_preempted_twice(cloud):
   preempted = dict(worker=0, preempt=True)

@@ -14,7 +14,7 @@ from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
 from hvae_tpu.models.efficient_morl import EfficientMORL, decoders, objective, weights
 from hvae_tpu.models.efficient_morl.encoder import positions
-from hvae_tpu.nn import distributions, layers
+from hvae_tpu.nn import cpu_kernels, distributions
 from hvae_tpu.training import optimizers
 from hvae_tpu.training.state import create_state
 from hvae_tpu.training.step import make_train_step, trace_step
@@ -156,7 +156,7 @@ def test_the_first_convolution_of_a_decoder_is_one(kernel, padding):
   params = jax.tree.map(lambda p: p + 0.1, params)
   place = positions(7) @ params['positions']['kernel'] + params['positions']['bias']
   maps = jnp.broadcast_to(z[:, None, None], (3, 7, 7, 4)) + place
-  expected = layers.convolve(maps, params['kernel'], padding) + params['bias']
+  expected = cpu_kernels.convolve(maps, params['kernel'], padding) + params['bias']
   np.testing.assert_allclose(layer.apply({'params': params}, z), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -166,8 +166,8 @@ def test_convolutions_have_the_usual_gradients(padding):
   x = rng.standard_normal((2, 6, 6, 3)).astype(np.float32)
   kernel = rng.standard_normal((3, 3, 3, 4)).astype(np.float32)
   total = lambda f: lambda *args: jnp.sin(f(*args, padding)).sum()
-  usual = jax.grad(total(layers._convolve), argnums=(0, 1))(x, kernel)
-  ours = jax.grad(total(layers.convolve), argnums=(0, 1))(x, kernel)
+  usual = jax.grad(total(cpu_kernels._convolve), argnums=(0, 1))(x, kernel)
+  ours = jax.grad(total(cpu_kernels.convolve), argnums=(0, 1))(x, kernel)
   for a, b in zip(ours, usual, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 

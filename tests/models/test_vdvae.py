@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from hvae_tpu.errors import UserError
+from hvae_tpu.models import hierarchy
+from hvae_tpu.models.hierarchy import GroupDraw
 from hvae_tpu.models.vdvae import VDVAE, network
 from hvae_tpu.nn import layers
 from tests.support import tiny
@@ -72,16 +74,17 @@ def test_scanned_run_equals_a_python_loop():
   normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
   x, acts, noise = normal(2, 4, 4, 8), normal(2, 4, 4, 8), normal(3, 2, 32)
   z, given = normal(3, 2, 4, 4, 2), jnp.array([True, False, True])
-  stacked = layers.stack_blocks(network.DecoderBlock, 3, (nn.broadcast, 0, 0, 0, 0, 0))(**fields)
+  stacked = layers.stack_blocks(network.DecoderBlock, 3, (nn.broadcast, 0))(**fields)
   keep = jnp.array([[True, True], [True, False], [False, False]])
-  arguments = (x, acts, noise, z, given, None, keep)
+  draws = GroupDraw(noise, z, given, None, keep)
+  arguments = (x, acts, draws)
   params = stacked.init(jax.random.key(0), *arguments)['params']
   params = jax.tree.map(lambda p: p + 0.1 * normal(*p.shape), params)
   scanned, levels = jax.jit(stacked.apply)({'params': params}, *arguments)
 
   block = network.DecoderBlock(**fields)
-  for i, mine in enumerate(layers.unstack(params, 3)):
-    x, level = block.apply({'params': mine}, x, acts, noise[i], z[i], given[i], None, keep[i])
+  for i, (params_of_block, draw) in enumerate(layers.unstack((params, draws), 3)):
+    x, level = block.apply({'params': params_of_block}, x, acts, draw)
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
       level,
@@ -94,8 +97,8 @@ def test_scanned_run_equals_a_python_loop():
 
 def loss_of(model, out, kl, train, monkeypatch):
   """The objective with `out` [B, H, W, C] and `kl` [B, zdim] in place of the network."""
-  levels = [network.Level(None, kl, log_q=None, log_p=None)]
-  monkeypatch.setattr(VDVAE, '_infer', lambda *_: (jnp.asarray(out), levels))
+  levels = [hierarchy.Level(None, kl, log_q=None, log_p=None)]
+  monkeypatch.setattr(VDVAE, 'infer', lambda *_: (jnp.asarray(out), levels))
   image = np.zeros(out.shape, np.uint8)
   return model.loss({}, {}, {'image': image}, rng=None, step=0, train=train)[0]
 

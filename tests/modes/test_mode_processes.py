@@ -11,7 +11,7 @@ import pytest
 from tests.support import trained_runs
 from tests.support.processes import ROOT, Job
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.launch]
 MODES = 'div_stats,reconstruct,encode,decode,sample'
 FLAGS = (
   '--config=configs/demo_mnist.py:efficient_vdvae,debug',

@@ -1,6 +1,6 @@
 """Stored results of reference implementations: where they lie, how they are read and compared."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import fnmatch
 import functools
 import hashlib
@@ -134,15 +134,21 @@ def cases(golden: Golden, kinds: Kinds) -> dict[str, Check]:
   return {'unknown': functools.partial(_unknown, golden)}
 
 
-def checks(system: str, kinds: Kinds) -> list[Any]:
+def checks(system: str, kinds: Kinds, quick: Sequence[str]) -> list[Any]:
   """Returns one parameter of a test for every file and check of a system.
 
-  Checks of files that are not kept with the code have the mark `slow` unless `is_complete`.
+  Unless `is_complete`, a check has the mark `slow` if its file is not kept with the code, or if
+  '<file>-<check>' matches none of the patterns `quick`.
   """
-  always = committed(system)
-  marks = lambda golden: () if is_complete() or golden in always else (pytest.mark.slow,)
+  kept = committed(system)
+
+  def marks(golden: Golden, case: str) -> tuple[Any, ...]:
+    name = f'{golden.path.name}-{case}'
+    is_quick = golden in kept and any(fnmatch.fnmatch(name, pattern) for pattern in quick)
+    return () if is_quick or is_complete() else (pytest.mark.slow,)
+
   return [
-    pytest.param(check, id=f'{name}-{case}', marks=marks(golden))
+    pytest.param(check, id=f'{name}-{case}', marks=marks(golden, case))
     for name, golden in find(system)
     for case, check in cases(golden, kinds).items()
   ]

@@ -4,21 +4,22 @@ import pathlib
 
 import numpy as np
 
-from data_prep.core import clips, contents, records
+from data_prep.core import clips, records
+from data_prep.core.request import About
 
 
 def write(root: pathlib.Path) -> None:
   """Twelve sequences of 20 frames in either split, as `root`/demo_moving_mnist."""
-  found = contents.Contents(
-    fields=clips.fields(64, 64, 1),
+  squares = clips.video_set(
+    About('', '', '', licence='none', samples_publishable=True),
+    (64, 64, 1),
+    {'train': 20, 'test': 20},
     splits={name: clips.split_of_film(_film, [20] * 12) for name in ('train', 'test')},
-    views=clips.views(),
-    info=contents.CardInfo(
-      1, 'made here', {}, {}, 'none', 'none', True, details=clips.details(train=20, test=20)
-    ),
+    source='made here',
+    preprocessing='none',
     records_per_shard=12,
   )
-  records.write_dataset(root / 'demo_moving_mnist', 'demo_moving_mnist', found)
+  records.write_dataset(root / 'demo_moving_mnist', 'demo_moving_mnist', squares)
 
 
 def _film(number: int) -> np.ndarray:

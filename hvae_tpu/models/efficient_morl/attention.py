@@ -1,6 +1,4 @@
-"""Slots that compete for pixels (Locatello et al., 2020): what both slot models share."""
-
-from typing import Any
+"""Attention in which slots compete for pixels (Locatello et al., 2020)."""
 
 from flax import linen as nn
 import jax
@@ -11,7 +9,7 @@ from hvae_tpu.models.efficient_morl import weights
 
 
 class Memory(nn.Module):
-  """Features [B, P, 64] -> keys and values [B, P, size]."""
+  """Layers from features [B, P, 64] to keys and values [B, P, size]."""
 
   size: int
   scheme: str
@@ -26,15 +24,15 @@ class Memory(nn.Module):
 
 
 class Attention(nn.Module):
-  """What each slot reads from the pixels, which are shared out among the slots."""
+  """Attention of slots to pixels; the attention to a pixel is shared by the slots."""
 
   scheme: str
 
   @nn.compact
   def __call__(self, slots: Array, keys: Array, values: Array) -> tuple[Array, Array]:
-    """slots [B, K, D], keys and values [B, P, D] -> updates [B, K, D], attention [B, K, P].
+    """Maps slots [B, K, D], keys and values [B, P, D] to updates [B, K, D], attention [B, K, P].
 
-    Attention sums to 1 over the slots, and is raised by 1e-8 so that no slot is without a pixel.
+    Attention sums to 1 over the slots. It is raised by 1e-8, so that every slot attends somewhere.
     """
     size = slots.shape[-1]
     q = weights.linear(size, size, self.scheme, 'to_q', use_bias=False)(
@@ -44,14 +42,3 @@ class Attention(nn.Module):
     attention = jax.nn.softmax(dots, axis=1) + 1e-8
     shares = attention / attention.sum(-1, keepdims=True)
     return jnp.einsum('bkp,bpd->bkd', shares, values), attention
-
-
-def crowding(num_slots: int, card: dict[str, Any]) -> list[str]:
-  """A sentence if pictures of a data set may hold more entities than there are slots."""
-  entities = card.get('details', {}).get('entities', 0)
-  if entities <= num_slots:
-    return []
-  return [
-    f'pictures of {card["name"]} hold up to {entities} entities, the background among them, but '
-    f'config.model.num_slots={num_slots}: some will have to share a slot'
-  ]

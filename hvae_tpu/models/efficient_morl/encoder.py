@@ -1,4 +1,4 @@
-"""Pictures to one feature vector per pixel."""
+"""The encoder: pictures to one feature vector per pixel."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ WIDTH = 64  # channels of features
 
 
 def positions(side: int) -> np.ndarray:
-  """What a square map knows of its places, float32 [side, side, 4].
+  """Returns the coordinates of the pixels of a square map, float32 [side, side, 4].
 
   Channels: 1 - u, u, v, 1 - v, where u rises from 0 to 1 down the rows and v along the columns.
   """
@@ -23,9 +23,9 @@ def positions(side: int) -> np.ndarray:
 
 
 class Encoder(nn.Module):
-  """[B, H, W, 3] in [-1, 1] -> [B, H * W, 64], row-major, float32; sides must be equal.
+  """Network from [B, H, W, 3] in [-1, 1] to [B, H * W, 64], row-major, float32; H equals W.
 
-  The convolutions compute in `dtype`. `scheme` is of `weights.initializers`.
+  The convolutions compute in `dtype`. `scheme` is one of `weights.initializers`.
   """
 
   scheme: str

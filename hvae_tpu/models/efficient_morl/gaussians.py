@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def deviation(raw: Array) -> Array:
-  """Standard deviation of a raw scale: sqrt(log(1 + exp(raw)) + 1e-5).
+  """Returns the standard deviation of a raw scale: sqrt(log(1 + exp(raw)) + 1e-5).
 
   Evaluated literally, so that far below zero it is exactly sqrt(1e-5), as in the reference.
   """
@@ -15,7 +15,7 @@ def deviation(raw: Array) -> Array:
 
 
 class Gaussian(NamedTuple):
-  """`mean` and raw scale, of the same shape."""
+  """Gaussian by `mean` and raw scale, which have the same shape."""
 
   mean: Array
   raw: Array
@@ -25,11 +25,11 @@ class Gaussian(NamedTuple):
     return deviation(self.raw)
 
   def sample(self, noise: Array) -> Array:
-    """The draw that standard normal `noise` of the same shape stands for."""
+    """Returns the draw for standard normal `noise` of the same shape."""
     return self.mean + self.std * noise
 
   def kl(self, prior: 'Gaussian | None' = None) -> Array:
-    """KL(self || prior), or from N(0, 1), per element, nats."""
+    """Returns KL(self || prior) per element, nats; None stands for N(0, 1)."""
     mean, std = (0.0, 1.0) if prior is None else (prior.mean, prior.std)
     ratio = jnp.square(self.std / std)
     return 0.5 * (ratio + jnp.square((self.mean - mean) / std) - 1 - jnp.log(ratio))

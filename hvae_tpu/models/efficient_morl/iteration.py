@@ -1,4 +1,4 @@
-"""One iteration: a posterior over slots, a draw of it painted, and what that costs."""
+"""One iteration: draws slots from a posterior, paints them, and computes the loss."""
 
 from collections.abc import Callable
 import functools
@@ -16,12 +16,12 @@ from hvae_tpu.models.efficient_morl.objective import Canvas
 from hvae_tpu.nn import layers
 
 
-class Form(NamedTuple):
-  """What an iteration needs to know of the model.
+class IterationConfig(NamedTuple):
+  """Settings of an iteration.
 
   Attributes:
-    likelihood: (painted, x [B, H, W, 3] in [0, 1]) -> nll [B].
-    layers: L; without any, what the hierarchy begins with is refined, and its KL counts as zero.
+    likelihood: (canvas, x [B, H, W, 3] in [0, 1]) -> nll [B].
+    layers: L; with 0, the first Gaussian of the hierarchy is refined, and its KL counts as zero.
     prior: 'reversed_plus', 'reversed' or 'bottom_up'.
     decoder: the network.
     remat: of the decoder (`layers.REMAT`).
@@ -34,14 +34,14 @@ class Form(NamedTuple):
   remat: str
 
 
-class Inputs(NamedTuple):
-  """What the loss of an iteration has gradients by.
+class Differentiable(NamedTuple):
+  """Inputs of an iteration's loss that it is differentiated by.
 
   Attributes:
     params: of 'prior' and 'decoder'.
     below: posteriors of the layers under the top, each [B, K, D].
     anchor: prior of a refined posterior; None is N(0, 1).
-    posterior: of the top layer, perhaps refined.
+    posterior: of the top layer, perhaps refined; [B, K, D].
   """
 
   params: Any
@@ -50,13 +50,13 @@ class Inputs(NamedTuple):
   posterior: Gaussian
 
 
-class Given(NamedTuple):
-  """What is constant.
+class Constants(NamedTuple):
+  """Inputs of an iteration's loss without gradients.
 
   Attributes:
-    x: [B, H, W, 3] in [0, 1].
-    noise: [B, K, D] of the draw, and [L - 1, B, K, D] of those that priors follow from.
-    first: whether nothing was refined yet: then the KL is that of all layers. bool [].
+    x: pictures [B, H, W, 3] in [0, 1].
+    noise: [B, K, D] for the draw of slots, and [L - 1, B, K, D] for draws that priors follow from.
+    first: bool [], whether nothing was refined yet; then the KL is the KL of all layers.
     weights: of nll and KL in the loss, [] each.
   """
 
@@ -67,83 +67,87 @@ class Given(NamedTuple):
 
 
 class Stage(NamedTuple):
-  """What an iteration gives; none of it has gradients.
+  """Results of an iteration; none of them has gradients.
 
   Attributes:
     posterior: [B, K, D].
-    z: [B, K, D], a draw of it.
-    painted: what the slots of `z` look like.
+    z: slots drawn from it, [B, K, D].
+    canvas: pictures of the slots `z`.
     nll: [B], nats.
     kl: [B], nats: of all layers for the first iteration, else of the posterior alone.
   """
 
   posterior: Gaussian
   z: Array
-  painted: Canvas
+  canvas: Canvas
   nll: Array
   kl: Array
 
 
-def loss(form: Form, inputs: Inputs, given: Given) -> tuple[Array, Stage]:
-  """The sum over pictures of nll and KL, weighted."""
-  draw, chain = given.noise
+def loss(
+  config: IterationConfig, inputs: Differentiable, constants: Constants
+) -> tuple[Array, Stage]:
+  """Computes the weighted nll and KL, summed over pictures."""
+  draw, chain = constants.noise
   posterior = inputs.posterior
   z = posterior.sample(draw)
-  canvas = layers.rematerialised(functools.partial(objective.paint, form.decoder), form.remat)
-  painted = canvas(inputs.params, z)
-  nll = form.likelihood(painted, given.x)
-  of_all = divergences(form, inputs.params, (*inputs.below, posterior), chain)[0].sum(0)
-  of_one = posterior.kl(inputs.anchor).sum((1, 2))
-  kl = jnp.where(given.first, of_all, of_one)
-  total = (given.weights[0] * nll + given.weights[1] * kl).sum()
-  return total, Stage(posterior, z, painted, nll, kl)
+  paint = layers.rematerialised(functools.partial(objective.paint, config.decoder), config.remat)
+  canvas = paint(inputs.params, z)
+  nll = config.likelihood(canvas, constants.x)
+  kl_of_layers = divergences(config, inputs.params, (*inputs.below, posterior), chain)[0].sum(0)
+  kl_of_posterior = posterior.kl(inputs.anchor).sum((1, 2))
+  kl = jnp.where(constants.first, kl_of_layers, kl_of_posterior)
+  total = (constants.weights[0] * nll + constants.weights[1] * kl).sum()
+  return total, Stage(posterior, z, canvas, nll, kl)
 
 
 def divergences(
-  form: Form, params: Any, posteriors: tuple[Gaussian, ...], noise: Array
+  config: IterationConfig, params: Any, posteriors: tuple[Gaussian, ...], noise: Array
 ) -> tuple[Array, Gaussian | None]:
-  """KL of every layer, [L, B], bottom to top; and the prior of a refined posterior.
+  """Returns the KL of every layer, [L, B], bottom to top; and the prior of a refined posterior.
 
-  The prior of a layer follows from a fresh draw of its neighbour: the layer above it, or below for
-  'bottom_up'. The outermost layer has N(0, 1), which None stands for.
+  The prior of a layer follows from a fresh draw of its neighbour: the layer above it, or below it
+  for 'bottom_up'. The outermost layer has the prior N(0, 1), for which None stands.
 
   Args:
-    form: of the model.
+    config: settings.
     params: of 'prior'.
     posteriors: of all layers.
     noise: [L - 1, B, K, D].
   """
-  if not form.layers:
+  if not config.layers:
     return jnp.zeros((0, len(posteriors[0].mean))), None
-  bottom_up = form.prior == 'bottom_up'
+  bottom_up = config.prior == 'bottom_up'
   conditioning = posteriors[:-1] if bottom_up else posteriors[:0:-1]
   samples = [q.sample(eps) for q, eps in zip(conditioning, noise, strict=True)]
   priors = [None, *(Prior().apply({'params': params['prior']}, z) for z in samples)]
   priors = priors if bottom_up else priors[::-1]
   kls = jnp.stack([q.kl(p).sum((1, 2)) for q, p in zip(posteriors, priors, strict=True)])
-  return kls, priors[0] if form.prior == 'reversed_plus' else None
+  return kls, priors[0] if config.prior == 'reversed_plus' else None
 
 
-def descent(form: Form) -> Callable[[Inputs, Given], tuple[Array, Stage, Gaussian]]:
-  """(inputs, given) -> loss, stage, and the gradient of the loss by the posterior.
+def loss_and_posterior_grad(
+  config: IterationConfig,
+) -> Callable[[Differentiable, Constants], tuple[Array, Stage, Gaussian]]:
+  """Returns (inputs, constants) -> loss, stage, and the gradient of the loss by the posterior.
 
-  The first value alone has derivatives, and its gradient by everything is taken at once, when it is
-  computed: what refines a posterior is then also what trains the model. Otherwise the pass through
-  the decoder would be made twice, and its inner values be kept for all iterations.
+  Only the loss has derivatives. Its gradients by all inputs are computed together with its value:
+  one backward pass refines the posterior and trains the model. Otherwise the decoder would be
+  differentiated twice, and the inner values of all iterations be stored.
   """
-  value_and_gradient = jax.value_and_grad(functools.partial(loss, form), has_aux=True)
+  value_and_gradient = jax.value_and_grad(functools.partial(loss, config), has_aux=True)
 
   @jax.custom_vjp
-  def descend(inputs: Inputs, given: Given) -> tuple[Array, Stage, Gaussian]:
-    (value, stage), gradient = value_and_gradient(inputs, given)
+  def evaluate(inputs: Differentiable, constants: Constants) -> tuple[Array, Stage, Gaussian]:
+    (value, stage), gradient = value_and_gradient(inputs, constants)
     return value, stage, gradient.posterior
 
-  def forward(inputs: Inputs, given: Given):
-    (value, stage), gradient = value_and_gradient(inputs, given)
+  def forward(inputs: Differentiable, constants: Constants):
+    (value, stage), gradient = value_and_gradient(inputs, constants)
     return (value, stage, gradient.posterior), gradient
 
-  def backward(gradient: Inputs, cotangents):
+  def backward(gradient: Differentiable, cotangents):
     return jax.tree.map(lambda g: cotangents[0] * g, gradient), None
 
-  descend.defvjp(forward, backward)
-  return descend
+  evaluate.defvjp(forward, backward)
+  return evaluate

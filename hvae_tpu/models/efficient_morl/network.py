@@ -1,4 +1,4 @@
-"""The networks of EfficientMORL: a bottom-up hierarchy over slots, its prior, the refinement.
+"""Networks of EfficientMORL: a bottom-up hierarchy over slots, its prior, the refinement.
 
 B pictures, K slots of D dimensions, L layers, P pixels. Weights are shared by slots and by layers.
 """
@@ -19,12 +19,12 @@ HIDDEN = 128  # units of the prior and of the refinement
 
 
 class BottomUp(NamedTuple):
-  """What the hierarchy made of pictures.
+  """Results of the hierarchy.
 
   Attributes:
     start: the learned Gaussian that the first slots are drawn from, [B, K, D].
     posteriors: of the layers, bottom to top, each [B, K, D].
-    slots: a draw of each of them, which the next layer asks its question with.
+    slots: a draw of each posterior, [B, K, D]; queries of the next layer.
     attention: of the layers, each [B, K, P].
   """
 
@@ -35,7 +35,7 @@ class BottomUp(NamedTuple):
 
 
 class SlotLayer(nn.Module):
-  """One layer: slots read from the pixels, and a recurrence updates their posterior."""
+  """One layer: slots attend to the pixels, and a recurrence updates their posterior."""
 
   dual: bool
 
@@ -43,7 +43,7 @@ class SlotLayer(nn.Module):
   def __call__(
     self, slots: Array, last: Gaussian, keys: Array, values: Array
   ) -> tuple[Gaussian, Array]:
-    """slots [B, K, D] drawn from `last` -> the next posterior, attention [B, K, P]."""
+    """Maps slots [B, K, D] drawn from `last` to the next posterior and attention [B, K, P]."""
     size = slots.shape[-1]
     updates, attention = Attention('xavier', name='attention')(slots, keys, values)
     if self.dual:
@@ -61,11 +61,11 @@ class SlotLayer(nn.Module):
 
 
 class Hierarchy(nn.Module):
-  """Pictures to the posteriors of all layers.
+  """Network from pictures to the posteriors of all layers.
 
   Args:
     x: [B, H, W, 3] in [-1, 1].
-    noise: [1 + layers, B, K, D], standard normal: of the first slots, and of each layer's.
+    noise: [1 + layers, B, K, D], standard normal: for the first slots, and for each layer.
   """
 
   dual: bool
@@ -80,19 +80,19 @@ class Hierarchy(nn.Module):
     features = Encoder('xavier', self.dtype, name='encoder')(x)
     keys, values = Memory(shape[-1], 'xavier', name='memory')(features)
     layer = SlotLayer(self.dual, name='layer')
-    posteriors, drawn, attention = [], [], []
+    posteriors, draws, attentions = [], [], []
     slots = start.sample(noise[0])
     for eps in noise[1:]:
-      last, read = layer(slots, last, keys, values)
+      last, attention = layer(slots, last, keys, values)
       slots = last.sample(eps)
       posteriors.append(last)
-      drawn.append(slots)
-      attention.append(read)
-    return BottomUp(start, tuple(posteriors), tuple(drawn), tuple(attention))
+      draws.append(slots)
+      attentions.append(attention)
+    return BottomUp(start, tuple(posteriors), tuple(draws), tuple(attentions))
 
 
 class Prior(nn.Module):
-  """Slots of one layer -> Gaussian of the next layer's, each slot by itself."""
+  """Network from the slots of one layer to Gaussians of the next layer, each slot by itself."""
 
   @nn.compact
   def __call__(self, z: Array) -> Gaussian:
@@ -103,22 +103,22 @@ class Prior(nn.Module):
 
 
 class Refinement(nn.Module):
-  """A posterior and the gradient of its loss -> what to add to the posterior.
+  """Network from a posterior and the gradient of its loss to a step of the posterior.
 
   Args:
     posterior: [B, K, D].
-    gradient: of the loss of the last iteration, by the posterior; taken as a constant.
-    h: [B, K, D], state of the recurrence; zeros at first.
+    gradient: of the last iteration's loss by the posterior; it counts as a constant.
+    h: [B, K, D], state of the recurrence, zeros at first.
 
   Returns:
-    The step (as a Gaussian, to be added), and the new state.
+    The step, as a Gaussian to add; and the new state.
   """
 
   @nn.compact
   def __call__(self, posterior: Gaussian, gradient: Gaussian, h: Array) -> tuple[Gaussian, Array]:
     size = h.shape[-1]
-    seen = jnp.concatenate([*posterior, *(normalised(half) for half in gradient)], axis=-1)
-    e = nn.elu(weights.linear(4 * size, HIDDEN, 'xavier', 'encoding_0')(seen))
+    inputs = jnp.concatenate([*posterior, *(normalised(half) for half in gradient)], axis=-1)
+    e = nn.elu(weights.linear(4 * size, HIDDEN, 'xavier', 'encoding_0')(inputs))
     e = weights.linear(HIDDEN, size, 'xavier', 'encoding_1')(e)
     h = GRU(name='recurrence')(e, h)
     head = lambda name: weights.linear(size, size, 'xavier', name)(h)
@@ -126,6 +126,6 @@ class Refinement(nn.Module):
 
 
 def normalised(x: Array) -> Array:
-  """Mean 0 and variance 1 over the last axis; gradients far below 3e-3 stay small."""
+  """Normalises to mean 0 and variance 1 over the last axis; values far below 3e-3 stay small."""
   centred = x - x.mean(-1, keepdims=True)
   return centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5)

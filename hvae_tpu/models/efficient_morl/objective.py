@@ -8,13 +8,13 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu.models.efficient_morl.decoders import Decoder, painted
+from hvae_tpu.models.efficient_morl.decoders import Decoder
 
 FLOOR = 0.55  # of GECO's beta, also its start; softplus(0.55) is 1.0055
 
 
 class Canvas(NamedTuple):
-  """A picture of each of K slots.
+  """Pictures of K slots.
 
   Attributes:
     rgb: [..., K, H, W, 3] in [0, 1].
@@ -26,26 +26,42 @@ class Canvas(NamedTuple):
 
   @property
   def mean(self) -> Array:
-    """The picture that they make together, [..., H, W, 3]."""
+    """Mean over the slots, by their masks: [..., H, W, 3]."""
     return (jnp.exp(self.log_masks)[..., None] * self.rgb).sum(-4)
 
 
+def paint_slots(decoder: Decoder, params: Any, slots: Array) -> tuple[Array, Array]:
+  """Paints every slot [..., D] by itself; `params` has 'decoder'.
+
+  Returns:
+    Colours [..., H, W, 3] in [0, 1], and logits of masks [..., H, W].
+  """
+  out = decoder.apply({'params': params['decoder']}, slots)
+  return jax.nn.sigmoid(out[..., :3]), out[..., 3]
+
+
 def paint(decoder: Decoder, params: Any, slots: Array) -> Canvas:
-  """Slots [..., K, D] -> what they look like together. `params` has 'decoder'."""
-  rgb, logits = painted(decoder, params, slots)
+  """Paints the slots [..., K, D] of a picture together; `params` has 'decoder'."""
+  rgb, logits = paint_slots(decoder, params, slots)
   return Canvas(rgb, jax.nn.log_softmax(logits, axis=-3))
 
 
-def gaussian_nll(painted: Canvas, x: Array, log_scale: float) -> Array:
-  """Of the mean picture, constants left out: x [B, H, W, 3] in [0, 1] -> [B], nats."""
-  error = jnp.square(x - painted.mean)
+def gaussian_nll(canvas: Canvas, x: Array, log_scale: float) -> Array:
+  """Returns the nll of x [B, H, W, 3] in [0, 1] around the mean picture: [B], nats.
+
+  Constants are left out.
+  """
+  error = jnp.square(x - canvas.mean)
   return (log_scale + error * (0.5 * math.exp(-2 * log_scale))).sum((1, 2, 3))
 
 
-def mixture_nll(painted: Canvas, x: Array, log_scale: float) -> Array:
-  """Each channel of a pixel comes from one of the slots, chosen by the masks: [B], nats."""
-  error = jnp.square(x[:, None] - painted.rgb)
-  terms = painted.log_masks[..., None] - log_scale - error * (0.5 * math.exp(-2 * log_scale))
+def mixture_nll(canvas: Canvas, x: Array, log_scale: float) -> Array:
+  """Returns the nll where each channel of a pixel comes from one slot: [B], nats.
+
+  The masks are the probabilities of the slots. Constants are left out.
+  """
+  error = jnp.square(x[:, None] - canvas.rgb)
+  terms = canvas.log_masks[..., None] - log_scale - error * (0.5 * math.exp(-2 * log_scale))
   return -jax.nn.logsumexp(terms, axis=1).sum((1, 2, 3))
 
 
@@ -56,16 +72,20 @@ LIKELIHOODS: dict[str, Callable[[Canvas, Array, float], Array]] = {
 
 
 def early(index: Array, last: Array) -> Array:
-  """The reference: the first iterations weigh most, and the sum grows where there are few."""
+  """Returns the weights of the reference: the first iterations weigh most.
+
+  The sum of the weights is larger where there are few iterations.
+  """
   return (last + 3 - index) / (last + 1)
 
 
 def uniform(index: Array, last: Array) -> Array:
+  """Returns equal weights."""
   return jnp.ones_like(index) / (last + 1)
 
 
 def late(index: Array, last: Array) -> Array:
-  """As IODINE: the last iterations weigh most."""
+  """Returns the weights of IODINE: the last iterations weigh most."""
   return (index + 1) / (last + 1)
 
 
@@ -78,13 +98,13 @@ WEIGHTINGS: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def refinements_at(curriculum: tuple[tuple[int, int], ...], step: Array) -> Array:
-  """The number of refinements of the last stage that has begun; int32 []."""
+  """Returns the number of refinements of the last stage that has begun; int32 []."""
   starts, counts = (jnp.array(column, jnp.int32) for column in zip(*curriculum, strict=True))
   return counts[jnp.searchsorted(starts, step, side='right') - 1]
 
 
 class Geco(NamedTuple):
-  """Multiplier of a constraint on the reconstruction (Rezende & Viola, 2018), float32 [] each.
+  """State of GECO, the constraint on the reconstruction (Rezende & Viola, 2018): float32 [] each.
 
   Attributes:
     c_ema: moving average of target - nll; positive where the target is reached.
@@ -96,36 +116,46 @@ class Geco(NamedTuple):
 
 
 def initial_geco() -> Geco:
+  """Returns the state before training."""
   return Geco(jnp.zeros(()), jnp.full((), FLOOR))
 
 
 def refining_weights(geco: Geco, kl_beta: float, constrained: Array) -> tuple[Array, Array]:
-  """Weights of nll and KL in the loss whose gradient refines, [] each.
+  """Returns the weights of nll and KL in the loss whose gradient refines, [] each.
 
-  `constrained`: whether GECO is at work, bool [].
+  Args:
+    geco: state of GECO.
+    kl_beta: weight of the KL.
+    constrained: whether GECO is active, bool [].
   """
   return jnp.where(constrained, jax.nn.softplus(geco.beta), 1.0), jnp.float32(kl_beta)
 
 
 def iteration_loss(nll: Array, kl: Array, geco: Geco, kl_beta: float, constrained: Array) -> Array:
-  """The value of an iteration's loss, a mean over pictures (the last axis), in nats.
+  """Returns the value of an iteration's loss, a mean over pictures (the last axis), in nats.
 
-  Under GECO it holds the moving average of the constraint; its gradient is another matter.
+  Under GECO it contains the moving average of the constraint, and its gradient does not follow from
+  it: see `with_value`.
   """
   constraint = -jax.nn.softplus(geco.beta) * geco.c_ema
   return kl_beta * kl.mean(-1) + jnp.where(constrained, constraint, nll.mean(-1))
 
 
-def of_value(gradient_of: Array, value: Array) -> Array:
-  """`value`, with the gradient of another number of the same shape."""
-  return jax.lax.stop_gradient(value - gradient_of) + gradient_of
+def with_value(x: Array, value: Array) -> Array:
+  """Returns `value` with the gradient of `x`, an array of the same shape."""
+  return jax.lax.stop_gradient(value - x) + x
 
 
 def next_geco(c: Any, geco: Geco, nll: Array, step: Array) -> Geco:
-  """The state after a step whose last iteration had the mean `nll`, [].
+  """Returns the state of GECO after a step.
 
-  `c` has the fields `geco_*` of the model. Before `geco_warm_start` nothing changes; at that step
-  the average begins.
+  Nothing changes before step `geco_warm_start`; at that step the average begins.
+
+  Args:
+    c: the model, for its fields `geco_*`.
+    geco: the state before.
+    nll: mean of the last iteration, [], nats.
+    step: of the training, [].
   """
   constraint = c.geco_target * c.num_dims - nll
   mixed = c.geco_ema_alpha * geco.c_ema + (1 - c.geco_ema_alpha) * constraint
@@ -139,7 +169,7 @@ def next_geco(c: Any, geco: Geco, nll: Array, step: Array) -> Geco:
 
 
 def curriculum_problems(curriculum: tuple[tuple[int, int], ...]) -> list[str]:
-  """What is wrong with the stages (first step, refinements), one sentence or none."""
+  """Returns the fault of the stages (first step, refinements), one sentence or none."""
   pairs = [stage for stage in curriculum if len(stage) == 2]
   starts = [start for start, _ in pairs]
   sound = pairs and len(pairs) == len(curriculum) and starts[0] <= 0 and starts == sorted(starts)

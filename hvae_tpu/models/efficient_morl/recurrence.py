@@ -1,4 +1,4 @@
-"""Gated recurrent units as PyTorch defines them: the reset gate acts behind the hidden product."""
+"""Gated recurrent units as in PyTorch: the reset gate acts after the hidden product."""
 
 from flax import linen as nn
 import jax
@@ -9,7 +9,7 @@ from hvae_tpu.models.efficient_morl import weights
 
 
 def gated(from_input: Array, from_state: Array, h: Array) -> Array:
-  """The new state.
+  """Returns the new state.
 
   Args:
     from_input, from_state: [..., 3 H], products with biases of input and state for the reset gate,
@@ -24,7 +24,7 @@ def gated(from_input: Array, from_state: Array, h: Array) -> Array:
 
 
 class GRU(nn.Module):
-  """(x [..., I], h [..., H]) -> new h."""
+  """Unit from an input [..., I] and a state [..., H] to a new state."""
 
   @nn.compact
   def __call__(self, x: Array, h: Array) -> Array:
@@ -46,19 +46,19 @@ class DualGRU(nn.Module):
 
   @nn.compact
   def __call__(self, x: tuple[Array, Array], h: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Inputs and states [..., D] -> new states."""
+    """Maps inputs and states [..., D] to new states."""
     size = h[0].shape[-1]
 
     def product(values: tuple[Array, Array], gates: str, new: str) -> list[Array]:
       param = lambda name, *shape: self.param(name, weights.standard_normal, shape)
       gate_bias = jnp.split(param(f'bias_{gates}', 4 * size), 2)
       new_bias = jnp.split(param(f'bias_{new}', 2 * size), 2)
-      found = []
+      products = []
       for i, v in enumerate(values):
         kernels = param(f'{gates}_{i + 1}', size, 2 * size), param(f'{new}_{i + 1}', size, size)
         bias = jnp.concatenate([gate_bias[i], new_bias[i]])
-        found.append(v @ jnp.concatenate(kernels, axis=-1) + bias)
-      return found
+        products.append(v @ jnp.concatenate(kernels, axis=-1) + bias)
+      return products
 
     products = zip(product(x, 'ih', 'in'), product(h, 'hh', 'hn'), h, strict=True)
     return tuple(gated(*parts) for parts in products)

@@ -1,6 +1,6 @@
 """Slot Attention (Locatello et al., arXiv 2006.15055), as EfficientMORL's baseline has it.
 
-A plain autoencoder: slots have no distribution but that of their first values.
+It is a plain autoencoder: only the first values of slots are random.
 """
 
 import dataclasses
@@ -15,21 +15,21 @@ import jax.numpy as jnp
 from hvae_tpu import settings
 from hvae_tpu.errors import UserError
 from hvae_tpu.models.efficient_morl import decoders, objective, weights
-from hvae_tpu.models.efficient_morl.attention import Attention, Memory, crowding
-from hvae_tpu.models.efficient_morl.decoders import Decoder
+from hvae_tpu.models.efficient_morl.attention import Attention, Memory
 from hvae_tpu.models.efficient_morl.encoder import Encoder
 from hvae_tpu.models.efficient_morl.gaussians import Gaussian
 from hvae_tpu.models.efficient_morl.objective import Canvas
 from hvae_tpu.models.efficient_morl.recurrence import GRU
+from hvae_tpu.models.efficient_morl.slot_model import SlotModel
 from hvae_tpu.models.protocol import Batch, Metrics, Params, Segments, State
 from hvae_tpu.nn import distributions, layers
 from hvae_tpu.settings import setting
 
-HIDDEN = 128  # units behind the recurrence
+HIDDEN = 128  # units of the layer after the recurrence
 
 
 class Iteration(nn.Module):
-  """Slots [B, K, D] read from the pixels, and are updated; the same weights every time."""
+  """One update of slots [B, K, D] from the pixels; all iterations share their weights."""
 
   @nn.compact
   def __call__(self, slots: Array, keys: Array, values: Array) -> tuple[Array, Array]:
@@ -43,7 +43,10 @@ class Iteration(nn.Module):
 
 
 class Slots(nn.Module):
-  """Pictures [B, H, W, 3] in [-1, 1] and noise [B, K, D] -> slots, attention [B, K, P]."""
+  """Network from pictures [B, H, W, 3] in [-1, 1] and noise [B, K, D] to slots.
+
+  It also returns the attention [B, K, P] of the last iteration.
+  """
 
   iterations: int
   dtype: Any
@@ -61,82 +64,61 @@ class Slots(nn.Module):
     return slots, attention
 
 
-class Seen(NamedTuple):
-  """What a pass gives: `slots` [B, K, D], `attention` [B, K, P], what they look like."""
+class SlotPictures(NamedTuple):
+  """Results of a pass: `slots` [B, K, D], their `attention` [B, K, P] and their pictures."""
 
   slots: Array
   attention: Array
-  painted: Canvas
+  canvas: Canvas
 
 
 @dataclasses.dataclass(frozen=True)
-class SlotAttention:
-  """Hyper-parameters, and the interface that the trainer and the evaluations use."""
+class SlotAttention(SlotModel):
+  """Hyper-parameters and methods of Slot Attention."""
 
-  image_size: int = 35  # pictures are square
-  image_channels: int = 3
-  num_slots: int = 4
-  zdim: int = 64  # of a slot
-  iterations: int = 3
-  image_decoder: str = setting('small', choices=decoders.DECODERS)
-  dtype: str = setting('float32', choices=('float32', 'bfloat16'))  # of convolutions
-  remat: str = setting('none', choices=layers.REMAT, changeable=True)  # of the decoder
+  image_decoder: str = setting('small', choices=decoders.DECODERS)  # big: 96 px only
+  iterations: int = setting(3, least=1)
 
   def __post_init__(self):
     settings.check(self, 'config.model')
-    errors = decoders.problems(self) + [
-      f'model.{name}={getattr(self, name)} must be at least 1'
-      for name in ('num_slots', 'zdim', 'iterations')
-      if getattr(self, name) < 1
-    ]
-    if errors:
+    if errors := self.picture_problems():
       raise UserError('; '.join('config.' + error for error in errors))
 
   level_names = ()
 
   @property
-  def _networks(self) -> tuple[Slots, Decoder]:
-    dtype = jnp.dtype(self.dtype)
-    return Slots(self.iterations, dtype), Decoder(self.image_decoder, self.image_size, dtype)
+  def _slots(self) -> Slots:
+    return Slots(self.iterations, jnp.dtype(self.dtype))
 
   def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
-    decoders.check_images(self, batch)
-    slots, decoder = self._networks
+    x, z = self.blank_inputs(batch)
     slots_rng, decoder_rng = jax.random.split(rng)
-    z, x = jnp.zeros((1, self.num_slots, self.zdim)), jnp.zeros((1, *batch['image'].shape[1:]))
     params = {
-      'slots': slots.init(slots_rng, x, z)['params'],
-      'decoder': decoder.init(decoder_rng, z)['params'],
+      'slots': self._slots.init(slots_rng, x, z)['params'],
+      'decoder': self.decoder.init(decoder_rng, z)['params'],
     }
     return params, {}
 
   def loss(
     self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array, train: bool
   ) -> tuple[Array, tuple[State, Metrics]]:
-    """Squared error summed over a picture in [0, 1]. No schedule: `step` is not used."""
-    painted = self._infer(params, batch, rng).painted
-    error = jnp.square(batch['image'].astype(jnp.float32) / 255 - painted.mean)
+    """Returns the squared error, summed over a picture in [0, 1]; `step` is not used."""
+    canvas = self._infer(params, batch, rng).canvas
+    error = jnp.square(self.scale(batch['image']) - canvas.mean)
     squared = error.sum((1, 2, 3))
     metrics = {'squared_error': squared, 'mse': error.mean((1, 2, 3))}
     return squared.mean(), (state, metrics)
 
   def segment(self, params: Params, state: State, batch: Batch, rng: Array) -> Segments:
-    """One stage: the last iteration."""
-    found, side = self._infer(params, batch, rng), self.image_size
-    attention = found.attention.reshape(*found.attention.shape[:2], side, side)
-    parts = (found.painted.rgb, found.painted.log_masks, attention, found.slots, found.slots)
+    """Returns the slots of pictures at one stage, the last iteration."""
+    result, side = self._infer(params, batch, rng), self.image_size
+    attention = result.attention.reshape(*result.attention.shape[:2], side, side)
+    parts = (*result.canvas, attention, result.slots, result.slots)
     return Segments(*(part[:, None] for part in parts))
 
-  def paint(self, params: Params, slots: Array) -> tuple[Array, Array]:
-    return decoders.painted(self._networks[1], params, slots)
-
-  def warnings(self, card: dict[str, Any]) -> list[str]:
-    return crowding(self.num_slots, card)
-
-  def _infer(self, params: Params, batch: Batch, rng: Array) -> Seen:
-    x = batch['image'].astype(jnp.float32) / 255 * 2 - 1
+  def _infer(self, params: Params, batch: Batch, rng: Array) -> SlotPictures:
+    x = self.scale(batch['image']) * 2 - 1
     noise = distributions.normal(rng, (len(x), self.num_slots, self.zdim))
-    slots, attention = self._networks[0].apply({'params': params['slots']}, x, noise)
-    canvas = functools.partial(objective.paint, self._networks[1])
-    painted = layers.rematerialised(canvas, self.remat)(params, slots)
-    return Seen(slots, attention, painted)
+    slots, attention = self._slots.apply({'params': params['slots']}, x, noise)
+    paint = functools.partial(objective.paint, self.decoder)
+    return SlotPictures(slots, attention, layers.rematerialised(paint, self.remat)(params, slots))

@@ -113,10 +113,10 @@ def _compiled(model: EfficientMORL) -> Callable[..., Any]:
       kept = {}
 
       def whole(*args):
-        *args, keep, last = args
+        *args, record, last = args
         kept['pass'] = run_pass(*args, lambda *all: all, last)
-        stages, steps = kept['pass'].kept
-        return kept['pass']._replace(kept=jax.vmap(keep)(stages, steps))
+        stages, steps = kept['pass'].records
+        return kept['pass']._replace(records=jax.vmap(record)(stages, steps))
 
       run_pass = inference.run
       with (
@@ -132,7 +132,7 @@ def _compiled(model: EfficientMORL) -> Callable[..., Any]:
       # Further ones are those inside of refinements.
       priors = [p for p, _ in priors[: max(model.stochastic_layers - 1, 0)]]
       found = _named(model, kept['pass'], inside, priors, geco, step)
-      out = model.form.decoder.apply({'params': params['decoder']}, kept['pass'].last.z)
+      out = model.decoder.apply({'params': params['decoder']}, kept['pass'].last.z)
       found['decoder_out_last'] = jnp.moveaxis(out, -1, 2).reshape(-1, 4, *out.shape[2:4])
       return total, found | {'total_loss': total, 'nll': metrics['nll'].mean()}
 
@@ -148,7 +148,7 @@ def _is_compared(module: Any, method: str) -> bool:
 
 def _named(model, passed, inside, priors, geco, step) -> dict[str, Any]:
   """Everything a pass computes, by the names of the files; all refinements, taken or not."""
-  (stages, steps), last, up = passed.kept, passed.last, passed.bottom_up
+  (stages, steps), last, up = passed.records, passed.last, passed.bottom_up
   flat = lambda x: x.reshape(*x.shape[: x.ndim - 3], -1, x.shape[-1])
   both = lambda gaussian: flat(jnp.concatenate(gaussian, axis=-1))
   shape = flat(up.start.mean).shape
@@ -189,10 +189,10 @@ def _named(model, passed, inside, priors, geco, step) -> dict[str, Any]:
     'final_lamda': both(last.posterior),
     'init_loc': flat(up.start.mean),
     'init_sp': flat(up.start.raw),
-    'means_first': means(first.painted),
-    'masks_first': masks(first.painted),
-    'means_last': means(last.painted),
-    'masks_last': masks(last.painted),
+    'means_first': means(first.canvas),
+    'masks_first': masks(first.canvas),
+    'means_last': means(last.canvas),
+    'masks_last': masks(last.canvas),
   }
   if up.posteriors:
     raw = jnp.stack([flat(q.raw) for q in up.posteriors])
