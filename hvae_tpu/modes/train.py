@@ -22,7 +22,6 @@ from hvae_tpu.runs.workdir import store_config, to_json
 from hvae_tpu.storage import buckets
 from hvae_tpu.training import epochs, initial_state, nonfinite_dump, run_summary, setup
 from hvae_tpu.training.loop import loop
-from hvae_tpu.training.progress import Progress
 from hvae_tpu.training.state import TrainState, abstract_state
 
 FOLDERS = ('train', 'nonfinite-*', 'damaged-checkpoint-*', 'checkpoints')
@@ -88,7 +87,6 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
         save=_saver(checkpoints, config, dataset, writer),
         diagnose=nonfinite_dump.Recorder(workdir, config, dataset, model, mesh),
         writer=writer,
-        progress=Progress(start, config.train.num_steps, config.train.batch_size, first),
         interruption=interruption,
       )
     finally:
