@@ -8,6 +8,7 @@ builds several sets of one kind (sizes), `ABOUT` is a mapping from the name of t
 
 _MODULES = {  # module -> the data sets that it builds
   'mnist': ('mnist',),
+  'fashion_mnist': ('fashion_mnist',),
   'binarized_mnist': ('binarized_mnist',),
   'cifar10': ('cifar10',),
   'imagenet': ('imagenet32', 'imagenet64'),

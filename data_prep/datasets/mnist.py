@@ -3,11 +3,7 @@
 The input pipeline binarises, as both papers that train on it draw the pixels anew at each visit.
 """
 
-import gzip
-import io
 import pathlib
-import re
-import zlib
 
 import numpy as np
 
@@ -15,7 +11,7 @@ from data_prep.core import views
 from data_prep.core.contents import Contents, Field, Split, View
 from data_prep.core.request import About, RemoteFile, Request
 from data_prep.errors import DataPrepError
-from data_prep.raw import archives, locate, parts, recognise, tfds_folders
+from data_prep.raw import archives, idx_files, locate, parts, recognise, tfds_folders
 from data_prep.raw.pictures import ArrayPictures
 from data_prep.raw.preparation import Preparation, picture_set, split_of_pictures
 
@@ -56,14 +52,7 @@ ABOUT = About(
 )
 COUNTS = {'train': 60_000, 'test': 10_000}
 _SEED = 101  # seed of the halves of the test set
-_ROLES = {
-  'train images': r'train.*images',
-  'train labels': r'train.*labels',
-  'test images': r't10k.*images',
-  'test labels': r't10k.*labels',
-}
 _PREPARE = Preparation(32, source=(28, 28), channels=1, pad=2)
-_MAX_FILE = 2**27  # bytes of an unpacked idx file
 
 
 def load(request: Request) -> Contents:
@@ -117,51 +106,8 @@ def _read_splits(paths: tuple[pathlib.Path, ...]) -> tuple[str, dict[str, Split]
     return kind, {name: _read_tfds(paths[0], name) for name in COUNTS}
   if kind == 'npz':
     return kind, _read_keras(paths[0])
-  raw = _idx_files(paths)
-  splits = {}
-  for split in COUNTS:
-    image, label = (_parse_idx(*raw[f'{split} {what}']) for what in ('images', 'labels'))
-    splits[split] = _split(image, label, split)
-  return 'idx', splits
-
-
-def _idx_files(paths: tuple[pathlib.Path, ...]) -> dict[str, tuple[bytes, str]]:
-  """Reads role -> (bytes, name) of the four files, single or inside one folder, zip or tar."""
-  if len(paths) == 1 and recognise.container_of(paths[0]) in ('zip', 'tar', 'tar.gz', 'folder'):
-    archive = archives.open_archive(paths[0])
-    files = {}
-    for role, rule in _ROLES.items():
-      index = next((i for i, n in enumerate(archive.names) if re.search(rule, _base(n))), None)
-      if index is None:
-        raise DataPrepError(f'{paths[0]} holds no {role} (a name like {rule}); {ABOUT.fetch}')
-      files[role] = archive.read(index), archive.names[index]
-    return files
-  given = parts.by_role(paths, _ROLES)
-  return {role: (parts.one(given[role], role).read_bytes(), given[role][0].name) for role in given}
-
-
-def _parse_idx(data: bytes, name: str) -> np.ndarray:
-  """Parses an idx file, gzipped or not: uint8 of the shape in its header."""
-  try:
-    if data[:2] == b'\x1f\x8b':
-      with gzip.open(io.BytesIO(data)) as file:
-        data = file.read(_MAX_FILE)
-  except (OSError, EOFError, zlib.error) as error:
-    raise DataPrepError(f'{name} is a damaged gzip file ({error}); download it again') from error
-  if data[:3] != b'\x00\x00\x08' or data[3:4] not in (b'\x01', b'\x03'):
-    raise DataPrepError(
-      f'{name} must be an idx file (magic 2051 or 2049), but begins with {data[:4].hex()}'
-    )
-  start = 4 + 4 * data[3]
-  if len(data) < start:
-    raise DataPrepError(f'{name} ends inside its header: it is truncated; download it again')
-  shape = np.frombuffer(data[4:start], '>u4').astype(np.int64)
-  if len(data) - start != shape.prod():
-    raise DataPrepError(
-      f'{name} must hold {shape.prod()} bytes for the shape {shape.tolist()}, but holds '
-      f'{len(data) - start}: it is truncated; download it again'
-    )
-  return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+  raw = idx_files.read_files(paths, ABOUT)
+  return 'idx', {name: _split(*idx_files.parse_split(raw, name), name) for name in COUNTS}
 
 
 def _read_keras(path: pathlib.Path) -> dict[str, Split]:
@@ -188,17 +134,5 @@ def _read_tfds(folder: pathlib.Path, split: str) -> Split:
 
 
 def _split(image: np.ndarray, label: np.ndarray, name: str) -> Split:
-  """Checks the digits and labels of a split."""
-  if image.dtype != np.uint8 or image.shape[1:] != (28, 28) or label.shape != image.shape[:1]:
-    raise DataPrepError(
-      f'the {name} files must hold N digits, uint8 of 28x28, and N labels, but hold {image.dtype} '
-      f'{list(image.shape)} and {list(label.shape)}'
-    )
-  if label.dtype.kind not in 'iu' or label.min(initial=0) < 0 or label.max(initial=0) > 9:
-    raise DataPrepError(f'the labels of {name} must be whole numbers from 0 to 9')
-  label = label.astype(np.uint8)
+  label = idx_files.checked_labels(image, label, name)
   return split_of_pictures(ArrayPictures(image[..., None], 'array'), _PREPARE, label=label)
-
-
-def _base(name: str) -> str:
-  return name.rsplit('/', 1)[-1]

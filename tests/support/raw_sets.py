@@ -13,7 +13,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.datasets import binarized_mnist, celeba64, celebahq, cifar10, ffhq, imagenet, mnist
+from data_prep.datasets import (
+  binarized_mnist,
+  celeba64,
+  celebahq,
+  cifar10,
+  fashion_mnist,
+  ffhq,
+  imagenet,
+  mnist,
+)
 from tests.support import raw_files
 
 
@@ -76,6 +85,25 @@ def mnist_of_keras(folder, monkeypatch):
   arrays = {f'{k}_{s}': v[s] for k, v in (('x', plain), ('y', labels)) for s in plain}
   np.savez(folder / 'mnist.npz', **arrays)
   return Case('mnist', [folder / 'mnist.npz'], images, labels, 'npz')
+
+
+@case
+def fashion_mnist_in_a_folder(folder, monkeypatch):
+  monkeypatch.setattr(fashion_mnist, 'COUNTS', {'train': 7, 'test': 4})
+  monkeypatch.setattr(fashion_mnist, 'NUM_VALID', 3)
+  grey = {name: raw_files.pictures(n, 28, 1, seed=n) for name, n in fashion_mnist.COUNTS.items()}
+  labels = {'train': np.arange(7, dtype=np.uint8), 'test': np.array([9, 0, 9, 1], np.uint8)}
+  plain = {name: image[..., 0] for name, image in grey.items()}
+  files = raw_files.mnist_files(plain['train'], plain['test'], labels)
+  valid = np.random.RandomState(0).permutation(7)[-3:]
+  held_out = {'valid_binarized': grey['train'][valid], 'test_binarized': grey['test']}
+  images, all_labels = dict(grey), dict(labels)
+  for seed, (name, image) in enumerate(held_out.items()):
+    images[name] = 255 * (np.random.RandomState(seed).random_sample(image.shape) < image / 255)
+    images[name] = images[name].astype(np.uint8)
+  all_labels |= {'valid_binarized': labels['train'][valid], 'test_binarized': labels['test']}
+  raw = [raw_files.write_folder(folder / 'x', files)]
+  return Case('fashion_mnist', raw, images, all_labels, 'idx')
 
 
 @case
