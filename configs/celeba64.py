@@ -74,5 +74,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('celeba64', argument, DATA, DIFFERENCES)

@@ -28,5 +28,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('celebahq1024', argument, DATA, DIFFERENCES)

@@ -64,5 +64,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('celebahq256', argument, DATA, DIFFERENCES)

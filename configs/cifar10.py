@@ -49,7 +49,7 @@ DIFFERENCES = {
         num_steps=1_100_000,  # the release stopped its seeds between 650k and 1.05M
         precision='highest',  # the release is float32; on a TPU less costs about 1% of the ELBO
         # The release has 400. Once typical gradients exceed the threshold, every further update is
-        # dropped, which its users met; vdvae-jax raised it to 1000 to reach the published value.
+        # skipped; users of the release reported it. vdvae-jax needed 1000 for the published value.
         skip_threshold=1000.0,
       ),
     ),
@@ -104,5 +104,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('cifar10', argument, DATA, DIFFERENCES)

@@ -15,5 +15,5 @@ DIFFERENCES = {'efficient_morl': {'efficient_morl': large_scenes(geco_target=-2.
 
 
 def get_config(argument='efficient_morl'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('clevr10', argument, DATA, DIFFERENCES)

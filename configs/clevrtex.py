@@ -15,5 +15,5 @@ DIFFERENCES = {'efficient_morl': {'efficient_morl': large_scenes(geco_target=-1.
 
 
 def get_config(argument='efficient_morl'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('clevrtex', argument, DATA, DIFFERENCES)

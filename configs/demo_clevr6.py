@@ -2,7 +2,7 @@
 
     python -m hvae_tpu.main --config=configs/demo_clevr6.py
 
-Small models for two CPU cores, which need many hours there; the set is made on the first start.
+Small models for two CPU cores, which need many hours; the set is made on the first start.
 """
 
 from configs import systems
@@ -30,5 +30,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_morl'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('demo_clevr6', argument, DATA, DIFFERENCES)

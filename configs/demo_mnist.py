@@ -84,5 +84,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('demo_mnist', argument, DATA, DIFFERENCES)

@@ -2,7 +2,7 @@
 
     python -m hvae_tpu.main --config=configs/demo_multi_dsprites.py
 
-Small models for two CPU cores, which need hours there; the set is made on the first start.
+Small models for two CPU cores, which need hours; the set is made on the first start.
 """
 
 from configs import systems
@@ -22,5 +22,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_morl'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('demo_multi_dsprites', argument, DATA, DIFFERENCES)

@@ -64,5 +64,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('demo_natural32', argument, DATA, DIFFERENCES)

@@ -66,5 +66,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('ffhq1024', argument, DATA, DIFFERENCES)

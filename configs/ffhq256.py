@@ -90,5 +90,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('ffhq256', argument, DATA, DIFFERENCES)

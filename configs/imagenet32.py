@@ -55,5 +55,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('imagenet32', argument, DATA, DIFFERENCES)

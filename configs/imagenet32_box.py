@@ -3,7 +3,7 @@
     python -m data_prep.build imagenet32_box
     python -m hvae_tpu.main --config=configs/imagenet32_box.py
 
-Not the set of van den Oord's that configs/imagenet32.py reads; bits/dim of the two do not compare.
+This is not van den Oord's set of configs/imagenet32.py; bits/dim of the two sets do not compare.
 
 efficient_vdvae: 145,068,388 parameters. Published: 3.58 bits/dim on the official validation
 set, EMA weights, one-sample ELBO (paper, table 4), after 800k steps on 2 GPUs. c1: 52,289,316
@@ -37,5 +37,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('imagenet32_box', argument, DATA, DIFFERENCES)

@@ -35,5 +35,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('imagenet64', argument, DATA, DIFFERENCES)

@@ -3,7 +3,7 @@
     python -m data_prep.build imagenet64_box
     python -m hvae_tpu.main --config=configs/imagenet64_box.py
 
-Not the set of van den Oord's that configs/imagenet64.py reads; bits/dim of the two do not compare.
+This is not van den Oord's set of configs/imagenet64.py; bits/dim of the two sets do not compare.
 
 efficient_vdvae: 168,367,588 parameters. Published: 3.30 bits/dim on the official validation
 set, EMA weights, one-sample ELBO (paper, table 4), after 800k steps on 4 GPUs. c1: 57,000,740
@@ -37,5 +37,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('imagenet64_box', argument, DATA, DIFFERENCES)

@@ -3,7 +3,7 @@
     python -m data_prep.build mazes
     python -m hvae_tpu.main --config=configs/mazes.py
 
-cwvae: 12,468,947 parameters. Training on pieces of 100 frames, evaluation on 300.
+cwvae: 12,468,947 parameters. Training on clips of 100 frames, evaluation on 300.
 """
 
 from configs import systems
@@ -21,5 +21,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='cwvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('mazes', argument, DATA, DIFFERENCES)

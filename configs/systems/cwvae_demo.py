@@ -1,4 +1,4 @@
-"""A small Clockwork VAE for synthetic videos and two CPU cores."""
+"""Small Clockwork VAE for synthetic videos and two CPU cores."""
 
 
 def small(dec_stddev: float, num_steps: int) -> dict:

@@ -16,7 +16,7 @@ ABOUT = films.about_worlds(_FRAMES, _SEQUENCES, built='0.2 GB')
 
 
 def render_walk(rng: np.random.Generator, frames: int) -> np.ndarray:
-  """Renders a walk through a maze of its own, uint8 [frames, 64, 64, 3]."""
+  """Renders a walk through its own maze, uint8 [frames, 64, 64, 3]."""
   wall = mazes.carve(rng)
   poses = mazes.walk(rng, wall, frames)
   return maze_view.film(wall, maze_view.decorate(rng), poses)

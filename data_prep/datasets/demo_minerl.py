@@ -16,7 +16,7 @@ ABOUT = films.about_worlds(_FRAMES, _SEQUENCES, built='0.4 GB')
 
 
 def render_walk(rng: np.random.Generator, frames: int) -> np.ndarray:
-  """Renders a walk over a land of its own, uint8 [frames, 64, 64, 3]."""
+  """Renders a walk over its own land, uint8 [frames, 64, 64, 3]."""
   land = terrain.generate(rng)
   walk = terrain_walk.walk(rng, land, frames)
   scene = terrain_view.Landscape(

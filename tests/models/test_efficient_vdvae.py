@@ -40,8 +40,8 @@ def initial(**fields) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize('zero', [True, False])
 def test_initial_scales(stable, zero):
   """Sections 2.1 to 2.3 of the reference: uniform by both fans, the last kernels scaled."""
-  found = initial(stable_init=stable, initialize_prior_weights_as_zero=zero)
-  for name, leaf in found.items():
+  parameters = initial(stable_init=stable, initialize_prior_weights_as_zero=zero)
+  for name, leaf in parameters.items():
     if not name.endswith('kernel'):
       assert not leaf.any(), name
       continue
@@ -130,12 +130,12 @@ def test_no_scale_is_so_small_that_gradients_are_lost(raw):
   kl = lambda p, q: MODEL.block_config.kl(
     MODEL.block_config.normal(p), MODEL.block_config.normal(q)
   ).sum()
-  for found in (
+  for gradients in (
     jax.value_and_grad(nll)(jnp.asarray(channels)),
     jax.value_and_grad(kl, (0, 1))(off, jnp.zeros(2)),
     jax.value_and_grad(kl, (0, 1))(jnp.zeros(2), off),
   ):
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_no_scale_is_so_small_that_gradients_are_lost(raw):
 def test_beta(schedule, step, expected):
   fields = dict(beta_schedule=schedule, beta_start=21, beta_steps=100)
   fields |= dict(beta_activation_step=500, beta_growth_rate=0.01)
-  found = objective.beta(dataclasses.replace(MODEL, **fields), step)
-  assert float(found) == pytest.approx(expected, rel=1e-5)
+  beta = objective.beta(dataclasses.replace(MODEL, **fields), step)
+  assert float(beta) == pytest.approx(expected, rel=1e-5)
 
 
 def test_gamma_pays_for_quiet_groups():
@@ -201,10 +201,10 @@ def test_binary_pictures_are_modelled_without_their_padding():
 def test_five_bit_draws_stay_below_the_highest_level():
   model = dataclasses.replace(MODEL, num_bits=5)
   out = 10 * np.random.default_rng(0).standard_normal((2, 8, 8, 20)).astype(np.float32)
-  drawn = model.draw(jnp.asarray(out), RNG)
+  sample = model.draw(jnp.asarray(out), RNG)
   highest = float(model.scale_target(np.uint8(255)))
-  assert float(drawn.max()) == pytest.approx(highest) and highest < 0.95
-  assert float(drawn.min()) == -1
+  assert float(sample.max()) == pytest.approx(highest) and highest < 0.95
+  assert float(sample.min()) == -1
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,10 @@ def step(model: NVAE, state, batch, params):
   return loss(params, state, batch)
 
 
-def close(found, expected, rtol=1e-5, atol=1e-5):
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), found, expected)
+def close(actual, expected, rtol=1e-5, atol=1e-5):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), actual, expected
+  )
 
 
 def test_statistics_are_those_of_the_whole_batch_on_two_devices():
@@ -123,9 +125,9 @@ def test_depthwise_convolutions_are_the_same_in_both_forms(side, size, dtype, rt
     gradient = jax.grad(lambda *args: (weights * apply(*args)).sum(), (0, 1))
     return golden_files.quick_jit(lambda *args: (apply(*args), gradient(*args)))(x, kernel)
 
-  found, expected = run('shifts'), run('conv')
-  scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
-  close(found, expected, rtol=rtol, atol=rtol * scale)
+  shifts, conv = run('shifts'), run('conv')
+  scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(conv))
+  close(shifts, conv, rtol=rtol, atol=rtol * scale)
 
 
 def test_a_dilated_cell_sees_five_pixels():
@@ -208,10 +210,10 @@ def test_balance_ends_with_the_warm_up():
 def test_refresh_moves_only_what_generates():
   params, state, batch = initial(SMALL)
   run = lambda p, s: SMALL.refresh(p, s, RNG, 0.7, iterations=3, num=2)
-  found = golden_files.quick_jit(run)(params, state)['batch_stats']
-  close(found['bottom_up'], state['batch_stats']['bottom_up'], rtol=0, atol=0)
+  refreshed = golden_files.quick_jit(run)(params, state)['batch_stats']
+  close(refreshed['bottom_up'], state['batch_stats']['bottom_up'], rtol=0, atol=0)
   moved = jax.tree.map(
-    lambda a, b: np.any(a != b), found['top_down'], dict(state['batch_stats']['top_down'])
+    lambda a, b: np.any(a != b), refreshed['top_down'], dict(state['batch_stats']['top_down'])
   )
   assert all(jax.tree.leaves(moved))
 
@@ -231,9 +233,9 @@ def test_drawn_pixels_have_the_mean_of_the_head(name):
     out[:, 1] -= 3.5
     out[:, 0] += 0.0 if name == 'normal' else 0.5
   out = out.reshape(2**14, 1, 1, -1)
-  drawn = head.draw(jnp.asarray(out), RNG)
-  assert 0 <= drawn.min() and drawn.max() <= 1
-  np.testing.assert_allclose(drawn.mean((0, 1, 2)), head.mean(out[:1])[0, 0, 0], atol=0.01)
+  sample = head.draw(jnp.asarray(out), RNG)
+  assert 0 <= sample.min() and sample.max() <= 1
+  np.testing.assert_allclose(sample.mean((0, 1, 2)), head.mean(out[:1])[0, 0, 0], atol=0.01)
 
 
 def test_masses_sum_to_one_with_the_other_edge():

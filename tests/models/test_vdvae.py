@@ -50,16 +50,16 @@ def expected_std(name: str, shape: tuple[int, ...], kernel_init: str) -> float:
 
 @pytest.mark.parametrize('kernel_init', ['torch', 'lecun'])
 def test_initial_scales(kernel_init):
-  found = kernels(kernel_init)
-  assert len(found) == 36
-  for name, kernel in found.items():
+  by_name = kernels(kernel_init)
+  assert len(by_name) == 36
+  for name, kernel in by_name.items():
     expected = expected_std(name, kernel.shape, kernel_init)
     # The standard error of a deviation is below sqrt(1 / 2n); five of them.
     margin = 5 * (2 * kernel.size) ** -0.5
     assert kernel.std() == pytest.approx(expected, rel=margin), name
     if kernel_init == 'torch' and expected:
       assert np.abs(kernel).max() <= expected * 3**0.5 * (1 + 1e-6), name
-  blocks = found['decoder/dec_01_8x3/enc/c2/kernel']
+  blocks = by_name['decoder/dec_01_8x3/enc/c2/kernel']
   assert np.any(blocks[0] != blocks[1])  # no block is a copy of another
 
 

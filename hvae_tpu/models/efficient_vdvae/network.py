@@ -253,15 +253,9 @@ class Net(nn.Module):
   def __call__(
     self, x: Array | None, num: int, overrides: Overrides = NO_OVERRIDES
   ) -> tuple[Array, list[Level]]:
-    """Runs the hierarchy once.
+    """Infers from scaled images x [B, H, W, C], or generates B images where x is None.
 
-    Args:
-      x: [B, H, W, C] scaled images for inference; None for generation.
-      num: B.
-      overrides: values in place of the usual draws.
-
-    Returns:
-      Output channels [B, H, W, out_channels], float32, and one stacked `Level` a run.
+    Returns output channels [B, H, W, out_channels], float32, and one stacked `Level` a run.
     """
     skips = BottomUp(self.model, name='bottom_up')(x) if x is not None else None
     return TopDown(self.model, name='top_down')(skips, num, overrides)

@@ -266,15 +266,10 @@ class Net(nn.Module):
   def __call__(
     self, x: Array | None, num: int, overrides: Overrides = NO_OVERRIDES
   ) -> tuple[Array, list[Level]]:
-    """Runs the hierarchy once.
+    """Infers from scaled images x [B, H, W, C], or generates B images where x is None.
 
-    Args:
-      x: [B, H, W, C] scaled images for inference; None for generation.
-      num: B.
-      overrides: values in place of the usual draws; `variates` are not supported.
-
-    Returns:
-      Output channels [B, H, W, out_channels], float32, and one stacked `Level` a run.
+    Returns output channels [B, H, W, out_channels], float32, and one stacked `Level` a run. The
+    `variates` of overrides are not supported.
     """
     m, config = self.model, self.model.cell_config(self.train)
     acts = BottomUp(m, config, name='bottom_up')(x) if x is not None else None

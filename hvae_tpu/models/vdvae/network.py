@@ -222,15 +222,9 @@ class Net(nn.Module):
   def __call__(
     self, x: Array | None, num: int, overrides: Overrides = NO_OVERRIDES
   ) -> tuple[Array, list[Level]]:
-    """Runs the hierarchy once.
+    """Infers from scaled images x [B, H, W, C], or generates B images where x is None.
 
-    Args:
-      x: [B, H, W, C] scaled images for inference; None for generation.
-      num: B.
-      overrides: values in place of the usual draws.
-
-    Returns:
-      Output channels [B, H, W, out_channels], float32, and one stacked `Level` a run.
+    Returns output channels [B, H, W, out_channels], float32, and one stacked `Level` a run.
     """
     m = self.model
     acts = Encoder(m, name='encoder')(x) if x is not None else None

@@ -138,7 +138,7 @@ def _run() -> int:
 
 def _check() -> None:
   if commands.CONFIG.value is None or not commands.WORKDIR.value:
-    raise ValueError('--config=configs/<data set>.py and --workdir=DIR (of its own) are needed')
+    raise ValueError('--config=configs/<data set>.py and --workdir=DIR (a new folder) are needed')
 
 
 if __name__ == '__main__':
