@@ -71,7 +71,8 @@ class Labels:
 def _picture_rows(level_names: tuple[str, ...], num_partial: int) -> tuple[list, list]:
   """Of the picture grid: how many levels each row keeps, and the temperatures of its samples."""
   batches = lambda: iter([{'image': jnp.zeros((1, 1, 1, 1), jnp.uint8)}])
-  run = pictures.make(Labels(level_names), batches, num=1, num_partial=num_partial)
+  options = pictures.Options(num=1, num_partial=num_partial)
+  run = pictures.make(Labels(level_names), batches, options)
   rows = run({}, {}, 0, jax.random.key(0))['partial'].ravel().tolist()
   return rows[1 : 1 + num_partial], [row / 100 for row in rows[1 + num_partial :]]
 
