@@ -173,7 +173,7 @@ def glow_files(images: np.ndarray, part: str, level: int, shards: int, of: int) 
 
 
 def prepared_files(name: str, splits: Mapping[str, Sequence[bytes]]) -> Files:
-  """Writes a folder as tensorflow-datasets leaves it: payloads, a shard for each split."""
+  """Returns a folder as tensorflow-datasets leaves it: payloads, a shard for each split."""
   info = {
     'name': name,
     'fileFormat': 'tfrecord',
