@@ -14,16 +14,13 @@ on 8 V100.
 
 from configs import systems
 from configs.systems import nvae
-from configs.systems.efficient_vdvae import lists
+from configs.systems.efficient_vdvae import VIEWS, lists
 
 DATA = dict(
   data=dict(
     name='celeba64',
     require=dict(variant='aligned'),
-    train_split='efficient_vdvae/train',
-    valid_split='efficient_vdvae/valid',
-    test_split='efficient_vdvae/test',
-    train_transforms=('flip',),
+    **VIEWS,
   ),
   model=dict(image_size=64),
 )
@@ -77,5 +74,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('celeba64', argument, DATA, DIFFERENCES)

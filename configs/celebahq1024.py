@@ -10,15 +10,13 @@ split of the paper was drawn without a seed. Its authors find samples poor at th
 
 from configs import systems
 from configs.systems import efficient_vdvae_faces as faces
+from configs.systems.efficient_vdvae import VIEWS
 
 DATA = dict(
   data=dict(
     name='celebahq1024',
     require=dict(variant='png'),
-    train_split='efficient_vdvae/train',
-    valid_split='efficient_vdvae/valid',
-    test_split='efficient_vdvae/test',
-    train_transforms=('flip',),
+    **VIEWS,
   ),
   model=dict(image_size=1024),
 )
@@ -30,5 +28,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('celebahq1024', argument, DATA, DIFFERENCES)

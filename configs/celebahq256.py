@@ -16,15 +16,13 @@ that of GLOW's TFRecords, which the set must be built from: --raw=celeba-tfr.tar
 from configs import systems
 from configs.systems import efficient_vdvae_faces as faces
 from configs.systems import nvae
+from configs.systems.efficient_vdvae import VIEWS
 
 DATA = dict(
   data=dict(
     name='celebahq256',
     require=dict(variant='png'),
-    train_split='efficient_vdvae/train',
-    valid_split='efficient_vdvae/valid',
-    test_split='efficient_vdvae/test',
-    train_transforms=('flip',),
+    **VIEWS,
   ),
   model=dict(image_size=256),
 )
@@ -66,5 +64,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('celebahq256', argument, DATA, DIFFERENCES)

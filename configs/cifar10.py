@@ -16,7 +16,7 @@ nvae: 130,852,480 parameters. Published: 2.91 bits/dim on the test set, importan
 """
 
 from configs import systems
-from configs.systems import nvae
+from configs.systems import efficient_vdvae, nvae, vdvae
 from configs.systems.efficient_vdvae import lists
 
 DATA = dict(
@@ -26,9 +26,7 @@ DATA = dict(
       variant='cifar-10',
       split_sha256='41bfb7d6515495aa7dccb33e7508d8ef7b23d9d8c44d3073385d8198657c5a66',
     ),
-    train_split='vdvae/train',
-    valid_split='vdvae/valid',
-    test_split='vdvae/test',
+    **vdvae.VIEWS,
   ),
   model=dict(image_size=32),
 )
@@ -51,7 +49,7 @@ DIFFERENCES = {
         num_steps=1_100_000,  # the release stopped its seeds between 650k and 1.05M
         precision='highest',  # the release is float32; on a TPU less costs about 1% of the ELBO
         # The release has 400. Once typical gradients exceed the threshold, every further update is
-        # dropped, which its users met; vdvae-jax raised it to 1000 to reach the published value.
+        # skipped; users of the release reported it. vdvae-jax needed 1000 for the published value.
         skip_threshold=1000.0,
       ),
     ),
@@ -59,13 +57,7 @@ DIFFERENCES = {
   },
   'efficient_vdvae': {
     'efficient_vdvae': dict(
-      data=dict(
-        require=dict(split_sha256=''),
-        train_split='efficient_vdvae/train',
-        valid_split='efficient_vdvae/valid',
-        test_split='efficient_vdvae/test',
-        train_transforms=('flip',),
-      ),
+      data=dict(require=dict(split_sha256=''), **efficient_vdvae.VIEWS),
       model=lists(
         widths=dict.fromkeys(_SIDES, 384), ratios=dict.fromkeys(_SIDES, 0.25), **_NETWORK
       ),
@@ -112,5 +104,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('cifar10', argument, DATA, DIFFERENCES)

@@ -27,5 +27,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_morl'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('clevr6', argument, DATA, DIFFERENCES)

@@ -8,24 +8,12 @@ numbers for this set.
 """
 
 from configs import systems
+from configs.systems.efficient_morl import large_scenes
 
 DATA = dict(data=dict(name='clevrtex'), model=dict(image_size=128, num_slots=11))
-DIFFERENCES = {
-  'efficient_morl': {
-    'efficient_morl': dict(
-      model=dict(
-        likelihood='mixture',
-        refinement_iters=2,
-        refinement_curriculum=((-1, 3), (100_000, 2), (200_000, 2)),
-        geco_target=-1.5,
-        geco_step_size_acceleration=5.0,
-      ),
-      evals=dict(batch_size=8, names=('segmentation', 'textures')),
-    )
-  }
-}
+DIFFERENCES = {'efficient_morl': {'efficient_morl': large_scenes(geco_target=-1.5)}}
 
 
 def get_config(argument='efficient_morl'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('clevrtex', argument, DATA, DIFFERENCES)

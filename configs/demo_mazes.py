@@ -18,5 +18,5 @@ DIFFERENCES = {'cwvae': {'cwvae': small(dec_stddev=0.1, num_steps=6000)}}
 
 
 def get_config(argument='cwvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('demo_mazes', argument, DATA, DIFFERENCES)

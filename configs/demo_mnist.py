@@ -66,22 +66,11 @@ DIFFERENCES = {
   },
   'nvae': {
     'nvae': nvae.merged(
+      nvae.DEMO,
       dict(
         model=dict(
-          num_preprocess_cells=1,
-          num_postprocess_cells=1,
-          num_channels_enc=8,
-          num_channels_dec=8,
-          num_process_blocks=2,
-          num_latent_scales=2,
-          num_groups_per_scale=4,
-          group_divider=2,
-          zdim=8,
-          kl_anneal_steps=600.0,
-          weight_decay_norm=1e-2,
-          steps_per_epoch=100,
-        ),
-        optimizer=dict(learning_rate=5e-3, warmup_steps=100, cosine_start=1, steps_per_epoch=100),
+          num_channels_enc=8, num_channels_dec=8, num_process_blocks=2, kl_anneal_steps=600.0
+        )
       ),
       _RUN,
       dict(
@@ -95,5 +84,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('demo_mnist', argument, DATA, DIFFERENCES)

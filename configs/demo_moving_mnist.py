@@ -22,5 +22,5 @@ DIFFERENCES = {'cwvae': {'cwvae': SMALL}}
 
 
 def get_config(argument='cwvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('demo_moving_mnist', argument, DATA, DIFFERENCES)

@@ -2,20 +2,17 @@
 
     python -m hvae_tpu.main --config=configs/demo_multi_dsprites.py
 
-Small models for two CPU cores, which need hours there; the set is made on the first start.
+Small models for two CPU cores, which need hours; the set is made on the first start.
 """
 
 from configs import systems
+from configs.systems.efficient_morl import demo
 
 DATA = dict(
   data=dict(name='demo_multi_dsprites'),
   model=dict(image_size=64, num_slots=6, zdim=16, image_decoder='small'),
 )
-_RUN = dict(
-  optimizer=dict(learning_rate=1e-3, warmup_steps=200),
-  train=dict(batch_size=4, num_steps=5000, precision='default', log_every=50, save_every=500),
-  evals=dict(batch_size=16, elbo=dict(every=0), segmentation=dict(every=500, max_batches=4)),
-)
+_RUN = demo(batch_size=4, eval_batch_size=16)
 DIFFERENCES = {
   'efficient_morl': {
     'efficient_morl': dict(model=dict(use_geco=False, refinement_curriculum=((-1, 1),)), **_RUN)
@@ -25,5 +22,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_morl'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('demo_multi_dsprites', argument, DATA, DIFFERENCES)

@@ -27,7 +27,6 @@ DIFFERENCES = {
     'vdvae': dict(
       model=dict(
         width=64,
-        zdim=16,
         enc_blocks='32x2,32d2,16x2,16d2,8x2,8d2,4x1,4d4,1x1',
         dec_blocks='1x1,4m1,4x1,8m4,8x1,16m8,16x2,32m16,32x1',
       ),
@@ -53,23 +52,9 @@ DIFFERENCES = {
   },
   'nvae': {
     'nvae': nvae.merged(
+      nvae.DEMO,
       dict(
-        model=dict(
-          num_preprocess_cells=1,
-          num_postprocess_cells=1,
-          num_channels_enc=16,
-          num_channels_dec=16,
-          num_process_blocks=1,
-          num_latent_scales=2,
-          num_groups_per_scale=4,
-          group_divider=2,
-          zdim=8,
-          num_mixtures=5,
-          kl_anneal_steps=1500.0,
-          weight_decay_norm=1e-2,
-          steps_per_epoch=100,
-        ),
-        optimizer=dict(learning_rate=5e-3, warmup_steps=100, cosine_start=1, steps_per_epoch=100),
+        model=dict(num_channels_enc=16, num_channels_dec=16, num_mixtures=5, kl_anneal_steps=1500.0)
       ),
       _RUN,
       dict(train=dict(ema_decay=None)),
@@ -79,5 +64,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('demo_natural32', argument, DATA, DIFFERENCES)

@@ -34,5 +34,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_morl'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('demo_tetrominoes', argument, DATA, DIFFERENCES)

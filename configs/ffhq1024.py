@@ -13,6 +13,7 @@ GPUs. The split of the paper was drawn without a seed. Its authors find samples 
 """
 
 from configs import systems
+from configs.systems import efficient_vdvae, vdvae
 from configs.systems import efficient_vdvae_faces as faces
 
 DATA = dict(
@@ -22,9 +23,7 @@ DATA = dict(
       variant='ffhq',
       split_sha256='e769b377a15382d24413caaa9dab4e78907e03b205c4f441bc19f03492c0a96f',
     ),
-    train_split='vdvae/train',
-    valid_split='vdvae/valid',
-    test_split='vdvae/test',
+    **vdvae.VIEWS,
   ),
   model=dict(image_size=1024),
 )
@@ -58,13 +57,7 @@ DIFFERENCES = {
   },
   'efficient_vdvae': {
     'efficient_vdvae': dict(
-      data=dict(
-        require=dict(split_sha256=''),
-        train_split='efficient_vdvae/train',
-        valid_split='efficient_vdvae/valid',
-        test_split='efficient_vdvae/test',
-        train_transforms=('flip',),
-      ),
+      data=dict(require=dict(split_sha256=''), **efficient_vdvae.VIEWS),
       **faces.LARGE,
       evals=dict(**faces.LARGE_EVALS, published_bpd=2.3),
     ),
@@ -73,5 +66,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('ffhq1024', argument, DATA, DIFFERENCES)

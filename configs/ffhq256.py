@@ -20,8 +20,8 @@ importance-weighted (arXiv 2007.03898, table 1), after 200 epochs, 160 hours on 
 """
 
 from configs import systems
+from configs.systems import efficient_vdvae, nvae, vdvae
 from configs.systems import efficient_vdvae_faces as faces
-from configs.systems import nvae
 
 DATA = dict(
   data=dict(
@@ -30,9 +30,7 @@ DATA = dict(
       variant='ffhq',
       split_sha256='89b3c0a62ccc7a8af939365b7bfac032c0f06e1306e7543460c3ae23671cbe0d',
     ),
-    train_split='vdvae/train',
-    valid_split='vdvae/valid',
-    test_split='vdvae/test',
+    **vdvae.VIEWS,
   ),
   model=dict(image_size=256),
 )
@@ -60,13 +58,7 @@ DIFFERENCES = {
   },
   'efficient_vdvae': {
     'efficient_vdvae': dict(
-      data=dict(
-        require=dict(split_sha256=''),
-        train_split='efficient_vdvae/train',
-        valid_split='efficient_vdvae/valid',
-        test_split='efficient_vdvae/test',
-        train_transforms=('flip',),
-      ),
+      data=dict(require=dict(split_sha256=''), **efficient_vdvae.VIEWS),
       model=faces.BASELINE_8BIT,
       train=dict(batch_size=8, num_steps=900_000, skip_threshold=500.0),
       evals=dict(batch_size=32, **faces.PICTURES_256, published_bpd=2.17),
@@ -98,5 +90,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('ffhq256', argument, DATA, DIFFERENCES)

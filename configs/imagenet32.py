@@ -11,21 +11,9 @@ importance-weighted (arXiv 2007.03898, table 1), after 45 epochs, 70 hours on 24
 """
 
 from configs import systems
-from configs.systems import nvae
+from configs.systems import nvae, vdvae
 
-DATA = dict(
-  data=dict(
-    name='imagenet32',
-    require=dict(
-      variant='van_den_oord',
-      split_sha256='83658f997c9dd8ba894078a9a7ba6a3328b858fb7e12961b123fd68ad161660c',
-    ),
-    train_split='vdvae/train',
-    valid_split='vdvae/valid',
-    test_split='vdvae/test',
-  ),
-  model=dict(image_size=32),
-)
+DATA = dict(data=dict(name='imagenet32', **vdvae.IMAGENET), model=dict(image_size=32))
 DIFFERENCES = {
   'vdvae': {
     'vdvae': dict(
@@ -67,5 +55,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('imagenet32', argument, DATA, DIFFERENCES)

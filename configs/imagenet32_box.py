@@ -3,7 +3,7 @@
     python -m data_prep.build imagenet32_box
     python -m hvae_tpu.main --config=configs/imagenet32_box.py
 
-Not the set of van den Oord's that configs/imagenet32.py reads; bits/dim of the two do not compare.
+This is not van den Oord's set of configs/imagenet32.py; bits/dim of the two sets do not compare.
 
 efficient_vdvae: 145,068,388 parameters. Published: 3.58 bits/dim on the official validation
 set, EMA weights, one-sample ELBO (paper, table 4), after 800k steps on 2 GPUs. c1: 52,289,316
@@ -11,59 +11,31 @@ parameters, compact: 19,561,188 parameters; the released code gives no numbers f
 """
 
 from configs import systems
-from configs.systems.efficient_vdvae import lists
+from configs.systems.efficient_vdvae import VIEWS
+from configs.systems.efficient_vdvae_imagenet import variants
 
 DATA = dict(
   data=dict(
     name='imagenet32_box',
     require=dict(variant='box'),
-    train_split='efficient_vdvae/train',
-    valid_split='efficient_vdvae/valid',
-    test_split='efficient_vdvae/test',
-    train_transforms=('flip',),
+    **VIEWS,
   ),
   model=dict(image_size=32),
 )
-_SIDES = (1, 4, 8, 16, 32)
-_NETWORK = dict(
-  levels=dict(zip(_SIDES, (6, 7, 9, 10, 16), strict=True)), down={8: (10,), 16: (15,)}
-)
-_RATIOS = {1: 0.25, 4: 0.25, 8: 0.25, 16: 0.5, 32: 1.0}
 DIFFERENCES = {
-  'efficient_vdvae': {
-    'efficient_vdvae': dict(
-      model=lists(
-        widths=dict.fromkeys(_SIDES, 512), ratios=dict.fromkeys(_SIDES, 0.25), **_NETWORK
-      ),
-      optimizer=dict(min_learning_rate=2e-4),
-      train=dict(batch_size=64),
-      evals=dict(batch_size=128, published_bpd=3.58),
-    ),
-    'c1': dict(
-      model=dict(
-        zdim=48,
-        output_distribution_base='logstd',
-        output_gradient_smoothing_beta=1.0,
-        **lists(
-          widths={1: 512, 4: 512, 8: 256, 16: 128, 32: 64},
-          ratios=_RATIOS,
-          **_NETWORK,
-        ),
-      ),
-      evals=dict(published_bpd=None),
-    ),
-    'compact': dict(
-      model=lists(
-        widths={1: 512, 4: 256, 8: 128, 16: 64, 32: 32},
-        ratios=_RATIOS,
-        **_NETWORK,
-      ),
-      evals=dict(published_bpd=None),
-    ),
-  }
+  'efficient_vdvae': variants(
+    {1: 6, 4: 7, 8: 9, 16: 10, 32: 16},
+    down={8: (10,), 16: (15,)},
+    ratios={1: 0.25, 4: 0.25, 8: 0.25, 16: 0.5, 32: 1.0},
+    c1_zdim=48,
+    c1_widths={1: 512, 4: 512, 8: 256, 16: 128, 32: 64},
+    compact_widths={1: 512, 4: 256, 8: 128, 16: 64, 32: 32},
+    batch_size=64,
+    published_bpd=3.58,
+  )
 }
 
 
 def get_config(argument='efficient_vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('imagenet32_box', argument, DATA, DIFFERENCES)

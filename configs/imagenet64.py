@@ -8,20 +8,9 @@ set, EMA weights (openai/vdvae README), after 1.6M steps, 2.5 weeks on 32 V100.
 """
 
 from configs import systems
+from configs.systems import vdvae
 
-DATA = dict(
-  data=dict(
-    name='imagenet64',
-    require=dict(
-      variant='van_den_oord',
-      split_sha256='83658f997c9dd8ba894078a9a7ba6a3328b858fb7e12961b123fd68ad161660c',
-    ),
-    train_split='vdvae/train',
-    valid_split='vdvae/valid',
-    test_split='vdvae/test',
-  ),
-  model=dict(image_size=64),
-)
+DATA = dict(data=dict(name='imagenet64', **vdvae.IMAGENET), model=dict(image_size=64))
 DIFFERENCES = {
   'vdvae': {
     'vdvae': dict(
@@ -46,5 +35,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('imagenet64', argument, DATA, DIFFERENCES)

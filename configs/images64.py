@@ -2,14 +2,14 @@
 
     python -m hvae_tpu.main --config=configs/images64.py:nvae,penguin
 
-VARIANT is the name of a YAML file of that program, which publishes samples only. nvae: 6,329,844
-parameters. tiny: 32,584,410 parameters. gaussian_mixture: 6,335,934 parameters.
+VARIANT is the name of a YAML file of that program, for which only samples are published. nvae:
+6,329,844 parameters. tiny: 32,584,410 parameters. gaussian_mixture: 6,335,934 parameters.
 gaussian_mixture5latent: 25,381,266 parameters. logistic_mixture10latent: 25,394,316 parameters.
 big_logistic_mixture20latentnoflows: 18,584,772 parameters. large_logistic_mixture20latentnoflows:
 32,262,692 parameters. penguin: 36,689,892 parameters.
 
-Files without a number of epochs train nothing there; they have 100 here. For a YAML file of one's
-own see `configs/nvae_yaml.py`.
+Files without a number of epochs train nothing in that program; here they train for 100. For your
+own YAML file see `configs/nvae_yaml.py`.
 """
 
 from configs import systems
@@ -97,5 +97,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='nvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('images64', argument, DATA, DIFFERENCES)

@@ -3,7 +3,7 @@
     python -m data_prep.build mazes
     python -m hvae_tpu.main --config=configs/mazes.py
 
-cwvae: 12,468,947 parameters. Training on pieces of 100 frames, evaluation on 300.
+cwvae: 12,468,947 parameters. Training on clips of 100 frames, evaluation on 300.
 """
 
 from configs import systems
@@ -14,15 +14,12 @@ DATA = dict(
 )
 DIFFERENCES = {
   'cwvae': {
-    'cwvae': dict(
-      optimizer=dict(learning_rate=3e-4),
-      train=dict(num_epochs=100),
-    ),
+    'cwvae': dict(train=dict(num_epochs=100)),
     'paper': dict(train=dict(batch_size=100, num_epochs=300)),  # the code has batch 50, 100 epochs
   }
 }
 
 
 def get_config(argument='cwvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('mazes', argument, DATA, DIFFERENCES)

@@ -3,9 +3,9 @@
     python -m data_prep.build minerl
     python -m hvae_tpu.main --config=configs/minerl.py
 
-cwvae: 34,391,827 parameters. Training on pieces of 100 frames, evaluation on 500. A summary of the
-paper has SSIM 0.65 and PSNR 23.23 dB for the frames behind 36 of context; of how many predictions
-each is the best, it does not say.
+cwvae: 34,391,827 parameters. Training on clips of 100 frames, evaluation on 500. A summary of the
+paper gives SSIM 0.65 and PSNR 23.23 dB for the frames after 36 context frames. It does not say how
+many predictions each is the best of.
 """
 
 from configs import systems
@@ -28,5 +28,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='cwvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('minerl', argument, DATA, DIFFERENCES)

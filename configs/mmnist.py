@@ -3,8 +3,8 @@
     python -m data_prep.build moving_mnist
     python -m hvae_tpu.main --config=configs/mmnist.py
 
-cwvae: 12,465,617 parameters. Training on pieces of 100 frames, evaluation on 1000. The paper
-compares by FVD, as a summary of it says; FVD is not computed here.
+cwvae: 12,465,617 parameters. Training on clips of 100 frames, evaluation on 1000. According to a
+summary, the paper compares by FVD, which is not computed here.
 """
 
 from configs import systems
@@ -15,15 +15,12 @@ DATA = dict(
 )
 DIFFERENCES = {
   'cwvae': {
-    'cwvae': dict(
-      optimizer=dict(learning_rate=3e-4),
-      train=dict(num_epochs=300),
-    ),
+    'cwvae': dict(train=dict(num_epochs=300)),
     'paper': dict(train=dict(batch_size=100)),  # the code has 50
   }
 }
 
 
 def get_config(argument='cwvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('mmnist', argument, DATA, DIFFERENCES)

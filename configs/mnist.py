@@ -62,7 +62,6 @@ DIFFERENCES = {
           num_preprocess_cells=3,
           num_postprocess_cells=3,
           num_latent_scales=2,
-          num_groups_per_scale=10,
           group_divider=2,
           num_cells_enc=2,
           num_cells_dec=2,
@@ -78,5 +77,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_vdvae'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('mnist', argument, DATA, DIFFERENCES)

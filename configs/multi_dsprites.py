@@ -20,5 +20,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_morl'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('multi_dsprites', argument, DATA, DIFFERENCES)

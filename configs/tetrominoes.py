@@ -33,5 +33,5 @@ DIFFERENCES = {
 
 
 def get_config(argument='efficient_morl'):
-  """See above."""
+  """Returns the config of `system[,variant...]`."""
   return systems.build('tetrominoes', argument, DATA, DIFFERENCES)

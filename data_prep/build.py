@@ -164,7 +164,7 @@ def _check_options(
 ) -> None:
   """Raises DataPrepError for options that the data set does not have."""
   if about.embedded and (raw or source != 'auto'):
-    raise DataPrepError(f'{name} has one source of its own; leave out --raw and --source')
+    raise DataPrepError(f'{name} has a fixed source; leave out --raw and --source')
   if about.embedded and variant not in (None, *about.variants):
     choices = f'the variants {", ".join(about.variants)}' if about.variants else 'no variants'
     raise DataPrepError(f'--variant={variant}: {name} has {choices}')

@@ -1,4 +1,4 @@
-"""Settings: fields of a dataclass with their defaults, ranges and choices, checked in one place.
+"""Settings: fields of a dataclass with defaults, ranges and choices, checked in one place.
 
 A section of a config is declared once, as a dataclass whose fields are made by `setting`. The
 config takes its defaults from there (`defaults`), and values are checked against it (`checked`).
@@ -29,15 +29,15 @@ def setting(
   changeable: bool = False,
   infinite: bool = False,
 ) -> Any:
-  """A field of a section.
+  """Declares a field of a section.
 
   Args:
-    default: its value where a config says nothing.
-    least, most, above, below: its range; of a tuple, the range of every number in it. `least` and
-      `most` belong to the range, `above` and `below` do not.
-    choices: the values it may take; empty: any of the type.
-    changeable: whether a run may be resumed with another value (loss weights, and how a program is
-      executed), since it changes neither the parameters nor what they mean.
+    default: value of the field where a config does not set it.
+    least, most, above, below: range of a number, or of every number in a tuple. `least` and `most`
+      belong to the range, `above` and `below` do not.
+    choices: allowed values; empty: all of the type.
+    changeable: whether a run may be resumed with another value. Such fields (loss weights, forms of
+      execution) change neither the parameters nor their meaning.
     infinite: whether infinity is allowed. NaN never is.
   """
   limits = {'least': least, 'most': most, 'above': above, 'below': below}
@@ -51,9 +51,9 @@ def setting(
 
 
 def defaults(section: type) -> dict[str, Any]:
-  """The fields of a dataclass and their defaults, as a section of a `ConfigDict`.
+  """Returns the fields of a dataclass and their defaults, as a section of a `ConfigDict`.
 
-  A field whose default is None becomes a placeholder, which a command line can set.
+  A default None becomes a placeholder, which a command line can set.
   """
   types_of = typing.get_type_hints(section)
   values = {}
@@ -68,12 +68,12 @@ def defaults(section: type) -> dict[str, Any]:
 
 
 def changeable(section: type) -> set[str]:
-  """Names of the fields that may differ when a run is resumed."""
+  """Returns the names of the fields that may differ when a run is resumed."""
   return {f.name for f in dataclasses.fields(section) if f.metadata.get('changeable')}
 
 
 def problems(section: Any, where: str) -> list[str]:
-  """What is wrong with the values of a dataclass, one sentence each.
+  """Returns a sentence for every wrong value of a dataclass.
 
   Args:
     section: an instance.
@@ -89,21 +89,21 @@ def problems(section: Any, where: str) -> list[str]:
 
 
 def check(section: Any, where: str) -> None:
-  """Raises UserError, naming every field of an instance whose value is not allowed."""
+  """Raises UserError, naming every wrong value of an instance."""
   if errors := problems(section, where):
     raise UserError('; '.join(errors))
 
 
 def checked(section: type, values: Mapping[str, Any], where: str) -> Any:
-  """An instance of a dataclass with the values of a config.
+  """Returns an instance of a dataclass with the values of a config.
 
   Args:
     section: the dataclass.
-    values: by name of the field; fields that are left out have their defaults.
+    values: by field; other fields have their defaults.
     where: the path of the section in a config, which errors name.
 
   Raises:
-    UserError: a name that is no field, or a value that is not allowed.
+    UserError: an unknown field, or a wrong value.
   """
   known = {field.name for field in dataclasses.fields(section)}
   if unknown := sorted(set(values) - known):
@@ -120,7 +120,7 @@ def checked(section: type, values: Mapping[str, Any], where: str) -> Any:
 
 
 def _problem(field: dataclasses.Field, kind: Any, value: Any) -> str:
-  """What is wrong with a value, as the end of a sentence; empty if nothing is."""
+  """Returns the end of a sentence about a wrong value; empty if it is allowed."""
   kinds, items = _types(kind), value if isinstance(value, tuple) else (value,)
   if value is None and (field.default is None or type(None) in typing.get_args(kind)):
     return ''
@@ -138,12 +138,12 @@ def _problem(field: dataclasses.Field, kind: Any, value: Any) -> str:
 
 
 def _scalars(items: tuple) -> list[Any]:
-  """The leaves of nested tuples."""
+  """Returns the leaves of nested tuples."""
   return [leaf for i in items for leaf in (_scalars(i) if isinstance(i, tuple) else [i])]
 
 
 def _types(kind: Any) -> tuple[type, ...]:
-  """The scalar types that an annotation allows; empty where it allows everything."""
+  """Returns the scalar types that an annotation allows; empty: all."""
   if kind is Any:
     return ()
   if isinstance(kind, types.UnionType) or typing.get_origin(kind) in (typing.Union, tuple):
@@ -172,7 +172,7 @@ def _lies_in(number: float, limits: Mapping[str, float]) -> bool:
 
 
 def _range(limits: Mapping[str, float]) -> str:
-  """A range in words."""
+  """Describes a range in words."""
   written = {name: f'{limit:,}' for name, limit in limits.items()}
   if set(limits) == {'least', 'most'}:
     return f'must lie between {written["least"]} and {written["most"]}'
@@ -188,5 +188,5 @@ def _range(limits: Mapping[str, float]) -> str:
 
 
 def _tuples(value: Any) -> Any:
-  """Lists, as JSON has them, become tuples."""
+  """Turns lists, as JSON has them, into tuples."""
   return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value

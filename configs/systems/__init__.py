@@ -1,4 +1,4 @@
-"""The systems that a data set's config chooses from, and how the choice is put together."""
+"""Systems that a data set's config chooses from, and the function that builds the config."""
 
 import ml_collections
 
@@ -17,18 +17,18 @@ SYSTEMS = {
 def build(
   dataset: str, argument: str, data: dict, differences: dict[str, dict[str, dict]]
 ) -> ml_collections.ConfigDict:
-  """The config of `configs/<dataset>.py:<argument>`.
+  """Builds the config of `configs/<dataset>.py:<argument>`.
 
   Args:
     dataset: name of the config file.
     argument: `system[,variant...]`.
-    data: what the data set needs, whatever the system.
-    differences: system -> name -> fields that differ from `configs/systems/<system>.py`; the name
-      is the system itself, or a variant. A variant of a variant is named with it, `5bit,c1`, and
-      has the differences of both. Every system also has the variant `debug`.
+    data: fields that the data set decides for all systems.
+    differences: system -> name -> fields that differ from `configs/systems/<system>.py`. The name
+      is the system itself, or a variant. `5bit,c1` is a variant of the variant `5bit`: it has the
+      differences of both. Every system also has the variant `debug`.
 
   Raises:
-    ValueError: a combination that is not there; the message lists those that are.
+    ValueError: the combination does not exist; the message lists all that do.
   """
   system, *variants = argument.split(',')
   known = differences.get(system, {})

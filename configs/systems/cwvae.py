@@ -16,7 +16,6 @@ def base() -> ml_collections.ConfigDict:
   config.data.seq_len = 100
   config.model = models.defaults('cwvae')
   config.optimizer.update(
-    name='adam',  # adam_keras: epsilon as the TensorFlow code has it; or muon
     eps=1e-4,
     muon_transposed=('deconv_0', 'deconv_1', 'deconv_2', 'deconv_3'),
     clip_norm=10_000.0,

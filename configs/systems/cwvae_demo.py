@@ -1,8 +1,13 @@
-"""A small Clockwork VAE for synthetic videos and two CPU cores."""
+"""Small Clockwork VAE for synthetic videos and two CPU cores."""
 
 
 def small(dec_stddev: float, num_steps: int) -> dict:
-  """What differs from `cwvae.base`; with `dec_stddev` of the pixels."""
+  """Returns the differences from `cwvae.base`.
+
+  Args:
+    dec_stddev: standard deviation of the pixels, which lie in [0, 1].
+    num_steps: of the training.
+  """
   return dict(
     data=dict(seq_len=48),
     model=dict(
@@ -22,8 +27,8 @@ def small(dec_stddev: float, num_steps: int) -> dict:
     train=dict(batch_size=4, num_steps=num_steps, log_every=100, save_every=500, keep_every=0),
     evals=dict(
       batch_size=8,
-      elbo=dict(every=1000, max_batches=1),
-      open_loop=dict(every=1000, seq_len=100, num_examples=4),
+      elbo=dict(max_batches=1),
+      open_loop=dict(seq_len=100, num_examples=4),
     ),
     open_loop=dict(num_examples=8, num_samples=2),
   )

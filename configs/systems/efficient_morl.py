@@ -23,17 +23,44 @@ def base() -> ml_collections.ConfigDict:
     decay_steps=100_000,
     clip_norm=5.0,
   )
-  config.train.batch_size = 32
   config.train.num_steps = 300_001  # the reference's loop includes its last number
   config.train.log_every = 100
   config.train.save_every = 25_000
   config.train.best_metric = 'segmentation/mse'
   config.train.progress_metrics = ('nll', 'kl', 'mse', 'geco_beta', 'grad_norm')
-  config.evals.batch_size = 32
   config.evals.pictures.every = 0
   config.evals.segmentation.every = 5000
   config.evals.names = ('segmentation',)
   return config
+
+
+def large_scenes(geco_target: float) -> dict[str, dict]:
+  """Returns the differences of scenes at 128x128 with up to ten objects; target in nats a dim."""
+  return dict(
+    model=dict(
+      likelihood='mixture',
+      refinement_iters=2,
+      refinement_curriculum=((-1, 3), (100_000, 2), (200_000, 2)),
+      geco_target=geco_target,
+      geco_step_size_acceleration=5.0,
+    ),
+    evals=dict(batch_size=8, names=('segmentation', 'textures')),
+  )
+
+
+def demo(batch_size: int, eval_batch_size: int) -> dict[str, dict]:
+  """Returns the differences of small runs for two CPU cores; batch sizes are global."""
+  return dict(
+    optimizer=dict(learning_rate=1e-3, warmup_steps=200),
+    train=dict(
+      batch_size=batch_size, num_steps=5000, precision='default', log_every=50, save_every=500
+    ),
+    evals=dict(
+      batch_size=eval_batch_size,
+      elbo=dict(every=0),
+      segmentation=dict(every=500, max_batches=4),
+    ),
+  )
 
 
 def debug(config: ml_collections.ConfigDict) -> dict:

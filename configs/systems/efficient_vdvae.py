@@ -48,6 +48,15 @@ def base() -> ml_collections.ConfigDict:
   return config
 
 
+# Views of the published runs, and their transforms.
+VIEWS = dict(
+  train_split='efficient_vdvae/train',
+  valid_split='efficient_vdvae/valid',
+  test_split='efficient_vdvae/test',
+  train_transforms=('flip',),
+)
+
+
 def lists(
   levels: dict[int, int],
   *,
@@ -57,13 +66,13 @@ def lists(
   down: dict[int, tuple[int, ...]] | None = None,
   up: dict[int, int] | None = None,
 ) -> dict[str, Any]:
-  """The lists of a model whose levels are equal within a resolution: fields of `model`.
+  """Returns the lists of a model whose levels are equal within a resolution: fields of `model`.
 
   Args:
     levels: side of the maps -> number of levels, from coarse to fine. The first level of a
       resolution upsamples to it.
     widths: side -> channels.
-    ratios: side -> bottleneck channels, as a part of those.
+    ratios: side -> bottleneck channels, as a fraction of the channels.
     pointwise: sides with 1x1 kernels; the others have 3x3.
     down: side -> further top-down blocks at the first level of that resolution, the second, ...
     up: side -> bottom-up blocks without a skip, at the first (finest) level of that resolution.

@@ -34,7 +34,7 @@ C1_5BIT = dict(
   ),
 )
 
-# 1024x1024, the whole difference but for what is published.
+# 1024x1024, all sections but for the published number.
 LARGE = dict(
   model=dict(
     zdim=64,
@@ -53,5 +53,5 @@ LARGE = dict(
   sample=dict(num=1),
 )
 LARGE_EVALS = dict(batch_size=8, pictures=dict(num=1, temperatures=(1.0,), num_partial=0))
-# Of both sets and both depths, at 256x256.
+# Pictures during training, for both sets and both depths at 256x256.
 PICTURES_256 = dict(pictures=dict(num=2, temperatures=(1.0,), num_partial=3))

@@ -27,7 +27,7 @@ import ml_collections
 from configs.systems import trainer
 from hvae_tpu import models
 
-# The differences of mgp123/nvae that are no hyper-parameters.
+# Differences of mgp123/nvae that are not hyper-parameters of its files.
 MGP123 = dict(
   likelihood='gaussian',
   input_centering=False,
@@ -78,14 +78,16 @@ def schedule(
   norm_init: float = 0.0,
   learning_rate: float = 1e-2,
 ) -> dict[str, Any]:
-  """The sections that follow from the length of a training.
+  """Returns the sections that follow from the length of a training.
 
   Args:
-    examples: of the training view; the rest of an epoch that fills no batch is not counted.
+    examples: number of training examples; the incomplete last batch of an epoch is dropped.
     batch_size: global.
     epochs: of the training.
-    warmup_epochs: of the learning rate.
-    norm, norm_init: weight of the regularisers, and what it is annealed from (0: not).
+    warmup_epochs: epochs in which the learning rate rises.
+    norm: weight of the regularisers.
+    norm_init: weight that `norm` is annealed from; 0 = not annealed.
+    learning_rate: peak.
   """
   per_epoch = examples // batch_size
   total = epochs * per_epoch
@@ -109,17 +111,17 @@ def schedule(
 
 
 def merged(*differences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-  """Differences of a data set, section by section; a later one wins."""
-  found: dict[str, dict[str, Any]] = {}
+  """Merges differences, section by section; a later one wins."""
+  sections: dict[str, dict[str, Any]] = {}
   for difference in differences:
     for section, fields in difference.items():
-      found[section] = {**found.get(section, {}), **fields}
-  return found
+      sections[section] = {**sections.get(section, {}), **fields}
+  return sections
 
 
-# What all published runs share.
+# Views of the published runs.
 VIEWS = dict(
-  # Any: FFHQ was dealt out without a seed, and forms of ImageNet differ by a few pictures.
+  # Any split: FFHQ was split without a seed, and forms of ImageNet differ by a few pictures.
   require=dict(split_sha256=''),
   train_split='nvae/train',
   valid_split='nvae/test',
@@ -140,8 +142,24 @@ FACES_256 = dict(
 )
 
 
+# Small networks for two CPU cores.
+DEMO = dict(
+  model=dict(
+    num_preprocess_cells=1,
+    num_postprocess_cells=1,
+    num_latent_scales=2,
+    num_groups_per_scale=4,
+    group_divider=2,
+    zdim=8,
+    weight_decay_norm=1e-2,
+    steps_per_epoch=100,
+  ),
+  optimizer=dict(learning_rate=5e-3, warmup_steps=100, cosine_start=1, steps_per_epoch=100),
+)
+
+
 def debug(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """A network of the same form that trains for seconds on a CPU."""
+  """Returns differences: a network of the same form that trains for seconds on a CPU."""
   scales = 2 if config.model.num_latent_scales > 1 else 1
   halvings = max((config.model.image_size // 8).bit_length() - 1 - (scales - 1), 1)
   return dict(

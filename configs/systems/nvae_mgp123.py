@@ -1,7 +1,7 @@
-"""The settings of mgp123/nvae, by its own keys, as differences of a config.
+"""Settings of mgp123/nvae by its own keys, translated to differences of a config.
 
-A YAML file of that program has the section `training_parameters`; all other keys, in a section of
-their own or not, are of the architecture.
+A YAML file of that program has the section `training_parameters`. All other keys describe the
+architecture; they may stand in a section of their own.
 """
 
 from collections.abc import Mapping
@@ -70,12 +70,12 @@ TRAINING = dict(
 def differences(
   architecture: Mapping[str, Any], training: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-  """Differences from `configs/systems/nvae.py`, by section.
+  """Returns the differences from `configs/systems/nvae.py`, by section.
 
-  Differs from the reference, which fails or misbehaves there: a regularization_constant of 0 and a
-  channel_multiplier other than 2 work, the weights of the groups fit any number of splits, the
-  norm that is clipped is that of the true gradient, and samples during training leave the batch
-  statistics alone. An epoch has no short last batch.
+  Differs from the reference, which fails or misbehaves in these cases. A regularization_constant of
+  0 and a channel_multiplier other than 2 work. The KL weights of the groups fit any number of
+  splits. Clipping uses the norm of the true gradient. Samples during training do not change the
+  batch statistics. An epoch has no short last batch.
 
   Raises:
     ValueError: a key is unknown or missing, or a value is out of range.
@@ -107,7 +107,7 @@ def differences(
       learning_rate=float(t['learning_rate']),
       min_learning_rate=1e-5,
       warmup_steps=0,
-      # The wave begins an epoch late, and so does not come to its end.
+      # The cosine begins an epoch late, and so does not reach its end.
       cosine_start=warmup + 1,
       cosine_epochs=max(epochs - warmup - 1, 0),
       clip_norm=float(t['gradient_clipping'] or 0),
@@ -123,17 +123,18 @@ def differences(
 
 
 def _length(epochs: int) -> dict[str, Any]:
-  """Without a number of epochs the reference does not train at all."""
+  """Returns the length of the training; without epochs the reference does not train at all."""
   return dict(num_epochs=epochs, num_steps=1) if epochs > 0 else dict(num_epochs=None, num_steps=0)
 
 
 def _saving(t: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns how often checkpoints are saved."""
   if t['images_per_checkpoint']:
     return dict(save_every=-(-t['images_per_checkpoint'] // t['batch_size']), save_epochs=None)
   return dict(save_epochs=t['epochs_per_checkpoint'])
 
 
-def _check_names(prefix: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-  if unknown := sorted(map(str, set(given) - set(known))):
+def _check_names(prefix: str, keys: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+  if unknown := sorted(map(str, set(keys) - set(known))):
     names = ', '.join(prefix + key for key in unknown)
     raise ValueError(f'{names} is not known; remove it, or correct it to one of {", ".join(known)}')

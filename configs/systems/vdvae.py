@@ -26,6 +26,17 @@ def base() -> ml_collections.ConfigDict:
   return config
 
 
+# Views of the release.
+VIEWS = dict(train_split='vdvae/train', valid_split='vdvae/valid', test_split='vdvae/test')
+IMAGENET = dict(  # 32x32 and 64x64
+  require=dict(
+    variant='van_den_oord',
+    split_sha256='83658f997c9dd8ba894078a9a7ba6a3328b858fb7e12961b123fd68ad161660c',
+  ),
+  **VIEWS,
+)
+
+
 def debug(config: ml_collections.ConfigDict) -> dict:
   """Returns differences: a network of the same form that trains for seconds on a CPU."""
   sides = [config.model.image_size]

@@ -81,7 +81,7 @@ def find_existing(out_dir: pathlib.Path, plan: Mapping[str, Any]) -> dict[str, A
     ) from error
   if identity != plan['build_id']:
     raise DataPrepError(
-      f'{out_dir} holds {_scope(card)}, but {_scope(plan)} is asked for; delete that folder or '
+      f'{out_dir} holds {_scope(card)}, but {_scope(plan)} was requested; delete that folder or '
       'choose another place with --out=DIR'
     )
   for file, size in sizes.items():

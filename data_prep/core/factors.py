@@ -30,7 +30,7 @@ class Factor:
 _SHAPE = Factor('shape', 'categorical')
 _SIZE = Factor('size', 'categorical')
 _MATERIAL = Factor('material', 'categorical')
-_VISIBILITY = Factor('visibility', 'categorical')  # 1: there is such an entity
+_VISIBILITY = Factor('visibility', 'categorical')  # 1: the entity is present
 _POSITION = (Factor('x'), Factor('y'))
 _RGB = Factor('color', width=3)
 

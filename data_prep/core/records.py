@@ -106,6 +106,6 @@ def _fill(
   new_card = {**plan, 'splits': splits, **card.measure(folder, splits, plan['fields'])}
   text = json.dumps(new_card, indent=1) + '\n'
   write_whole(folder / card.CARD_FILE, lambda file: file.write(text.encode()))
-  for leftover in folder.glob('*.part*'):  # of a build that was killed
+  for leftover in folder.glob('*.part*'):  # left by a killed build
     leftover.unlink()
   return new_card

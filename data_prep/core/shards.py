@@ -24,7 +24,7 @@ from data_prep.core.contents import Contents, Example, Field
 from data_prep.errors import DataPrepError
 
 _COMPRESSION = {'uncompressed': 'uncompressed', 'zstd': 'zstd:3'}
-_contents: Contents  # of a worker process
+_contents: Contents  # set in worker processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _write_shard(shard: _Shard, contents: Contents) -> None:
     if count != expected:
       raise DataPrepError(
         f'{shard.path.name} must hold {expected} examples, but the raw files gave {count}; '
-        'fetch them anew'
+        'download them again'
       )
     _publish(temporary, shard.path)
   except BaseException:

@@ -55,7 +55,7 @@ def sha256_file(path: pathlib.Path) -> str:
 def check_files(actual: dict[str, str], known: dict[str, str]) -> tuple[str, ...]:
   """Compares hashes of raw files with the known ones; returns lines of the check list.
 
-  A difference is only a warning: the same pixels may have been packed anew.
+  A difference is only a warning: the same pixels may have been repacked.
 
   Args:
     actual, known: file name -> hex SHA-256, over the same names.

@@ -80,7 +80,7 @@ def _read_amat(path: pathlib.Path) -> np.ndarray:
       raise DataPrepError(
         f'{path} must hold 784 times 0 or 1 in each line, but line {number} '
         + (f'has a {odd.decode("latin1")!r}' if odd else f'has {len(line)} digits')
-        + '; fetch it anew'
+        + '; download it again'
       )
   digits = np.frombuffer(b''.join(lines), np.uint8)
   return (digits.reshape(-1, 28, 28, 1) - ord('0')) * np.uint8(255)

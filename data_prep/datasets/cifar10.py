@@ -117,14 +117,15 @@ def _read_pickle(data: bytes, origin: str) -> tuple[np.ndarray, np.ndarray]:
     or pixels.ndim != 2
     or pixels.shape[1] != 3072
   ):
-    raise DataPrepError(f"{origin} must hold b'data', uint8 [N, 3072]; fetch it anew")
+    raise DataPrepError(f"{origin} must hold b'data', uint8 [N, 3072]; download it again")
   if (
     not isinstance(labels, list)
     or len(labels) != len(pixels)
     or not all(isinstance(label, int) and 0 <= label <= 9 for label in labels)
   ):
     raise DataPrepError(
-      f"{origin} must hold b'labels', a number from 0 to 9 for each row of b'data'; fetch it anew"
+      f"{origin} must hold b'labels', a number from 0 to 9 for each row of b'data'; "
+      'download it again'
     )
   return _from_planes(pixels), np.array(labels, np.uint8)
 

@@ -68,10 +68,12 @@ class _SceneFiles:
       objects = scene_facts['objects']
     except (ValueError, KeyError, TypeError) as error:
       raise DataPrepError(
-        f'{origin} must be json with ground_material and objects ({error!r}); fetch it anew'
+        f'{origin} must be json with ground_material and objects ({error!r}); download it again'
       ) from error
     if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
-      raise DataPrepError(f'{origin} must hold a list of objects with properties; fetch it anew')
+      raise DataPrepError(
+        f'{origin} must hold a list of objects with properties; download it again'
+      )
     if len(objects) >= ENTITIES:
       raise DataPrepError(
         f'{origin} lists {len(objects)} objects, but a scene has {ENTITIES - 1} at most; the '

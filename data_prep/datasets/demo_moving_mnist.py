@@ -14,14 +14,13 @@ from data_prep.core import clips
 from data_prep.core.contents import Contents
 from data_prep.core.request import GENERATED_LICENCE, About, Request
 from data_prep.datasets import demo_mnist
+from data_prep.synthetic import films
 from data_prep.synthetic.directions import direction
-from data_prep.synthetic.draws import generator
 
-_SIZE = 64
+_SIZE = films.SIZE
 _DIGIT = 28
 _PIXEL = 2**16  # positions are integers in units of 1/65536 pixel
 _SLOWEST, _FASTEST = 2, 6  # pixels per frame
-_SEED = 0
 _FRAMES = {'train': 100, 'test': 1000}
 _SEQUENCES = {'train': 5000, 'test': 50}
 
@@ -40,15 +39,12 @@ class MovingDigits:
   """Videos of two moving digits; `digits` is uint8 [N, 28, 28]."""
 
   digits: np.ndarray
-  split: int
-  frames: int
 
-  def __call__(self, sequence: int) -> np.ndarray:
+  def __call__(self, rng: np.random.Generator, frames: int) -> np.ndarray:
     """Renders one sequence, uint8 [frames, 64, 64, 1]; levels add up, to 255 at most."""
-    rng = generator(_SEED, self.split, sequence)
-    canvas = np.zeros((self.frames, _SIZE, _SIZE), np.uint16)
+    canvas = np.zeros((frames, _SIZE, _SIZE), np.uint16)
     for digit in self.digits[rng.integers(len(self.digits), size=2)]:
-      corners = bounce(rng, self.frames) // _PIXEL
+      corners = bounce(rng, frames) // _PIXEL
       for frame, (row, column) in zip(canvas, corners, strict=True):
         frame[row : row + _DIGIT, column : column + _DIGIT] += digit
     return np.minimum(canvas, 255).astype(np.uint8)[..., np.newaxis]
@@ -90,9 +86,7 @@ def load(request: Request) -> Contents:
     (_SIZE, _SIZE, 1),
     _FRAMES,
     splits={
-      split: clips.split_of_film(
-        MovingDigits(digits_of[split], number, frames), (frames,) * _SEQUENCES[split]
-      )
+      split: films.split_of_films(MovingDigits(digits_of[split]), number, frames, _SEQUENCES[split])
       for number, (split, frames) in enumerate(_FRAMES.items())
     },
     version=2,

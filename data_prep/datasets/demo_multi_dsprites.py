@@ -8,9 +8,9 @@ import dataclasses
 
 import numpy as np
 
-from data_prep.core import factors, sources
+from data_prep.core import factors
 from data_prep.core.contents import Contents, Example
-from data_prep.core.request import GENERATED_LICENCE, About, Request
+from data_prep.core.request import Request
 from data_prep.synthetic import scenes, sprites
 
 _COUNTS = {'train': 10_000, 'test': 1_000}
@@ -20,13 +20,8 @@ _MIN_VISIBLE = 16  # pixels of every sprite that stay uncovered
 # Saturation and value, in 255ths, start at half: the weakest colour differs from every grey.
 _WEAKEST = 128
 
-ABOUT = About(
-  records='64x64x3, segmentation, factors of 6 entities',
-  splits='train 10,000; test 1,000 (views valid 680, test 320)',
-  built='183 MB',
-  licence=GENERATED_LICENCE,
-  samples_publishable=True,
-  embedded=True,
+ABOUT = scenes.about_scenes(
+  sprites.SIDE, _ENTITIES, 'train 10,000; test 1,000 (views valid 680, test 320)', '183 MB'
 )
 
 
@@ -56,7 +51,7 @@ class Sprite:
 def load(request: Request) -> Contents:
   """Generates the scenes when their records are written."""
   del request  # this set has no options
-  return factors.object_set(
+  return scenes.scene_set(
     ABOUT,
     'multi_dsprites',
     sprites.SIDE,
@@ -64,8 +59,6 @@ def load(request: Request) -> Contents:
     categories={'shape': sprites.SHAPES},
     splits=scenes.splits(make_scene, _COUNTS),
     views=scenes.train_and_test_views(_COUNTS['test']),
-    source='generated',
-    packages={'numpy': sources.package_version('numpy')},
     preprocessing='2 to 5 sprites (uniform): shape, one of 6 scales, 40 orientations and 32 '
     'positions along each axis uniform and independent; colour HSV with hue uniform, saturation '
     'and value uniform in [0.5, 1]; background grey uniform in 0..255; painted in the order of '

@@ -8,9 +8,9 @@ import dataclasses
 
 import numpy as np
 
-from data_prep.core import factors, sources
+from data_prep.core import factors
 from data_prep.core.contents import Contents, Example
-from data_prep.core.request import GENERATED_LICENCE, About, Request
+from data_prep.core.request import Request
 from data_prep.synthetic import scenes
 
 _COUNTS = {'train': 10_000, 'test': 1_000}
@@ -52,13 +52,8 @@ _BEVEL = np.array(  # grey levels of the channels that are on, in every cell
   np.uint8,
 )
 
-ABOUT = About(
-  records='35x35x3, segmentation, factors of 4 entities',
-  splits='train 10,000; test 1,000 (views valid 680, test 320)',
-  built='55 MB',
-  licence=GENERATED_LICENCE,
-  samples_publishable=True,
-  embedded=True,
+ABOUT = scenes.about_scenes(
+  _SIDE, NUM_PIECES + 1, 'train 10,000; test 1,000 (views valid 680, test 320)', '55 MB'
 )
 
 
@@ -83,7 +78,7 @@ class Piece:
 def load(request: Request) -> Contents:
   """Generates the scenes when their records are written."""
   del request  # this set has no options
-  return factors.object_set(
+  return scenes.scene_set(
     ABOUT,
     'tetrominoes',
     _SIDE,
@@ -91,8 +86,6 @@ def load(request: Request) -> Contents:
     categories={'shape': SHAPES},
     splits=scenes.splits(make_scene, _COUNTS),
     views=scenes.train_and_test_views(_COUNTS['test']),
-    source='generated',
-    packages={'numpy': sources.package_version('numpy')},
     preprocessing=f'{NUM_PIECES} pieces of four {_CELL}x{_CELL} cells: shape, colour and '
     'position (a pixel such that the piece is inside) uniform and independent; a piece that '
     'overlaps an earlier one is drawn again. Factors: x, y = first column and row of the '

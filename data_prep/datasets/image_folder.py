@@ -111,4 +111,4 @@ def _check_options(options: Mapping[str, int | float | str]) -> None:
   if not (min(shares) >= 0 and sum(shares) < 1):  # also refuses NaN
     raise DataPrepError('--variant: valid and test must be shares that leave some for training')
   if not 0 <= options['seed'] < 2**32:
-    raise DataPrepError('--variant: seed must lie between 0 and 2**32 - 1')
+    raise DataPrepError('--variant: seed must be between 0 and 2**32 - 1')

@@ -55,7 +55,7 @@ ABOUT = About(
   fetch=f'get the four idx.gz files from {_MIRROR}',
 )
 COUNTS = {'train': 60_000, 'test': 10_000}
-_SEED = 101  # of the halves of the test set
+_SEED = 101  # seed of the halves of the test set
 _ROLES = {
   'train images': r'train.*images',
   'train labels': r'train.*labels',
@@ -147,19 +147,19 @@ def _parse_idx(data: bytes, name: str) -> np.ndarray:
       with gzip.open(io.BytesIO(data)) as file:
         data = file.read(_MAX_FILE)
   except (OSError, EOFError, zlib.error) as error:
-    raise DataPrepError(f'{name} is a damaged gzip file ({error}); fetch it anew') from error
+    raise DataPrepError(f'{name} is a damaged gzip file ({error}); download it again') from error
   if data[:3] != b'\x00\x00\x08' or data[3:4] not in (b'\x01', b'\x03'):
     raise DataPrepError(
       f'{name} must be an idx file (magic 2051 or 2049), but begins with {data[:4].hex()}'
     )
   start = 4 + 4 * data[3]
   if len(data) < start:
-    raise DataPrepError(f'{name} ends inside its header: it was cut off; fetch it anew')
+    raise DataPrepError(f'{name} ends inside its header: it is truncated; download it again')
   shape = np.frombuffer(data[4:start], '>u4').astype(np.int64)
   if len(data) - start != shape.prod():
     raise DataPrepError(
       f'{name} must hold {shape.prod()} bytes for the shape {shape.tolist()}, but holds '
-      f'{len(data) - start}: it was cut off; fetch it anew'
+      f'{len(data) - start}: it is truncated; download it again'
     )
   return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 

@@ -109,7 +109,7 @@ def _open(path: pathlib.Path) -> Collection:
     array = np.load(path, mmap_mode='r')
   except (ValueError, OSError, EOFError) as error:
     raise DataPrepError(
-      f'{path} is a damaged or cut off npy file ({error}); fetch it anew'
+      f'{path} is a damaged or truncated npy file ({error}); download it again'
     ) from error
   if (
     array.dtype != np.uint8 or array.ndim != 4 or (array.shape[0], *array.shape[2:]) != (20, *_SIZE)

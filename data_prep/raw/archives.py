@@ -44,7 +44,7 @@ class Archive:
     """Returns the bytes of the file `names[index]`.
 
     Raises:
-      DataPrepError: the file is damaged, cut off or too large.
+      DataPrepError: the file is damaged, truncated or too large.
     """
     name = self.names[index]
     if self.kind == 'folder':
@@ -58,7 +58,7 @@ class Archive:
       file.seek(start)
       data = file.read(size)
     if len(data) < size:
-      raise DataPrepError(f'{self.path} ends inside {name}: it was cut off; fetch it anew')
+      raise DataPrepError(f'{self.path} ends inside {name}: it is truncated; download it again')
     return data
 
 
@@ -125,10 +125,10 @@ def _list_tar(path: pathlib.Path) -> dict[str, tuple[int, int]]:
           count += 1
       _check_end(path, archive)
   except tarfile.TarError as error:
-    raise DataPrepError(f'{path} is a damaged tar ({error}); fetch it anew') from error
+    raise DataPrepError(f'{path} is a damaged tar ({error}); download it again') from error
   size = path.stat().st_size
   if any(start + length > size for start, length in ranges.values()):
-    raise DataPrepError(f'{path} ends inside a member: it was cut off; fetch it anew')
+    raise DataPrepError(f'{path} ends inside a member: it is truncated; download it again')
   if count != len(ranges):
     raise DataPrepError(f'{path} holds two members of one name; unpack it and give the folder')
   return ranges
@@ -155,7 +155,7 @@ def _unpack_gzipped(path: pathlib.Path) -> dict[str, bytes]:
         pass  # the checksum of a gzip is at its very end
   except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
     raise DataPrepError(
-      f'{path} is a damaged or cut off tar.gz ({error}); fetch it anew'
+      f'{path} is a damaged or truncated tar.gz ({error}); download it again'
     ) from error
   return files
 
@@ -178,7 +178,9 @@ def _check_end(path: pathlib.Path, archive: tarfile.TarFile) -> None:
   """
   archive.fileobj.seek(archive.offset)
   if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-    raise DataPrepError(f'{path} is damaged or cut off behind byte {archive.offset}; fetch it anew')
+    raise DataPrepError(
+      f'{path} is damaged or truncated behind byte {archive.offset}; download it again'
+    )
 
 
 @functools.lru_cache(maxsize=4)
@@ -187,7 +189,9 @@ def _zip(path: pathlib.Path) -> zipfile.ZipFile:
   try:
     return zipfile.ZipFile(path)
   except (zipfile.BadZipFile, OSError) as error:
-    raise DataPrepError(f'{path} is a damaged or cut off zip ({error}); fetch it anew') from error
+    raise DataPrepError(
+      f'{path} is a damaged or truncated zip ({error}); download it again'
+    ) from error
 
 
 def _read_zipped(path: pathlib.Path, name: str) -> bytes:
@@ -196,7 +200,7 @@ def _read_zipped(path: pathlib.Path, name: str) -> bytes:
     with archive.open(name) as file:
       data = file.read(_limit_of(name) + 1)
   except (zipfile.BadZipFile, EOFError, OSError, zlib.error, NotImplementedError) as error:
-    raise DataPrepError(f'{path}: {name} is damaged ({error}); fetch the zip anew') from error
+    raise DataPrepError(f'{path}: {name} is damaged ({error}); download the zip again') from error
   except RuntimeError as error:  # encrypted
     raise DataPrepError(f'{path}: {name} cannot be read ({error})') from error
   _check_size(path, name, len(data))

@@ -90,7 +90,7 @@ def check_published(
     else:
       raise DataPrepError(
         f'{path} has sha256 {hashes[path.name]}, but the published file of this name has '
-        f'{file.sha256}; fetch it anew, or add --unverified to take it as it is'
+        f'{file.sha256}; download it again, or add --unverified to take it as it is'
       )
   return hashes, tuple(lines)
 

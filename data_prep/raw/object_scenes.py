@@ -101,7 +101,7 @@ class RecordScenes:
       payload = next(stream, None)
       if payload is None:
         raise DataPrepError(
-          f'{self.path} holds {position} scenes, but {stop} are needed; it was cut off or is of '
+          f'{self.path} holds {position} scenes, but {stop} are needed; it is truncated or is of '
           'another data set'
         )
       position += 1
@@ -133,7 +133,7 @@ class ArrayScenes:
         rows = group['factors'][index] if 'factors' in group else None
       except Exception as error:  # damage shows as many types
         raise DataPrepError(
-          f'{self.path}: scene {index} cannot be read ({error}); fetch the file anew'
+          f'{self.path}: scene {index} cannot be read ({error}); download the file again'
         ) from error
       scene = {
         'image': _to_uint8(image, self.path, index),
@@ -188,7 +188,7 @@ def _check_shapes(
   try:
     shapes = {name: one.shape for name, one in group.items() if isinstance(one, h5py.Dataset)}
   except Exception as error:  # damage shows as many types
-    raise DataPrepError(f'{path} is a damaged h5 file ({error}); fetch it anew') from error
+    raise DataPrepError(f'{path} is a damaged h5 file ({error}); download it again') from error
   if not {'imgs', 'masks'} <= set(shapes):
     raise DataPrepError(
       f'{path}: the group {group.name[1:]} must hold imgs and masks, but holds: '
@@ -220,7 +220,7 @@ def _open_h5(path: pathlib.Path) -> h5py.File:
     return h5py.File(path, 'r')
   except OSError as error:
     raise DataPrepError(
-      f'{path} is a damaged or cut off h5 file ({error}); fetch it anew'
+      f'{path} is a damaged or truncated h5 file ({error}); download it again'
     ) from error
 
 
@@ -228,7 +228,9 @@ def _parse_example(payload: bytes, origin: str) -> dict[str, tfrecords.Value]:
   try:
     return tfrecords.parse_example(payload)
   except ValueError as error:
-    raise DataPrepError(f'{origin} is not a tf.Example ({error}); fetch the file anew') from error
+    raise DataPrepError(
+      f'{origin} is not a tf.Example ({error}); download the file again'
+    ) from error
 
 
 def _pixels(

@@ -60,7 +60,7 @@ def check_count(subject: str, count: int, expected: int, certain: bool = True) -
   if certain:
     raise DataPrepError(
       f'{subject} must be {expected:,}, but {count:,} were found: the raw files are incomplete or '
-      'of another data set; fetch them anew'
+      'of another data set; download them again'
     )
   return f'[warn] {subject}: {count:,}, usually quoted as {expected:,}'
 

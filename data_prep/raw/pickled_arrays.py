@@ -20,6 +20,6 @@ def read(data: bytes, origin: str) -> dict[bytes, Any]:
     arrays = pickles.read_arrays(data)
   except pickles.Malformed as error:
     raise DataPrepError(
-      f'{origin} is a damaged pickle or another file: {error}; fetch it anew'
+      f'{origin} is a damaged pickle or another file: {error}; download it again'
     ) from error
   return {key.encode() if isinstance(key, str) else key: value for key, value in arrays.items()}

@@ -260,4 +260,4 @@ def _memory_map(path: pathlib.Path) -> np.ndarray:
   try:
     return np.load(path, mmap_mode='r', allow_pickle=False)
   except (ValueError, OSError, EOFError) as error:
-    raise DataPrepError(f'{path} is a damaged or cut off npy file ({error})') from error
+    raise DataPrepError(f'{path} is a damaged or truncated npy file ({error})') from error

@@ -32,7 +32,7 @@ def container_of(path: pathlib.Path) -> str:
       with gzip.open(path) as file:
         return _kind_of_bytes(file.read(_HEAD)) + '.gz'
     except (OSError, EOFError, zlib.error) as error:
-      raise DataPrepError(f'{path} is a damaged gzip file ({error}); fetch it anew') from error
+      raise DataPrepError(f'{path} is a damaged gzip file ({error}); download it again') from error
   if head[:4] == b'PK\x03\x04':
     return _kind_of_zip(path)
   return _kind_of_bytes(head)

@@ -97,7 +97,9 @@ def read_gzipped(path: pathlib.Path) -> Iterator[bytes]:
   except EOFError as error:
     raise _cut_off(path, index) from error
   except (OSError, zlib.error) as error:
-    raise DataPrepError(f'{path}: record {index} is damaged ({error}); fetch it anew') from error
+    raise DataPrepError(
+      f'{path}: record {index} is damaged ({error}); download it again'
+    ) from error
 
 
 def parse_example(payload: bytes) -> dict[str, Value]:
@@ -216,7 +218,7 @@ def _read_length(
   length, crc = struct.unpack('<QI', header)
   if _masked_crc(header[:8]) != crc or length > _MAX_RECORD:
     raise DataPrepError(
-      f'{path}: the length of record {index} does not match its checksum; fetch the file anew'
+      f'{path}: the length of record {index} does not match its checksum; download the file again'
     )
   return length
 
@@ -226,12 +228,16 @@ def _checked(payload: bytes, footer: bytes, path: pathlib.Path, index: int) -> b
   if len(footer) < 4:
     raise _cut_off(path, index)
   if _masked_crc(payload) != struct.unpack('<I', footer)[0]:
-    raise DataPrepError(f'{path}: record {index} does not match its checksum; fetch the file anew')
+    raise DataPrepError(
+      f'{path}: record {index} does not match its checksum; download the file again'
+    )
   return payload
 
 
 def _cut_off(path: pathlib.Path, index: int) -> DataPrepError:
-  return DataPrepError(f'{path} ends inside record {index}: it was cut off; fetch the file anew')
+  return DataPrepError(
+    f'{path} ends inside record {index}: it is truncated; download the file again'
+  )
 
 
 def _masked_crc(data: bytes) -> int:

@@ -107,7 +107,9 @@ def decode(data: bytes, origin: str, channels: int) -> np.ndarray:
     raise
   except Exception as error:  # damage shows as many types
     reason = 'it is a web page' if data[:64].lstrip().lower().startswith(b'<') else error
-    raise DataPrepError(f'{origin} cannot be read as a video: {reason}; fetch it anew') from error
+    raise DataPrepError(
+      f'{origin} cannot be read as a video: {reason}; download it again'
+    ) from error
   return _stack(frames, origin)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from data_prep.synthetic.directions import direction
 
 CELLS = 4  # a side
-BLOCKS = 2 * CELLS + 1  # a side: cells stand at odd rows and columns, walls or doors between them
+BLOCKS = 2 * CELLS + 1  # a side: cells are at odd rows and columns, walls or doors between them
 # A quarter circle of radius 1 takes 11 frames and a straight path of length 2 takes 14. As 22/7 is
 # pi to 0.04 %, the speed is the same, and each path between two doors takes whole frames.
 _TURN_FRAMES = 11

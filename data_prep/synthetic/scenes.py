@@ -1,12 +1,15 @@
-"""Splits and views of all synthetic multi-object sets."""
+"""Splits, views and contents of synthetic multi-object sets; scenes are drawn when written."""
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
+from typing import Any
 
 import numpy as np
 
-from data_prep.core import views
-from data_prep.core.contents import Example, Split, View
+from data_prep.core import factors, views
+from data_prep.core.contents import Contents, Example, Split, View
+from data_prep.core.request import GENERATED_LICENCE, About
+from data_prep.core.sources import package_version
 from data_prep.synthetic import draws
 
 _EVALUATED = 320  # scenes; evaluations of the real sets use the first 320 test scenes
@@ -46,3 +49,37 @@ def train_and_test_views(tests: int) -> dict[str, View]:
     'valid': views.span('test', _EVALUATED, tests),
     'test': views.span('test', 0, _EVALUATED),
   }
+
+
+def about_scenes(side: int, entities: int, splits: str, built: str, **more: Any) -> About:
+  """Returns the facts about a set; `more` are further fields of `About`."""
+  return About(
+    records=f'{side}x{side}x3, segmentation, factors of {entities} entities',
+    splits=splits,
+    built=built,
+    samples_publishable=True,
+    embedded=True,
+    **{'licence': GENERATED_LICENCE, **more},
+  )
+
+
+def scene_set(
+  about: About,
+  family: str,
+  side: int,
+  entities: int,
+  *,
+  packages: tuple[str, ...] = ('numpy',),
+  source: str = 'generated',
+  **facts: Any,
+) -> Contents:
+  """Assembles a set of generated scenes; the arguments are those of `factors.object_set`.
+
+  Args:
+    packages: names of packages whose versions may change the records.
+    about, family, side, entities, source, facts: as in `factors.object_set`.
+  """
+  versions = {name: package_version(name) for name in packages}
+  return factors.object_set(
+    about, family, side, entities, source=source, packages=versions, **facts
+  )

@@ -121,7 +121,7 @@ def _first_edge(cells: _Cells, down: np.ndarray) -> np.ndarray:
   frames, count, width = cells.below.shape
   with np.errstate(divide='ignore'):
     face, top = cells.below / cells.near, cells.below / cells.far
-  face[:, 0] = np.inf  # the camera stands in this cell
+  face[:, 0] = np.inf  # the camera is in this cell
   edges = np.stack([face, top], axis=2).reshape(frames, 2 * count, width)
   rising = np.minimum.accumulate(edges, axis=1)
   pitch = down[1] - down[0]

@@ -1,8 +1,9 @@
-"""ArrayRecord -> Grain -> batches of uint8 arrays; what is in a folder is told by its data card.
+"""Data: ArrayRecord files, read through Grain as batches of uint8 arrays.
 
-Training batch n is a function of (seed, n): the same for any number of processes and workers, so a
-resumed run starts the pipeline at its step instead of saving an iterator. `data_prep` writes the
-records: each is the fields' raw bytes, little-endian, in the order of the card.
+Every folder has a data card, which describes its contents. Training batch n is a function of
+(seed, n), the same for any number of processes and workers. So a resumed run starts the pipeline at
+its step instead of saving an iterator. `data_prep` writes the records: the raw bytes of the fields,
+little-endian, in the order of the card.
 """
 
 from hvae_tpu.data.batches import (

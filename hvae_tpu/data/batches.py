@@ -1,7 +1,7 @@
-"""Batches: in which order, in which share, changed how, and read ahead.
+"""Batches: order of the examples, shares of the processes, transforms, and reading ahead.
 
-The unit that Grain reads ahead is the batch: finding, decoding and stacking its examples at once is
-many times faster than one by one.
+Grain reads whole batches ahead: decoding and stacking all examples of a batch at once is many times
+faster than one by one.
 """
 
 from collections.abc import Generator, Sequence
@@ -18,7 +18,7 @@ from hvae_tpu.data.records import Batch, Records, check_fields
 from hvae_tpu.data.transforms import Transform, parse
 from hvae_tpu.errors import UserError
 
-_ENDLESS = 2**40  # batches, in place of infinity, which Grain does not know
+_ENDLESS = 2**40  # batches; Grain knows no infinity
 # The elements are whole batches here, so a deep buffer would hold gigabytes of video.
 _READING = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
 
@@ -38,7 +38,7 @@ def train_batches(
   process_index: int = 0,
   process_count: int = 1,
 ) -> Generator[Batch, None, None]:
-  """This process's rows of the global batches start_step, start_step + 1, ..., without end.
+  """Yields this process's rows of the global batches start_step, start_step + 1, ..., endlessly.
 
   The view is shuffled anew in every epoch; epochs follow each other without a gap, so a batch may
   hold the end of one and the start of the next. The processes' rows, put one after another in
@@ -46,19 +46,21 @@ def train_batches(
   worker processes.
 
   Args:
-    dataset, view: where the examples come from.
+    dataset: the opened data set.
+    view: name of the view.
     batch_size: global; must divide by `process_count`.
-    seed: of the order and of the transforms, 0 to 2**32 - 1.
+    seed: seed of the order and of the transforms, 0 to 2**32 - 1.
     start_step: number of the first batch.
-    fields: of the examples; () takes all.
-    seq_len: frames of an example of a video set, see `items`; 0 takes whole sequences.
-    transforms: as `transforms.parse` reads them, applied in order. Their draws depend on the seed
-      and on the place of the example in the endless sequence.
-    num_workers: worker processes; 0 reads in threads of this process, which is faster unless the
+    fields: names of the fields of an example; (): all.
+    seq_len: frames of a clip (video only), see `items`; 0: whole sequences.
+    transforms: names, see `transforms.parse`, applied in order. Their random numbers depend on the
+      seed and on the position of the example in the endless sequence.
+    num_workers: worker processes; 0: threads of this process, which are faster unless the
       transforms are costly. Workers need a main module that is a file, guarded by
       `if __name__ == '__main__'`, and parsed absl flags.
-    cache_bytes: a split that takes no more is kept in memory, unless there are workers.
-    process_index, process_count: of this host among all hosts.
+    cache_bytes: a split up to this size is kept in memory, unless there are workers.
+    process_index: number of this process, from 0.
+    process_count: number of all processes.
 
   Yields:
     Dicts of arrays [batch_size // process_count, ...], one for every field.
@@ -78,16 +80,16 @@ def train_batches(
   records = Records(dataset, split, fields, 0 if num_workers else cache_bytes)
   share = (process_index, process_count)
   batches = _TrainBatches(records, items, batch_size, seed, parsed, share, start_step)
-  # From memory, a batch is there sooner than Grain's threads could hand it over.
+  # A batch from memory is ready before Grain's threads could hand it over.
   return _stream(batches, num_workers, ahead=bool(parsed) or not records.in_memory)
 
 
 def train_indices(
   dataset: Dataset, view: str, *, batch_size: int, seed: int, step: int, seq_len: int = 0
 ) -> np.ndarray:
-  """Which examples make up global training batch `step`: int64 [batch_size].
+  """Returns the examples of the global training batch `step`: int64 [batch_size].
 
-  They are record numbers in the view's split, for a video set frame numbers.
+  They are record numbers in the view's split; for video, frame numbers.
   """
   items = items_of(dataset, view, seq_len)
   return items.keys(_shuffled(step * batch_size, batch_size, len(items), seed))
@@ -106,19 +108,18 @@ def eval_batches(
   process_index: int = 0,
   process_count: int = 1,
 ) -> Generator[Batch, None, None]:
-  """This process's rows of a view from its first to its last example, each once.
+  """Yields this process's rows of a view, from its first to its last example, each once.
 
   All batches have the same size: the last global batch is filled up with copies of the last
   example. Every process gets the same number of batches, some perhaps of padding alone.
 
   Args:
-    dataset, view: where the examples come from.
+    dataset, view, fields, seq_len, transforms: see `train_batches`.
     batch_size: global; must divide by `process_count`.
-    seed: of the transforms. An example's draws depend on the seed and on its place in the split,
-      so they are the same in every pass, and in every view that holds it.
-    fields, seq_len, transforms: as in `train_batches`.
+    seed: seed of the transforms. The random numbers of an example depend on the seed and on its
+      position in the split. So they are the same in every pass, and in every view with it.
     interleave_videos: whether the first clips of all videos come before their second clips.
-    process_index, process_count: of this host among all hosts.
+    process_index, process_count: see `train_batches`.
 
   Yields:
     Dicts of arrays [batch_size // process_count, ...], one for every field, and `mask`, bool
@@ -140,7 +141,7 @@ def eval_batches(
 
 
 def num_examples(dataset: Dataset, view: str, seq_len: int = 0) -> int:
-  """Number of examples of a view: of records, or of pieces of `seq_len` frames of videos."""
+  """Number of examples in a view. For video, the number of clips of `seq_len` frames."""
   return len(items_of(dataset, view, seq_len))
 
 
@@ -152,11 +153,11 @@ def batch_spec(
   seq_len: int = 0,
   transforms: Sequence[str] = (),
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes and dtypes of a batch, without reading one.
+  """Returns shapes and dtypes of a batch, without reading one.
 
-  `card` is a data card; for the other arguments see `train_batches`. Of whole sequences of a video
-  set, the length of the training split's stands for all; a card that does not tell how they are cut
-  into records has one in each.
+  `card` is a data card; for the other arguments see `train_batches`. Whole sequences of a video set
+  have the length of the training split's. A card without the layout of its videos has one sequence
+  per record.
   """
   rng = np.random.default_rng(0)
   example = {}
@@ -177,7 +178,7 @@ def batch_spec(
 
 
 def train_spec(card: dict[str, Any], section: Any, batch_size: int) -> dict[str, Any]:
-  """Shapes and dtypes of a training batch, as `batch_spec`; `section` is `config.data`."""
+  """Returns shapes and dtypes of a training batch; `section` is `config.data`."""
   return batch_spec(
     card,
     section.fields,
@@ -206,9 +207,16 @@ def check_transforms(card: dict[str, Any], section: Any) -> None:
 
 
 class _Batches:
-  """This process's rows of global batches, by number; for Grain, which wants length and item.
+  """This process's rows of global batches, by number, as a sequence for Grain.
 
-  `start` is the number of the first batch, `share` the process's number and that of all.
+  Args:
+    records: reader of the split.
+    items: examples of the view.
+    batch_size: global.
+    seed: seed of the order and of the transforms.
+    transforms: functions that are applied in order.
+    share: number of this process, and number of all processes.
+    start: number of the first batch.
   """
 
   def __init__(
@@ -230,6 +238,7 @@ class _Batches:
     self._start = start
 
   def _rows(self, number: int) -> tuple[int, int]:
+    """Returns position and number of this process's rows of a batch."""
     return _rows(self._start + int(number), self._batch_size, *self._share)
 
 
@@ -254,25 +263,25 @@ class _EvalBatches(_Batches):
 
   def __getitem__(self, number: int) -> Batch:
     first, size = self._rows(number)
-    places = np.arange(first, first + size)
-    chosen = np.minimum(places, len(self._items) - 1)
+    positions = np.arange(first, first + size)
+    chosen = np.minimum(positions, len(self._items) - 1)
     batch = self._items.read(self._records, chosen)
     batch = _transformed(batch, self._transforms, self._seed, self._items.keys(chosen).tolist())
-    return {**batch, 'mask': places < len(self._items)}
+    return {**batch, 'mask': positions < len(self._items)}
 
 
 def _rows(number: int, batch_size: int, process_index: int, process_count: int) -> tuple[int, int]:
-  """The place of this process's first row of a global batch, and how many follow each other.
+  """Returns the position of this process's first row of a global batch, and its number of rows.
 
-  Dealing out single examples would interleave the rows of a global batch, and what is keyed by the
-  row (noise) would change with the number of processes.
+  The rows of a process are neighbours. If single rows were dealt out, noise, which depends on the
+  row, would change with the number of processes.
   """
   size = batch_size // process_count
   return number * batch_size + process_index * size, size
 
 
 def _shuffled(first: int, size: int, count: int, seed: int) -> np.ndarray:
-  """Which of `count` examples stand at the `size` places from `first` on, epoch after epoch."""
+  """Returns the examples, of `count`, at the `size` positions from `first` on, over all epochs."""
   parts = []
   while size:
     epoch, start = divmod(first, count)
@@ -283,14 +292,14 @@ def _shuffled(first: int, size: int, count: int, seed: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-  """The order of an epoch. NumPy promises that the legacy generator never changes its stream."""
+  """Returns the order of an epoch. NumPy never changes the stream of its legacy generator."""
   return np.random.RandomState([seed, epoch]).permutation(count)
 
 
 def _transformed(
   batch: Batch, transforms: tuple[Transform, ...], seed: int, keys: Sequence[int]
 ) -> Batch:
-  """Applies transforms with a generator for each example, keyed by the seed and its number."""
+  """Applies transforms; the generator of each example is keyed by the seed and its number."""
   if not transforms:
     return batch
   examples = []
@@ -304,6 +313,7 @@ def _transformed(
 
 
 def _check(seed: int, batch_size: int, process_count: int, what: str) -> None:
+  """Raises UserError for a seed or a batch size that is out of range."""
   if not 0 <= seed < 2**32:
     raise UserError(f'seed={seed} must lie between 0 and 2**32 - 1')
   if batch_size < 1 or batch_size % process_count:
@@ -315,7 +325,7 @@ def _check(seed: int, batch_size: int, process_count: int, what: str) -> None:
 def _stream(
   batches: _TrainBatches | _EvalBatches, num_workers: int, ahead: bool
 ) -> Generator[Batch, None, None]:
-  """Reads ahead, in threads or in worker processes, until closed; or each batch when it is due."""
+  """Yields batches until closed: read ahead in threads or workers, or else each when it is due."""
   if not ahead and not num_workers:
     for number in range(len(batches)):
       yield batches[number]

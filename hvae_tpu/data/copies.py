@@ -1,4 +1,4 @@
-"""Data sets in a bucket: copied to a disk of this machine, where records are read at random."""
+"""Copies of data sets in a bucket, on a disk of this machine: records are read in random order."""
 
 import hashlib
 import json
@@ -17,10 +17,14 @@ _REMEDY = 'name another disk with HVAE_DATA_CACHE, or mount the bucket'
 
 
 def local_copy(root: str, name: str) -> pathlib.Path:
-  """The folder of a data set of `root`, a folder in a bucket, on this machine.
+  """Copies a data set in a bucket to this machine, and returns the folder of the copy.
 
-  What is there already is kept; a set that was built anew gets a folder of its own. The place is
-  `$HVAE_DATA_CACHE`, else `~/.cache/hvae_tpu/data`.
+  Files that were copied before are kept. A data set that was built anew gets its own folder. The
+  copies lie in `$HVAE_DATA_CACHE`, else in `~/.cache/hvae_tpu/data`.
+
+  Args:
+    root: folder of all data sets, in a bucket.
+    name: name of the data set.
 
   Raises:
     UserError: there is no such data set, or the disk is too small.
@@ -48,7 +52,7 @@ def local_copy(root: str, name: str) -> pathlib.Path:
 
 
 def _copy(remote: Any, local: pathlib.Path, card: dict[str, Any]) -> None:
-  """Copies the shards and index lists that are not there."""
+  """Copies the missing shards, and all index lists."""
   sizes = {s['file']: s['bytes'] for split in card['splits'].values() for s in split['shards']}
   lists = {view['indices'] for view in card['views'].values()} - {'all'}
   has = lambda file: (local / file).exists() and (local / file).stat().st_size == sizes[file]

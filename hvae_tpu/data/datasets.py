@@ -1,4 +1,4 @@
-"""Folders of records, opened: what is in one is told by its data card, `dataset.json`."""
+"""Data sets: folders of records, described by their data card, `dataset.json`."""
 
 import dataclasses
 import hashlib
@@ -19,15 +19,15 @@ _FORMAT = 1  # of the data cards that this file reads
 class Dataset:
   """An opened folder of records; `card` is its `dataset.json`.
 
-  A set called `demo_*` stands in for any other: of a paper's views it has `train`, `valid` and
-  `test`, whatever the paper.
+  A set called `demo_*` stands in for any other: its views `train`, `valid` and `test` serve as
+  those of any paper.
   """
 
   card: dict[str, Any]
   directory: pathlib.Path
 
   def view(self, name: str) -> dict[str, Any]:
-    """The card's entry of a view.
+    """Returns the card's entry of a view.
 
     Raises:
       UserError: there is no such view.
@@ -39,7 +39,7 @@ class Dataset:
     return self.view(view)['count']
 
   def indices(self, view: str) -> np.ndarray:
-    """Where the examples of a view stand in its split, int64 [size], in the view's order.
+    """Returns the positions of a view's examples in its split, int64 [size], in the view's order.
 
     Raises:
       UserError: there is no such view, or its index list is missing or damaged.
@@ -59,6 +59,7 @@ class Dataset:
     return indices
 
   def _name_of(self, view: str) -> str:
+    """Returns the name of a view in the card; UserError if there is none."""
     views = self.card['views']
     if view not in views and self.card['name'].startswith('demo_'):
       view = view.rpartition('/')[2]
@@ -68,7 +69,7 @@ class Dataset:
     return view
 
   def damaged(self, path: pathlib.Path, problem: str) -> UserError:
-    """The error that says what is wrong with a file of this data set."""
+    """Returns the error to raise for a damaged file of this data set."""
     return UserError(
       f'{path} {problem}; delete {self.directory} and run: '
       f'python -m data_prep.build {self.card["name"]} --out={self.directory.parent}'
@@ -79,12 +80,12 @@ def open_dataset(name: str, root: str | os.PathLike = '') -> Dataset:
   """Opens the folder `<root>/<name>`.
 
   Args:
-    name: the name that it was built under.
-    root: the folder of all data sets; '' stands for `$HVAE_DATA`, else `data`. One in a bucket is
-      copied to this machine, see `copies`.
+    name: name of the data set.
+    root: folder of all data sets; '': `$HVAE_DATA`, else `data`. A data set in a bucket is copied
+      to this machine, see `copies`.
 
   Raises:
-    UserError: the data set is not there, was written in another format, or a shard is missing or
+    UserError: the data set is missing, was written in another format, or a shard is missing or
       has lost bytes.
   """
   root = os.fspath(root or os.environ.get('HVAE_DATA') or 'data')
@@ -110,15 +111,15 @@ def open_dataset(name: str, root: str | os.PathLike = '') -> Dataset:
 
 
 def check_required(dataset: Dataset, view: str, variant: str, split_sha256: str) -> None:
-  """Refuses a look-alike of the data set that a published config was made for.
+  """Refuses a different version of the data set that a published config was made for.
 
   Sets called `demo_*` pass: nobody takes them for the real one.
 
   Args:
-    dataset: as opened.
-    view: that training reads.
-    variant: that the card must name; '' takes any.
-    split_sha256: that the index list of the view must have; '' takes any.
+    dataset: the opened data set.
+    view: view that training reads.
+    variant: variant that the card must name; '': any.
+    split_sha256: checksum that the index list of the view must have; '': any.
 
   Raises:
     UserError: it is another variant, or another split.
@@ -132,11 +133,11 @@ def check_required(dataset: Dataset, view: str, variant: str, split_sha256: str)
       f'{card.get("variant")!r}, whose likelihoods are not comparable; build the right one, or '
       "add --config.data.require.variant=''"
     )
-  found = dataset.view(view)['sha256']
-  if split_sha256 and found != split_sha256:
+  actual = dataset.view(view)['sha256']
+  if split_sha256 and actual != split_sha256:
     limit = f', as only the first {card["limit"]} were built' if card.get('limit') else ''
     raise UserError(
       f'config.data.require.split_sha256={split_sha256[:12]}..., but view {view!r} of '
-      f'{dataset.directory} has {found[:12]}...: its examples are not those of the paper{limit}; '
+      f'{dataset.directory} has {actual[:12]}...: its examples are not those of the paper{limit}; '
       "build the right ones, or add --config.data.require.split_sha256=''"
     )

@@ -1,4 +1,4 @@
-"""The records of one split, decoded; kept in memory where they are few."""
+"""Decoded records of one split; a small split is kept in memory."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -16,7 +16,7 @@ _READ_AT_ONCE = 2**24  # bytes
 
 @dataclasses.dataclass(frozen=True)
 class _Shard:
-  """A file and its number of records, in the form that spares ArrayRecord to open it for that."""
+  """A file and its number of records; ArrayRecord need not open it to count them."""
 
   filename: str
   skip: int
@@ -26,7 +26,7 @@ class _Shard:
 
 @dataclasses.dataclass(frozen=True)
 class _Field:
-  """Where a field lies in a record."""
+  """Position of a field in a record, in bytes."""
 
   name: str
   dtype: np.dtype
@@ -35,15 +35,19 @@ class _Field:
   shape: tuple[int, ...]
 
   def take(self, rows: np.ndarray) -> np.ndarray:
-    """Out of records uint8 [N, bytes]: [N, *shape]."""
+    """Takes the field [N, *shape] out of records, uint8 [N, bytes]."""
     part = np.ascontiguousarray(rows[:, self.start : self.stop])
     return part.view(self.dtype).reshape(len(rows), *self.shape)
 
 
 class Records:
-  """Reads many records at a time, by number; picklable for worker processes.
+  """Reader of many records at a time, by number; picklable for worker processes.
 
-  With `cache_bytes`, a split of no more than so many bytes is read once and kept.
+  Args:
+    dataset: the opened data set.
+    split: name of the split.
+    fields: names of the fields; (): all.
+    cache_bytes: a split up to this size is read once and kept in memory.
   """
 
   def __init__(
@@ -63,7 +67,7 @@ class Records:
     self._cache = self._read_all(count) if count * self._bytes <= cache_bytes else None
 
   def read(self, numbers: np.ndarray) -> Batch:
-    """The records of these numbers, in this order: field -> [N, ...].
+    """Reads the records of these numbers, in this order: field -> [N, ...].
 
     Raises:
       UserError: a damaged record.
@@ -74,9 +78,11 @@ class Records:
 
   @property
   def in_memory(self) -> bool:
+    """Whether the split is kept in memory."""
     return self._cache is not None
 
   def _read_all(self, count: int) -> Batch:
+    """Reads the whole split of `count` records, in groups of `_READ_AT_ONCE` bytes."""
     group = max(1, _READ_AT_ONCE // self._bytes)
     parts = [
       self._decode(np.arange(start, min(start + group, count))) for start in range(0, count, group)
@@ -84,11 +90,12 @@ class Records:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
   def _decode(self, numbers: np.ndarray) -> Batch:
+    """Reads records from their files."""
     places = [int(number) for number in numbers]
     try:
       raw = self._source.__getitems__(places)
     except RuntimeError:
-      raw = [self._read_one(place) for place in places]  # says which one is damaged
+      raw = [self._read_one(place) for place in places]  # names the damaged one
     for place, record in zip(places, raw, strict=True):
       if len(record) != self._bytes:
         raise self._damaged(place, f'must have {self._bytes} bytes, not {len(record)}')
@@ -96,33 +103,35 @@ class Records:
     return {field.name: field.take(rows) for field in self._fields}
 
   def _read_one(self, number: int) -> bytes:
+    """Reads one record; UserError if it is damaged."""
     try:
       return self._source[number]
     except RuntimeError as error:
       raise self._damaged(number, f'cannot be read ({error})') from error
 
   def _damaged(self, number: int, problem: str) -> UserError:
+    """Returns the error for a damaged record, with its file and its position there."""
     shard = int(np.searchsorted(self._stops, number, side='right'))
     position = number - (self._stops[shard - 1] if shard else 0)
     return self._dataset.damaged(self._files[shard], f'is damaged: record {position} {problem}')
 
 
-def check_fields(card: dict[str, Any], wanted: Sequence[str]) -> None:
-  """Raises UserError if the records lack a field that is wanted."""
-  if missing := [name for name in wanted if name not in card['fields']]:
+def check_fields(card: dict[str, Any], fields: Sequence[str]) -> None:
+  """Raises UserError if the records lack one of these fields."""
+  if missing := [name for name in fields if name not in card['fields']]:
     raise UserError(
       f'config.data.fields names {", ".join(map(repr, missing))}, but the records of '
       f'{card["name"]} have only: {", ".join(card["fields"])}; choose another config.data.name'
     )
 
 
-def _layout(fields: dict[str, Any], wanted: Sequence[str]) -> tuple[list[_Field], int]:
-  """Where the wanted fields (all, if none are named) lie in a record, and its size."""
-  found, start = [], 0
-  for name, field in fields.items():
+def _layout(card_fields: dict[str, Any], names: Sequence[str]) -> tuple[list[_Field], int]:
+  """Returns the positions of the named fields (all, if none are named), and the record's size."""
+  fields, start = [], 0
+  for name, field in card_fields.items():
     dtype = np.dtype(field['dtype']).newbyteorder('<')
     stop = start + int(np.prod(field['shape'], dtype=np.int64)) * dtype.itemsize
-    if name in wanted or not wanted:
-      found.append(_Field(name, dtype, start, stop, tuple(field['shape'])))
+    if name in names or not names:
+      fields.append(_Field(name, dtype, start, stop, tuple(field['shape'])))
     start = stop
-  return found, start
+  return fields, start

@@ -1,4 +1,4 @@
-"""Small changes of single examples, by name: `flip`, `crop:64`."""
+"""Transforms: small changes of single examples, by name, such as `flip` and `crop:64`."""
 
 from collections.abc import Callable, Sequence
 import functools
@@ -29,7 +29,7 @@ def binarize(example: Example, rng: np.random.Generator) -> Example:
 
 
 def crop(example: Example, rng: np.random.Generator, size: int) -> Example:
-  """Cuts the same square of `size` px, drawn uniformly, out of all pictures of an example."""
+  """Cuts the same random square of `size` px out of all pictures of an example."""
   height, width = _height_and_width(example, size, 'crop')
   top, left = (int(rng.integers(0, whole - size + 1)) for whole in (height, width))
   return _cut(example, top, left, size)
@@ -42,7 +42,7 @@ def centre_crop(example: Example, rng: np.random.Generator, size: int) -> Exampl
   return _cut(example, (height - size) // 2, (width - size) // 2, size)
 
 
-# name -> the function, and whether it takes a whole number behind a colon
+# name -> function, and whether it takes a whole number after a colon
 TRANSFORMS: dict[str, tuple[Callable[..., Example], bool]] = {
   'flip': (flip, False),
   'binarize': (binarize, False),
@@ -52,25 +52,26 @@ TRANSFORMS: dict[str, tuple[Callable[..., Example], bool]] = {
 
 
 def parse(texts: Sequence[str]) -> tuple[Transform, ...]:
-  """The transforms that a config names; they pickle.
+  """Returns the functions of the transforms that a config names; they can be pickled.
 
   Raises:
-    UserError: an unknown name, or a number where none belongs or none where one does.
+    UserError: an unknown name, a missing number, or a number that does not belong there.
   """
-  found = []
+  transforms = []
   for text in texts:
     name, colon, number = text.partition(':')
     if name not in TRANSFORMS:
       raise UserError(f'there is no transform {name!r}; choose from: {", ".join(TRANSFORMS)}')
     function, takes_number = TRANSFORMS[name]
     if takes_number != bool(colon) or colon and not (number.isdecimal() and int(number)):
-      wanted = f"'{name}:N' with a whole number N from 1 on" if takes_number else f"'{name}'"
-      raise UserError(f'the transform {text!r} must be written {wanted}')
-    found.append(functools.partial(function, size=int(number)) if takes_number else function)
-  return tuple(found)
+      form = f"'{name}:N' with a whole number N from 1 on" if takes_number else f"'{name}'"
+      raise UserError(f'the transform {text!r} must be written {form}')
+    transforms.append(functools.partial(function, size=int(number)) if takes_number else function)
+  return tuple(transforms)
 
 
 def _height_and_width(example: Example, size: int, name: str) -> tuple[int, int]:
+  """Returns height and width of the pictures, px; UserError if they are smaller than `size`."""
   shape = next(array.shape for key, array in example.items() if key in _PICTURES)
   if size > min(shape[-3:-1]):
     raise UserError(f'the transform {name}:{size} does not fit into {shape[-3]}x{shape[-2]} px')
@@ -78,6 +79,7 @@ def _height_and_width(example: Example, size: int, name: str) -> tuple[int, int]
 
 
 def _cut(example: Example, top: int, left: int, size: int) -> Example:
+  """Cuts a square of `size` px out of all pictures."""
   return {
     name: array[..., top : top + size, left : left + size, :] if name in _PICTURES else array
     for name, array in example.items()

@@ -1,4 +1,4 @@
-"""Several processes that train together: TPU pods, and plain hosts."""
+"""Training on several processes: TPU pods, and plain hosts."""
 
 from collections.abc import Iterator
 import contextlib
@@ -16,14 +16,15 @@ def start(coordinator: str, num_processes: int, process_id: int, heartbeat_secon
   """Joins the other processes; must come before any use of a device.
 
   Args:
-    coordinator: '' for a single process; 'auto' where the environment tells everything (TPU pods,
+    coordinator: '' for a single process; 'auto' if the environment has the addresses (TPU pods,
       Slurm, Open MPI); else `host:port` of process 0.
-    num_processes, process_id: of all, and of this one; not for 'auto'.
-    heartbeat_seconds: after so long without a sign of life of one process, the others end.
+    num_processes: number of all processes; not for 'auto'.
+    process_id: number of this process, from 0; not for 'auto'.
+    heartbeat_seconds: the others end so long after the last sign of life of a process.
 
   Raises:
-    UserError: the numbers do not fit, or the environment tells nothing.
-    TransientError: the others were not reached.
+    UserError: the numbers do not fit, or the environment has no addresses.
+    TransientError: the other processes were not reached.
   """
   if not coordinator:
     return
@@ -40,20 +41,20 @@ def start(coordinator: str, num_processes: int, process_id: int, heartbeat_secon
       )
     meet('start')
   except (RuntimeError, ValueError) as error:
-    # What waits in vain for the others raises the one, what reads the addresses the other.
+    # Waiting in vain for the others raises the one, reading the addresses the other.
     kind = TransientError if isinstance(error, RuntimeError) else UserError
     raise kind(
       f'--coordinator={coordinator}: the processes did not find each other: {error}'
     ) from error
 
 
-def meet(where: str) -> None:
-  """Waits until all processes have come here; must come before sums among devices that are new.
+def meet(name: str) -> None:
+  """Waits until all processes have called it with this name.
 
-  On CPUs, devices that have not summed up together before connect for 30 s at most, and one process
-  may compile for longer than that after another one.
+  Call it before the first sum over devices. On CPUs, devices try to connect for 30 s at most, and
+  one process may compile for longer than that after another one.
   """
-  multihost_utils.sync_global_devices(where)
+  multihost_utils.sync_global_devices(name)
 
 
 def print_once(*lines: str) -> None:
@@ -66,10 +67,10 @@ def print_once(*lines: str) -> None:
 
 @contextlib.contextmanager
 def leaving_together(heartbeat_seconds: int) -> Iterator[None]:
-  """Bounds the time that a process which fails waits for the others to end.
+  """Bounds the time that a failed process waits for the others to end.
 
-  JAX has every process wait for all at its end. Where only one fails, the others wait in turn for
-  its part of a sum, until somebody gives in.
+  In JAX, every process waits for all others at its end. If one fails, the others wait in turn for
+  its part of a sum: nobody would end.
   """
   try:
     yield
@@ -83,5 +84,6 @@ def leaving_together(heartbeat_seconds: int) -> Iterator[None]:
 
 
 def _leave(code: int) -> None:
+  """Ends the process at once."""
   sys.stderr.flush()
   os._exit(code)

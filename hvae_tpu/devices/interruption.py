@@ -1,4 +1,4 @@
-"""Stopping between steps: Ctrl-C and SIGTERM are noted, and the loop asks."""
+"""Stopping between steps: Ctrl-C and SIGTERM are recorded, and loops ask for them."""
 
 import os
 import signal
@@ -9,16 +9,16 @@ from jax.experimental import multihost_utils
 
 
 class Interrupted(Exception):
-  """Raised inside an evaluation, so that the loop can save and end."""
+  """The signal to end an evaluation, so that the loop can save and end."""
 
 
 class Interruption:
-  """Catches SIGINT and SIGTERM while it is entered.
+  """A context manager that catches SIGINT and SIGTERM.
 
-  The first signal is only noted. A second SIGINT ends the process at once, even while the main
+  The first signal is only recorded. A second SIGINT ends the process at once, even while the main
   thread is inside the compiler, because a thread reads the signals from a pipe.
 
-  Of several processes it is enough that one is told: `poll` then answers on all of them alike.
+  With several processes, a signal to one of them is enough: `poll` agrees on all of them.
   """
 
   EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 0}
@@ -28,7 +28,7 @@ class Interruption:
     self._polls = 0
 
   def poll(self) -> bool:
-    """Whether to stop. Every process must call it equally often, between the same steps."""
+    """Returns whether to stop. Every process must call it equally often, between the same steps."""
     if self._signal is None and jax.distributed.is_initialized():
       self._polls += 1
       # The service that hears SIGTERM agrees on a call that no process has passed yet.
@@ -43,11 +43,12 @@ class Interruption:
 
   @property
   def requested(self) -> bool:
+    """Whether a signal has come."""
     return self._signal is not None
 
   @property
   def exit_code(self) -> int:
-    """What the process should end with once its state is saved."""
+    """Exit code of the process once its state is saved."""
     return self.EXIT_CODES[self._signal]
 
   def __enter__(self) -> 'Interruption':
@@ -55,7 +56,7 @@ class Interruption:
     os.set_blocking(self._write_end, False)
     # SIGTERM already belongs to the service that `poll` asks, from the start of the process on.
     signals = [signal.SIGINT] if jax.distributed.is_initialized() else list(self.EXIT_CODES)
-    self._old = {s: signal.signal(s, self._note) for s in signals}
+    self._old = {s: signal.signal(s, self._record) for s in signals}
     self._old_fd = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
     threading.Thread(target=self._watch, daemon=True).start()
     return self
@@ -66,13 +67,15 @@ class Interruption:
       signal.signal(signum, handler)
     os.close(self._write_end)  # ends the thread, which closes the other end
 
-  def _note(self, signum, _frame) -> None:
+  def _record(self, signum, _frame) -> None:
+    """Handles a signal. Among several processes, all of them hear of it as SIGTERM."""
     if jax.distributed.is_initialized():
       os.kill(os.getpid(), signal.SIGTERM)
     else:
       self._signal = self._signal or signal.Signals(signum)
 
   def _watch(self) -> None:
+    """Reads signals from the pipe, and ends the process at the second SIGINT."""
     interrupts = 0
     while received := os.read(self._read_end, 1):
       interrupts += received[0] == signal.SIGINT

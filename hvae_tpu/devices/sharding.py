@@ -1,8 +1,9 @@
-"""The mesh of devices, and where state and batches lie on it.
+"""The mesh of devices, and the sharding of state and batches.
 
-Three axes. A batch is split over `data` and `fsdp`; the state is replicated along `data` and split
-along `fsdp`. Along `spatial`, the rows of pictures are split, so that an example may lie on several
-devices; the state is replicated. The compiler derives every collective from these placements.
+The mesh has three axes. A batch is split over `data` and `fsdp`. The state is replicated along
+`data` and split along `fsdp`. Along `spatial`, the rows of pictures are split, so that several
+devices share an example; the state is replicated. The compiler derives every collective from these
+shardings.
 """
 
 import functools
@@ -17,18 +18,19 @@ import numpy as np
 
 from hvae_tpu.errors import UserError
 
-AXES = ('data', 'fsdp')  # of the batch
+AXES = ('data', 'fsdp')  # that split a batch
 SPATIAL = 'spatial'
-# Smaller arrays are not worth a collective.
-MIN_SHARDED_SIZE = 2**16
+MIN_SHARDED_SIZE = 2**16  # elements; smaller arrays are not worth a collective
 # A scanned run of n blocks is named `..x{n}` (`layers.stack_blocks`); its axis 0 is the stack.
 STACK = re.compile(r'.*x(\d+)')
 
 
 def make_mesh(data: int, fsdp: int, devices: list | None = None, spatial: int = 1) -> Mesh:
-  """The mesh of `config.mesh`; a size of -1 takes the devices that the other axes leave.
+  """Makes the mesh of `config.mesh`. Devices along `spatial` are neighbours on one host.
 
-  Devices along `spatial` are neighbours, and belong to one host.
+  Args:
+    data, fsdp, spatial: devices along each axis; -1: the devices that the other axes leave.
+    devices: devices of the mesh; None: all.
 
   Raises:
     UserError: sizes that do not multiply to the number of devices.
@@ -55,23 +57,25 @@ def make_mesh(data: int, fsdp: int, devices: list | None = None, spatial: int = 
 
 
 def _divisors(n: int) -> list[int]:
+  """Returns the divisors of a number, ascending."""
   return [d for d in range(1, n + 1) if n % d == 0]
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, key: str = 'train.batch_size') -> None:
   """Raises UserError if a global batch does not divide by the devices that share it."""
-  parts = batch_parts(mesh)
-  if batch_size < 1 or batch_size % parts:
-    below = batch_size // parts * parts
-    options = ' or '.join(str(b) for b in (below, below + parts) if b > 0)
-    what = f'{parts} devices' if parts == mesh.size else f'{parts} groups of {mesh.shape[SPATIAL]}'
+  shards = batch_shards(mesh)
+  if batch_size < 1 or batch_size % shards:
+    below = batch_size // shards * shards
+    options = ' or '.join(str(b) for b in (below, below + shards) if b > 0)
+    groups = f'{shards} groups of {mesh.shape[SPATIAL]}'
+    devices = f'{shards} devices' if shards == mesh.size else groups
     raise UserError(
-      f'config.{key}={batch_size} must be a positive multiple of the {what}; try {options}'
+      f'config.{key}={batch_size} must be a positive multiple of the {devices}; try {options}'
     )
 
 
-def batch_parts(mesh: Mesh) -> int:
-  """In how many parts a batch is split."""
+def batch_shards(mesh: Mesh) -> int:
+  """Number of shards of the batch axis."""
   return mesh.size // mesh.shape[SPATIAL]
 
 
@@ -81,28 +85,32 @@ def platform(mesh: Mesh) -> str:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+  """Sharding of an array that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh, shape: tuple[int, ...] = ()) -> NamedSharding:
-  """Axis 0 over the batch's axes; rows of pictures [B, ..., H, W, C], if they divide, `spatial`."""
+  """Sharding of an array of a batch, whose examples lie along axis 0.
+
+  Rows of pictures [B, ..., H, W, C] are split along `spatial`, if they divide by it.
+  """
   if len(shape) < 4 or mesh.shape[SPATIAL] == 1 or shape[-3] % mesh.shape[SPATIAL]:
     return NamedSharding(mesh, PartitionSpec(AXES))
   between = [None] * (len(shape) - 4)
   return NamedSharding(mesh, PartitionSpec(AXES, *between, SPATIAL))
 
 
-def by_example(batch: jax.Array) -> tuple[jax.sharding.Sharding, int]:
-  """Where the examples of an array of a batch lie, rows aside, and in how many parts."""
-  place = batch.sharding
-  parts = len(batch) // place.shard_shape(batch.shape)[0]
+def example_sharding(array: jax.Array) -> tuple[jax.sharding.Sharding, int]:
+  """Sharding of the batch axis of an array, and its number of shards."""
+  place = array.sharding
+  shards = len(array) // place.shard_shape(array.shape)[0]
   if isinstance(place, NamedSharding):
     place = NamedSharding(place.mesh, PartitionSpec(*place.spec[:1]))
-  return place, parts
+  return place, shards
 
 
 def put(batch: Any, mesh: Mesh) -> Any:
-  """A pytree of this process's rows of a global batch -> global arrays, split over the devices."""
+  """Makes global arrays, split over the devices, from this process's rows of a global batch."""
   return jax.tree.map(
     lambda v: jax.make_array_from_process_local_data(batch_sharding(mesh, v.shape), v), batch
   )
@@ -135,7 +143,7 @@ def _gather(mesh: Mesh) -> Any:
 
 
 def to_host(tree: Any) -> Any:
-  """Arrays, wherever their parts lie, as NumPy arrays on every process."""
+  """Returns sharded arrays as NumPy arrays, on every process."""
 
   def fetch(leaf):
     if getattr(leaf, 'is_fully_addressable', True):
@@ -146,10 +154,10 @@ def to_host(tree: Any) -> Any:
 
 
 def state_shardings(shapes: Any, mesh: Mesh) -> Any:
-  """Placement of every leaf of a train state: a pytree of NamedSharding like `shapes`.
+  """Sharding of every leaf of a train state: a pytree of NamedSharding like `shapes`.
 
-  A large array is split along its largest axis that divides by the `fsdp` axis, never along the
-  axis that stacks the blocks of a scanned run: each block would then live on one device.
+  A large array is split along its largest axis that divides by the `fsdp` axis. The axis that
+  stacks the blocks of a scanned run is never split: each block would then live on one device.
   """
   return jax.tree_util.tree_map_with_path(
     lambda path, leaf: NamedSharding(mesh, _spec(path, leaf, mesh.shape['fsdp'])), shapes
@@ -157,6 +165,7 @@ def state_shardings(shapes: Any, mesh: Mesh) -> Any:
 
 
 def _spec(path, leaf, fsdp: int) -> PartitionSpec:
+  """Partition of one leaf; see `state_shardings`."""
   if fsdp == 1 or np.prod(leaf.shape, dtype=np.int64) < MIN_SHARDED_SIZE:
     return PartitionSpec()
   stacked = any(

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax import Array
 
+from hvae_tpu.devices import distributed
 from hvae_tpu.evals import averaging
 from hvae_tpu.settings import setting
 
@@ -65,5 +66,7 @@ def program(
 
 
 def _tell_left_out(names: list[str]) -> None:
-  if names and jax.process_index() == 0:
-    print(f'evaluation elbo leaves out {", ".join(sorted(names))}: no values per example')
+  if names:
+    distributed.print_once(
+      f'evaluation elbo leaves out {", ".join(sorted(names))}: no values per example'
+    )

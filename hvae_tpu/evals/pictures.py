@@ -108,7 +108,7 @@ def make(
   def run(params: Any, model_state: Any, step: Array, rng: Array) -> dict[str, np.ndarray]:
     sample_rng, encode_rng, decode_rng = jax.random.split(rng, 3)
     batch = next(iter(batches()))
-    sample, encode, decode = programs(*sharding.by_example(batch['image']))
+    sample, encode, decode = programs(*sharding.example_sharding(batch['image']))
     latents, originals = encode(params, model_state, batch, encode_rng)
     # The same noise at every temperature shows what the temperature does.
     draws = [lambda t=t: sample(params, model_state, sample_rng, t) for t in levels_at]

@@ -92,13 +92,3 @@ def activeness(model: Any) -> Callable[[Any, Array, Array, Array], Array]:
     return jax.lax.map(scene, (slots, numbers))
 
   return run
-
-
-def framed_row(images: np.ndarray, pad: int = 2) -> np.ndarray:
-  """Puts pictures [N, H, W, C] side by side, with `pad` zeros around and between them."""
-  count, height, width, channels = images.shape
-  row = np.zeros((height + 2 * pad, count * (width + pad) + pad, channels), images.dtype)
-  for i, image in enumerate(images):
-    left = pad + i * (width + pad)
-    row[pad : pad + height, left : left + width] = image
-  return row

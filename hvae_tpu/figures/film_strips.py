@@ -1,4 +1,4 @@
-"""Frames of videos as pictures: lines of a strip, and target over prediction over error."""
+"""Pictures of the frames of videos: lines of a strip, and target over prediction over error."""
 
 import numpy as np
 
@@ -6,16 +6,17 @@ STRIP = 50  # frames in a line
 
 
 def to_uint8(frames: np.ndarray) -> np.ndarray:
-  """[0, 1], clipped -> 0..255, truncated as the reference does."""
+  """Converts frames in [0, 1] to 0..255: clipped, then truncated as the reference does."""
   return (np.clip(frames, 0, 1) * 255).astype(np.uint8)
 
 
 def strips(frames: np.ndarray, strict_reference: bool = False) -> np.ndarray:
-  """Lines of 50 frames with a black column between them, one under the other.
+  """Draws lines of 50 frames with a black column between them, one under the other.
 
   Args:
     frames: uint8 [T, H, W, C].
-    strict_reference: leave out the last line, which the reference loses, unless it is the only one.
+    strict_reference: whether to leave out the last line, as the reference does, unless it is the
+      only one.
 
   Returns:
     uint8 [lines * H, n * W + n - 1, C], black where the last line has fewer frames.
@@ -34,18 +35,18 @@ def strips(frames: np.ndarray, strict_reference: bool = False) -> np.ndarray:
 
 
 def compared(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-  """Target, prediction and error one under the other.
+  """Stacks target, prediction and error one under the other.
 
   Args:
     true, predicted: [N, T, H, W, C], [0, 1]; predictions are clipped to it.
 
   Returns:
-    uint8 [N, T, 3 H, W, C]; an error of 0 is grey.
+    uint8 [N, T, 3 H, W, C]. Where the error is 0, it is grey.
   """
   predicted = np.clip(predicted, 0, 1)
   return stacked(true, predicted, (predicted - true + 1) / 2)
 
 
 def stacked(*films: np.ndarray) -> np.ndarray:
-  """Films [N, T, H, W, C] in [0, 1], one under the other: uint8 [N, T, films * H, W, C]."""
+  """Stacks films [N, T, H, W, C] in [0, 1] vertically: uint8 [N, T, films * H, W, C]."""
   return to_uint8(np.concatenate(films, axis=2))

@@ -5,15 +5,15 @@ import os
 
 import numpy as np
 
-from hvae_tpu.figures.images import _checked, _pil
+from hvae_tpu.figures.images import checked, to_pillow
 from hvae_tpu.storage import buckets
 from hvae_tpu.storage.files import replacing
 
-FPS = 10  # of films
+FPS = 10  # frames per second
 
 
 def side_by_side(films: np.ndarray) -> np.ndarray:
-  """uint8 [N, T, H, W, C] -> the frames [T, H, N * W, C] of one film."""
+  """Joins uint8 films [N, T, H, W, C] to one film [T, H, N * W, C]."""
   num, length, height, width, channels = films.shape
   return films.transpose(1, 2, 0, 3, 4).reshape(length, height, num * width, channels)
 
@@ -21,18 +21,18 @@ def side_by_side(films: np.ndarray) -> np.ndarray:
 def save_gif(path: str | os.PathLike, frames: np.ndarray, fps: float = FPS) -> None:
   """Writes uint8 frames [T, H, W, C] as an animation, whole or not at all; makes folders."""
   path = buckets.as_path(os.fspath(path))
-  frames = _checked(frames, str(path), ndims=(4,))
+  frames = checked(frames, str(path), ndims=(4,))
   with replacing(path) as partial:
     partial.write_bytes(encode_gif(frames, fps))
 
 
 def encode_gif(frames: np.ndarray, fps: float) -> bytes:
-  """uint8 frames [T, H, W, C], C = 1 or 3 -> an endlessly repeating GIF file.
+  """Encodes uint8 frames [T, H, W, C], C = 1 or 3, as an endlessly repeating GIF file.
 
   The format keeps times in 1/100 s and 256 colours a frame. Frames equal to the one before are
   stored as a longer display of it, so the file may hold fewer than T frames.
   """
-  first, *rest = [_pil(frame) for frame in frames]
+  first, *rest = [to_pillow(frame) for frame in frames]
   buffer = io.BytesIO()
   duration = round(100 / fps) * 10  # milliseconds
   first.save(buffer, 'GIF', save_all=True, append_images=rest, duration=duration, loop=0)

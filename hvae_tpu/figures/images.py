@@ -18,9 +18,9 @@ def save_png(path: str | os.PathLike, picture: np.ndarray) -> None:
   """
   path = buckets.as_path(path)
   picture = np.asarray(picture)
-  picture = _checked(picture[..., None] if picture.ndim == 2 else picture, str(path), ndims=(3,))
+  picture = checked(picture[..., None] if picture.ndim == 2 else picture, str(path), ndims=(3,))
   with replacing(path) as partial:
-    _pil(picture).save(partial, format='PNG')
+    to_pillow(picture).save(partial, format='PNG')
 
 
 def grid(images: np.ndarray) -> np.ndarray:
@@ -38,7 +38,7 @@ def grid(images: np.ndarray) -> np.ndarray:
 
 
 def banded(rows: list[np.ndarray], columns: int) -> np.ndarray:
-  """Pictures [N, H, W, C] of each row below each other, `columns` side by side, as one picture.
+  """Puts rows of pictures [N, H, W, C] below each other, `columns` side by side, as one picture.
 
   After so many pictures a new band of rows begins; the last one is filled up with black.
   """
@@ -48,16 +48,26 @@ def banded(rows: list[np.ndarray], columns: int) -> np.ndarray:
   return grid(np.stack(parts, axis=1))
 
 
-def _pil(picture: np.ndarray) -> Image.Image:
-  """uint8 [H, W, C] -> a Pillow image; a single channel is grey."""
+def framed_row(pictures: np.ndarray, pad: int = 2) -> np.ndarray:
+  """Puts pictures [N, H, W, C] side by side, with `pad` zeros around and between them."""
+  count, height, width, channels = pictures.shape
+  row = np.zeros((height + 2 * pad, count * (width + pad) + pad, channels), pictures.dtype)
+  for i, picture in enumerate(pictures):
+    left = pad + i * (width + pad)
+    row[pad : pad + height, left : left + width] = picture
+  return row
+
+
+def to_pillow(picture: np.ndarray) -> Image.Image:
+  """Returns the Pillow image of uint8 [H, W, C]; a single channel is grey."""
   return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 
-def _checked(picture: Any, name: str, ndims: tuple[int, ...]) -> np.ndarray:
-  """`picture` as an array, if it is uint8 with a number of axes in `ndims` and 1, 3 or 4 channels.
+def checked(picture: Any, name: str, ndims: tuple[int, ...]) -> np.ndarray:
+  """Returns a picture as an array.
 
   Raises:
-    ValueError: it is not.
+    ValueError: it is not uint8 with a number of axes in `ndims`, and 1, 3 or 4 channels.
   """
   picture = np.asarray(picture)
   if picture.dtype != np.uint8 or picture.ndim not in ndims or picture.shape[-1] not in (1, 3, 4):

@@ -1,4 +1,4 @@
-"""Pictures with words beside them: contact sheets and numbered sheets, on white paper."""
+"""Contact sheets and numbered sheets: pictures with words beside them, on white paper."""
 
 from collections.abc import Sequence
 import math
@@ -13,7 +13,7 @@ INK, PAPER = (32, 32, 32), (255, 255, 255)
 
 
 def enlarged(pictures: np.ndarray) -> np.ndarray:
-  """[..., H, W, C] -> the same with every pixel repeated, so that small pictures can be seen."""
+  """Repeats every pixel of [..., H, W, C], so that small pictures can be seen."""
   zoom = math.ceil(LEAST_SIDE / pictures.shape[-2])
   return pictures.repeat(zoom, axis=-3).repeat(zoom, axis=-2)
 
@@ -24,13 +24,13 @@ def sheet(
   captions: Sequence[Sequence[str]] = (),
   heads: Sequence[str] = (),
 ) -> np.ndarray:
-  """Rows of pictures with words.
+  """Draws rows of pictures with words.
 
   Args:
     rows: uint8 [N, H, W, C] each; N may differ.
-    names: what stands left of every row.
-    captions: what stands below every picture.
-    heads: what stands above every column.
+    names: text left of every row.
+    captions: text below every picture.
+    heads: text above every column.
 
   Returns:
     uint8 [height, width, 3].
@@ -62,12 +62,12 @@ def sheet(
 
 
 def numbered(pictures: np.ndarray, numbers: Sequence[int], columns: int) -> np.ndarray:
-  """Pictures [N, H, W, C] with their numbers below, `columns` side by side."""
+  """Draws pictures [N, H, W, C] with their numbers below, `columns` side by side."""
   starts = range(0, len(pictures), columns)
   words = [[str(number) for number in numbers[i : i + columns]] for i in starts]
   return sheet([pictures[i : i + columns] for i in starts], captions=words)
 
 
 def there_and_back(frames: np.ndarray) -> np.ndarray:
-  """[T, ...] -> the same frames forth and back, which repeat without a jump."""
+  """Appends the frames [T, ...] in reverse, so that they repeat without a jump."""
   return np.concatenate([frames, frames[-2:0:-1]])

@@ -1,7 +1,8 @@
-"""How close sets of pictures are, without a human: distances between features of them.
+"""Pure functions that score arrays: pictures, frames, segmentations, representations.
 
-A number is worth nothing without the name of what computed the features, so every result carries
-it. Only `inception`, with weights of the user, is the FID of papers.
+`measures` and `compare` score sets of pictures by distances between their features. Such a number
+means nothing without the name of the feature extractor, so every result carries it. Only
+`inception`, with weights of the user, is the FID of papers.
 """
 
 from hvae_tpu.metrics.measures import Measure, compare, measures

@@ -1,4 +1,4 @@
-"""A small classifier trained on the spot, where a data set has labels; its last layer but one."""
+"""Features of a small classifier, its last layer but one, trained where a data set has labels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ FEATURES = 48
 
 
 class Classifier(nn.Module):
-  """uint8 pictures [B, H, W, C] -> features [B, 48] and logits [B, num_classes]."""
+  """Network from uint8 pictures [B, H, W, C] to features [B, 48] and logits [B, num_classes]."""
 
   num_classes: int
 

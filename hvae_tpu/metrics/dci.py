@@ -11,7 +11,7 @@ TINY = 1e-11  # keeps the logarithm of a share of nothing finite
 
 
 class Scores(NamedTuple):
-  """Between 0 and 1 each; informativeness is the rate at which predictions are exactly right."""
+  """Scores in [0, 1]; informativeness is the share of predictions that are exactly right."""
 
   disentanglement: float
   completeness: float
@@ -26,16 +26,16 @@ def evaluate(
   held_out: np.ndarray,
   mode: str = 'per_factor',
 ) -> tuple[np.ndarray, Scores]:
-  """How a representation relates to what is in the world.
+  """Predicts factors of variation from codes, and scores how the codes relate to them.
 
   Args:
     codes: float [N, D].
     factors: float [N, F].
     discrete: whether each factor is a category, [F].
     held_out: bool [N], examples to test on; the others train.
-    mode: 'per_factor' predicts each factor by gradient boosting of its kind. 'reference' does what
-      EfficientMORL's code does: from the first continuous factor on, all are taken for continuous,
-      so that hardly any prediction is exactly right.
+    mode: 'per_factor' predicts each factor by gradient boosting of its kind. 'reference' does as
+      EfficientMORL's code: from the first continuous factor on, all are taken for continuous, so
+      that hardly any prediction is exactly right.
 
   Returns:
     Importance of each code for each factor, [D, F], and the scores.
@@ -63,16 +63,17 @@ def evaluate(
 
 
 def disentanglement(importance: np.ndarray) -> float:
-  """Whether each code matters for one factor only; codes count by their importance [D, F]."""
+  """Scores whether each code matters for one factor only; codes count by importance [D, F]."""
   return _concentration(importance)
 
 
 def completeness(importance: np.ndarray) -> float:
-  """Whether one code alone matters for each factor; factors count by the importance of theirs."""
+  """Scores whether one code alone matters for each factor; factors count by importance [D, F]."""
   return _concentration(importance.T)
 
 
 def _concentration(rows: np.ndarray) -> float:
+  """Returns 1 - entropy of each row (normalised to at most 1), averaged by the rows' sums."""
   shares = rows + TINY
   shares = shares / shares.sum(1, keepdims=True)
   entropy = -(shares * np.log(shares)).sum(1) / np.log(rows.shape[1])

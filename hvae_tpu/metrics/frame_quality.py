@@ -1,4 +1,4 @@
-"""How close predicted frames come to the true ones, frame by frame, as scikit-image computes it.
+"""SSIM and PSNR of predicted frames, frame by frame, as scikit-image computes them.
 
 Frames are float32 in [0, 1]; predictions may leave it, and are not clipped.
 """
@@ -9,38 +9,38 @@ from hvae_tpu.errors import UserError
 
 
 def similarity(true: np.ndarray, predicted: np.ndarray, data_range: float) -> np.ndarray:
-  """SSIM (Wang et al., 2004) of frames [..., H, W, C] -> [...], mean over channels.
+  """Computes the SSIM (Wang et al., 2004) of frames [..., H, W, C], mean over channels: [...].
 
   7x7 uniform windows, sample covariance, without a border of 3 pixels, in float64.
 
   Args:
-    data_range: L of the formula. The reference has 2, what its library takes for floats, although
-      pixels lie in [0, 1]: that gives higher values than 1.
+    data_range: L of the formula. The reference has 2, the default of its library for floats,
+      although pixels lie in [0, 1]. Its values are higher than those of 1.
   """
   metrics = _scikit_image()
 
-  def of_frame(x, y):
+  def measure_frame(x, y):
     x, y = x.astype(np.float64), y.astype(np.float64)
     return metrics.structural_similarity(x, y, data_range=data_range, channel_axis=-1)
 
-  return _per_frame(of_frame, true, predicted)
+  return _per_frame(measure_frame, true, predicted)
 
 
 def peak_ratio(true: np.ndarray, predicted: np.ndarray, data_range: float) -> np.ndarray:
-  """PSNR in dB of frames [..., H, W, C] -> [...], mean over channels; infinite where equal."""
+  """Computes the PSNR of frames [..., H, W, C], dB, mean over channels: [...]; inf if equal."""
   metrics = _scikit_image()
 
-  def of_frame(x, y):
+  def measure_frame(x, y):
     channels = range(x.shape[-1])
     with np.errstate(divide='ignore'):
       ratio = metrics.peak_signal_noise_ratio
       return np.mean([ratio(x[..., c], y[..., c], data_range=data_range) for c in channels])
 
-  return _per_frame(of_frame, true, predicted)
+  return _per_frame(measure_frame, true, predicted)
 
 
 def _per_frame(measure, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-  """`measure` of each pair of frames; leading axes are broadcast."""
+  """Applies `measure` to each pair of frames; leading axes are broadcast."""
   lead = np.broadcast_shapes(true.shape[:-3], predicted.shape[:-3])
   pairs = [
     np.broadcast_to(frames, (*lead, *frames.shape[-3:])).reshape(-1, *frames.shape[-3:])
@@ -50,7 +50,7 @@ def _per_frame(measure, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def _scikit_image():
-  """Imported where it is needed: it is slow, and only video wants it."""
+  """Imports scikit-image where it is needed: it is slow, and only video needs it."""
   try:
     from skimage import metrics
   except ImportError as error:

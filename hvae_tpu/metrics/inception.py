@@ -34,7 +34,8 @@ STEM = {
 }
 
 
-def _a(inputs: int, pooled: int) -> dict[str, tuple[int, int, int, int]]:
+def _block_35(inputs: int, pooled: int) -> dict[str, tuple[int, int, int, int]]:
+  """Returns the convolutions of a block of 35 x 35 positions."""
   return {
     'branch1x1': (1, 1, inputs, 64),
     'branch5x5_1': (1, 1, inputs, 48),
@@ -46,7 +47,8 @@ def _a(inputs: int, pooled: int) -> dict[str, tuple[int, int, int, int]]:
   }
 
 
-def _c(mid: int) -> dict[str, tuple[int, int, int, int]]:
+def _block_17(mid: int) -> dict[str, tuple[int, int, int, int]]:
+  """Returns the convolutions of a block of 17 x 17 positions."""
   return {
     'branch1x1': (1, 1, 768, 192),
     'branch7x7_1': (1, 1, 768, mid),
@@ -61,7 +63,8 @@ def _c(mid: int) -> dict[str, tuple[int, int, int, int]]:
   }
 
 
-def _e(inputs: int) -> dict[str, tuple[int, int, int, int]]:
+def _block_8(inputs: int) -> dict[str, tuple[int, int, int, int]]:
+  """Returns the convolutions of a block of 8 x 8 positions."""
   return {
     'branch1x1': (1, 1, inputs, 320),
     'branch3x3_1': (1, 1, inputs, 384),
@@ -76,19 +79,19 @@ def _e(inputs: int) -> dict[str, tuple[int, int, int, int]]:
 
 
 BLOCKS = {
-  'Mixed_5b': _a(192, 32),
-  'Mixed_5c': _a(256, 64),
-  'Mixed_5d': _a(288, 64),
+  'Mixed_5b': _block_35(192, 32),
+  'Mixed_5c': _block_35(256, 64),
+  'Mixed_5d': _block_35(288, 64),
   'Mixed_6a': {
     'branch3x3': (3, 3, 288, 384),
     'branch3x3dbl_1': (1, 1, 288, 64),
     'branch3x3dbl_2': (3, 3, 64, 96),
     'branch3x3dbl_3': (3, 3, 96, 96),
   },
-  'Mixed_6b': _c(128),
-  'Mixed_6c': _c(160),
-  'Mixed_6d': _c(160),
-  'Mixed_6e': _c(192),
+  'Mixed_6b': _block_17(128),
+  'Mixed_6c': _block_17(160),
+  'Mixed_6d': _block_17(160),
+  'Mixed_6e': _block_17(192),
   'Mixed_7a': {
     'branch3x3_1': (1, 1, 768, 192),
     'branch3x3_2': (3, 3, 192, 320),
@@ -97,25 +100,25 @@ BLOCKS = {
     'branch7x7x3_3': (7, 1, 192, 192),
     'branch7x7x3_4': (3, 3, 192, 192),
   },
-  'Mixed_7b': _e(1280),
-  'Mixed_7c': _e(2048),
+  'Mixed_7b': _block_8(1280),
+  'Mixed_7c': _block_8(2048),
 }
 CONVS = STEM | {f'{b}.{name}': shape for b, part in BLOCKS.items() for name, shape in part.items()}
 CLASSES, WIDTH = 1008, 2048
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-  """Shape of every tensor that a file must have, as PyTorch lies them out."""
-  found = {'fc.weight': (CLASSES, WIDTH)}
+  """Returns the shape of every tensor that a file must have, in the layout of PyTorch."""
+  tensors = {'fc.weight': (CLASSES, WIDTH)}
   for name, (height, width, inputs, outputs) in CONVS.items():
-    found[f'{name}.conv.weight'] = (outputs, inputs, height, width)
+    tensors[f'{name}.conv.weight'] = (outputs, inputs, height, width)
     for part in ('weight', 'bias', 'running_mean', 'running_var'):
-      found[f'{name}.bn.{part}'] = (outputs,)
-  return found
+      tensors[f'{name}.bn.{part}'] = (outputs,)
+  return tensors
 
 
 class Network(NamedTuple):
-  """`weights` as `shapes` names them, and the beginning of the `sha256` of their file."""
+  """Weights by the names of `shapes`, and the beginning of the `sha256` of their file."""
 
   weights: Weights
   sha256: str
@@ -127,21 +130,21 @@ def open_weights(path: str) -> Network:
   Raises:
     UserError: it cannot be read, or lacks a tensor of the right shape.
   """
-  found = tensor_files.read(path)
-  tree = found.tree if isinstance(found.tree, dict) else {}
+  file = tensor_files.read(path)
+  tree = file.tree if isinstance(file.tree, dict) else {}
   for name, shape in shapes().items():
-    has = getattr(tree.get(name), 'shape', None)
-    if has != shape:
+    actual = getattr(tree.get(name), 'shape', None)
+    if actual != shape:
       raise UserError(
         f'config.quality.inception={path}: {name} must have the shape {list(shape)}, found '
-        f'{"nothing" if has is None else list(has)}; give the FID weights of Inception-v3'
+        f'{"nothing" if actual is None else list(actual)}; give the FID weights of Inception-v3'
       )
   weights = {name: np.asarray(tree[name], np.float32) for name in shapes()}
-  return Network(weights, found.sha256[:12])
+  return Network(weights, file.sha256[:12])
 
 
 def measures(network: Network) -> list[Measure]:
-  """FID (`frechet[inception-<hash>]`) and its relatives on the 2048 features; the score on top."""
+  """Returns the FID (`frechet[inception-<hash>]`), its relatives, and the Inception score."""
   name = f'inception-{network.sha256}'
   apply = lambda part: batched(lambda images: forward(network.weights, images)[part])
   score = {'inception_score': lambda true, made: _score(made)}
@@ -149,12 +152,13 @@ def measures(network: Network) -> list[Measure]:
 
 
 def _score(probabilities: np.ndarray) -> float:
+  """Returns the Inception score, mean over parts of the pictures."""
   parts = np.array_split(probabilities, min(SPLITS, max(1, len(probabilities) // 100)))
   return float(np.mean([distances.inception_score(part) for part in parts]))
 
 
 def forward(weights: Weights, images: Array) -> tuple[Array, Array]:
-  """uint8 [B, H, W, 1 or 3] -> features [B, 2048], class probabilities [B, 1008]."""
+  """Computes features [B, 2048] and class probabilities [B, 1008] of uint8 [B, H, W, 1 or 3]."""
   x = jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:-1], 3))
   x = jax.image.resize(x / 127.5 - 1, (len(x), SIDE, SIDE, 3), 'linear', antialias=False)
 
@@ -181,7 +185,7 @@ def forward(weights: Weights, images: Array) -> tuple[Array, Array]:
 
 
 def _block(conv: Callable[..., Array], block: str, names: Mapping[str, tuple], x: Array) -> Array:
-  """The branches of a block beside each other, in the order of their names in `BLOCKS`."""
+  """Applies the branches of a block, and joins them in the order of their names in `BLOCKS`."""
   shrinks = block in ('Mixed_6a', 'Mixed_7a')
   parts, chains = [], {}
   for name in names:
@@ -210,6 +214,6 @@ def _max_pool(x: Array, stride: int, padding: str) -> Array:
 
 
 def _average_pool(x: Array) -> Array:
-  """Of 3 x 3, leaving out the padding."""
+  """Averages over 3 x 3 positions, leaving out the padding."""
   total = lambda v: jax.lax.reduce_window(v, 0.0, jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), 'SAME')
   return total(x) / total(jnp.ones((1, *x.shape[1:3], 1)))

@@ -1,4 +1,4 @@
-"""Which slot is which object, by the overlap of their pixels, and scores that follow from it."""
+"""Assignment of slots to objects by the overlap of their pixels, and scores from it."""
 
 from typing import NamedTuple
 
@@ -12,19 +12,19 @@ NEVER = -1e6  # an overlap that no assignment takes by choice
 
 
 class Matches(NamedTuple):
-  """Pairs: `objects` (from 1 on, 0 is the background) and `slots`, int [n] each."""
+  """Pairs of `objects` (from 1 on, 0 is the background) and `slots`, int [n] each."""
 
   objects: np.ndarray
   slots: np.ndarray
 
 
-def match(true: np.ndarray, found: np.ndarray, num_objects: int, num_slots: int) -> Matches:
-  """Objects and slots such that the sum of their overlaps (intersection over union) is largest.
+def match(true: np.ndarray, predicted: np.ndarray, num_objects: int, num_slots: int) -> Matches:
+  """Pairs objects and slots so that the sum of overlaps (intersection over union) is largest.
 
   Args:
     true: entity of each pixel; objects are numbered from 1.
-    found: slot of each pixel.
-    num_objects: present, at most `num_slots`.
+    predicted: slot of each pixel.
+    num_objects: objects present, at most `num_slots`.
     num_slots: K.
 
   Returns:
@@ -35,24 +35,24 @@ def match(true: np.ndarray, found: np.ndarray, num_objects: int, num_slots: int)
 
   overlap = np.full((num_objects, num_slots), NEVER)
   for row, number in enumerate(range(1, num_objects + 1)):
-    mine = true == number
-    if mine.sum() >= SMALLEST:
+    is_object = true == number
+    if is_object.sum() >= SMALLEST:
       for slot in range(num_slots):
-        theirs = found == slot
-        overlap[row, slot] = (mine & theirs).sum() / (mine | theirs).sum()
+        in_slot = predicted == slot
+        overlap[row, slot] = (is_object & in_slot).sum() / (is_object | in_slot).sum()
   rows, slots = linear_sum_assignment(overlap, maximize=True)
   good = overlap[rows, slots] >= LEAST_OVERLAP
   return Matches(rows[good] + 1, slots[good])
 
 
 def texture_scores(
-  true: np.ndarray, found: np.ndarray, num_slots: int, image: np.ndarray, painted: np.ndarray
+  true: np.ndarray, predicted: np.ndarray, num_slots: int, image: np.ndarray, painted: np.ndarray
 ) -> dict[str, float]:
-  """What papers on CLEVRTEX report of one picture.
+  """Computes the scores of papers on CLEVRTEX of one picture.
 
   Args:
     true: entity of each pixel, [H, W].
-    found: slot of each pixel, [H, W].
+    predicted: slot of each pixel, [H, W].
     num_slots: K.
     image, painted: [H, W, 3] in [0, 1], the picture and its reconstruction.
 
@@ -65,7 +65,7 @@ def texture_scores(
 
   count = max(int(true.max()) + 1, num_slots)
   parts = lambda ids: (ids.reshape(-1) == np.arange(count)[:, None]).astype(np.float64)
-  truth, slots = parts(true), parts(found)
+  truth, slots = parts(true), parts(predicted)
   shared = truth @ slots.T
   areas, others = truth.sum(1), slots.sum(1)
   union = areas[:, None] + others - shared
@@ -84,6 +84,6 @@ def texture_scores(
     'miou_gt': overlap.sum() / np.count_nonzero(areas),
     'dice': dice.sum() / pairs,
     'dice_fg': dice[1:].sum() / without,
-    'ari': adjusted_rand_index(true, found, foreground=False, convention=sklearn),
-    'ari_fg': adjusted_rand_index(true, found, foreground=True, convention=sklearn),
+    'ari': adjusted_rand_index(true, predicted, foreground=False, convention=sklearn),
+    'ari_fg': adjusted_rand_index(true, predicted, foreground=True, convention=sklearn),
   }

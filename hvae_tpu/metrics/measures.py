@@ -1,4 +1,4 @@
-"""The comparisons of two sets of pictures, each with the name of its features."""
+"""Comparisons of two sets of pictures, each with the name of its features."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,12 +12,12 @@ BATCH = 100
 
 
 class Measure(NamedTuple):
-  """What turns pictures into vectors, and what to compute of them.
+  """Feature extractor of pictures, and the scores of two sets of its vectors.
 
   Attributes:
-    features: the name of the extractor, which every number is shown with.
+    features: name of the extractor, which stands beside every number.
     extract: uint8 [N, H, W, C] -> [N, D].
-    scores: names of numbers -> function of two sets of vectors, true and made.
+    scores: name of a number -> function of two sets of vectors, true and made.
   """
 
   features: str
@@ -34,35 +34,35 @@ SCORES = {
 
 
 def measures(images: np.ndarray, labels: np.ndarray | None = None) -> list[Measure]:
-  """All that need no download.
+  """Returns all measures that need no download.
 
   Args:
     images: training pictures, uint8 [N, H, W, C].
     labels: their classes [N], if there are any: then a classifier is trained on them.
   """
-  found = [Measure(random_features.NAME, batched(random_features.features), SCORES)]
+  results = [Measure(random_features.NAME, batched(random_features.features), SCORES)]
   if labels is not None:
     classify = classifier.train(images, labels)
-    found.append(Measure(classifier.NAME, batched(lambda x: classify(x)[0]), SCORES))
+    results.append(Measure(classifier.NAME, batched(lambda x: classify(x)[0]), SCORES))
   wasserstein = {'sliced_wasserstein': distances.sliced_wasserstein}
-  return [*found, Measure(patches.NAME, patches.patches, wasserstein)]
+  return [*results, Measure(patches.NAME, patches.patches, wasserstein)]
 
 
 def compare(measure: Measure, true: np.ndarray, made: np.ndarray) -> dict[str, float]:
-  """Numbers by name, `frechet[random-conv-v1]`, of two sets of uint8 pictures [N, H, W, C]."""
+  """Computes numbers by name, `frechet[random-conv-v1]`, of two sets of uint8 [N, H, W, C]."""
   vectors = measure.extract(true), measure.extract(made)
   return {f'{name}[{measure.features}]': f(*vectors) for name, f in measure.scores.items()}
 
 
 def batched(extract: Callable[[Any], Any]) -> Callable[[np.ndarray], np.ndarray]:
-  """A jitted extractor on any number of pictures, with one program."""
+  """Returns the extractor for any number of pictures, jitted as one program."""
   program = jax.jit(extract)
 
   def run(images: np.ndarray) -> np.ndarray:
-    found = []
+    features = []
     for start in range(0, len(images), BATCH):
       rows = np.minimum(np.arange(start, start + BATCH), len(images) - 1)
-      found.append(np.asarray(program(images[rows])))
-    return np.concatenate(found)[: len(images)]
+      features.append(np.asarray(program(images[rows])))
+    return np.concatenate(features)[: len(images)]
 
   return run

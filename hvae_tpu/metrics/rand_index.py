@@ -4,21 +4,21 @@ import numpy as np
 
 
 def adjusted_rand_index(
-  true: np.ndarray, found: np.ndarray, foreground: bool = True, convention: str = 'reference'
+  true: np.ndarray, predicted: np.ndarray, foreground: bool = True, convention: str = 'reference'
 ) -> float:
-  """How well two partitions agree: 1 if they are the same, about 0 for chance.
+  """Scores the agreement of two partitions: 1 if they are the same, about 0 for chance.
 
   Args:
     true: entity of each pixel; 0 is the background.
-    found: slot of each pixel, of the same shape.
-    foreground: whether only pixels of objects count, wherever they were put.
-    convention: what 0 / 0 is. 'reference' (EfficientMORL): 0, but 1 where one object lies in one
-      slot. 'constant_is_one' (DeepMind): as it says, for both partitions together; else 0.
-      'zero_denominator_is_one' (SAVi).
+    predicted: slot of each pixel, of the same shape.
+    foreground: whether only pixels of objects count, in whichever slot they are.
+    convention: the value of 0 / 0. 'reference' (EfficientMORL): 0, but 1 where one object lies in
+      one slot. 'constant_is_one' (DeepMind): 1 if both partitions are constant, else 0.
+      'zero_denominator_is_one' (SAVi): 1.
   """
-  true, found = (np.asarray(ids).reshape(-1).astype(np.int64) for ids in (true, found))
+  true, predicted = (np.asarray(ids).reshape(-1).astype(np.int64) for ids in (true, predicted))
   counted = true > 0 if foreground else np.ones(true.shape, bool)
-  table = contingency(true[counted], found[counted])
+  table = contingency(true[counted], predicted[counted])
   pairs = lambda counts: float((counts * (counts - 1)).sum())
   total = pairs(table.sum(keepdims=True))
   same, rows, columns = pairs(table), pairs(table.sum(1)), pairs(table.sum(0))
@@ -34,10 +34,10 @@ def adjusted_rand_index(
   return 1.0 if is_one_cell else index
 
 
-def contingency(true: np.ndarray, found: np.ndarray) -> np.ndarray:
-  """How many pixels lie in each pair of parts, float64 [parts of true, parts of found]."""
+def contingency(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+  """Counts the pixels in each pair of parts: float64 [parts of true, parts of predicted]."""
   parts, rows = np.unique(true, return_inverse=True)
-  others, columns = np.unique(found, return_inverse=True)
+  others, columns = np.unique(predicted, return_inverse=True)
   table = np.zeros((len(parts), len(others)))
   np.add.at(table, (rows, columns), 1)
   return table

@@ -12,24 +12,25 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-NAME = 'random-conv-v1'  # to be renamed with whatever changes a number
+NAME = 'random-conv-v1'  # rename it with every change of the numbers
 SEED = 20_240_229
 WIDTHS = (32, 64, 64)
 
 
 @functools.cache
 def _kernels(channels: int) -> tuple[np.ndarray, ...]:
-  rng, found = np.random.RandomState(SEED), []
+  """Draws the kernels [5, 5, inputs, outputs] for pictures of so many channels."""
+  rng, kernels = np.random.RandomState(SEED), []
   for width in WIDTHS:
     shape = (5, 5, channels, width)
     scale = math.sqrt(2 / math.prod(shape[:3]))
-    found.append(rng.standard_normal(shape).astype(np.float32) * scale)
+    kernels.append(rng.standard_normal(shape).astype(np.float32) * scale)
     channels = width
-  return tuple(found)
+  return tuple(kernels)
 
 
 def features(images: Array) -> Array:
-  """uint8 [B, H, W, C] -> float32 [B, 64]: the last map, averaged over four quarters of 16 each."""
+  """Computes float32 [B, 64] of uint8 [B, H, W, C]: 16 means of each quarter of the last map."""
   x = images.astype(jnp.float32) / 127.5 - 1
   for kernel in _kernels(images.shape[-1]):
     x = jax.lax.conv_general_dilated(

@@ -1,4 +1,4 @@
-"""Scores of several videos, frame by frame: their means and deviations."""
+"""Means and deviations of the scores of several videos, frame by frame."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ import numpy as np
 
 
 class Moments(NamedTuple):
-  """Of some scores; arrays or single numbers alike.
+  """Mean and deviation of scores, as arrays or as single numbers.
 
   Attributes:
-    mean, deviation: population ones; NaN where every score is left out.
-    left_out: how many scores are, because they are infinite.
+    mean, deviation: of the population; NaN where every score is left out.
+    left_out: number of scores that are left out because they are infinite.
   """
 
   mean: np.ndarray
@@ -19,19 +19,18 @@ class Moments(NamedTuple):
 
 
 def moments(scores: np.ndarray, axis: int | None = None) -> Moments:
-  """Mean and deviation of scores [N, T], of all of them or over the examples of every frame.
+  """Computes the moments of scores [N, T], over all of them or over the examples of each frame.
 
-  The PSNR of frames that are equal in a channel is infinite: a single one would be all that a mean
-  tells, and leave it without a deviation. So infinite scores are left out, and counted. NaN is not:
-  it says that a prediction is broken.
+  The PSNR of frames that are equal in a channel is infinite. One such frame would make the mean
+  infinite, so infinite scores are left out, and counted. NaN is kept: it shows a broken prediction.
 
   Args:
     axis: 0 for one result per frame; None for one in all.
   """
-  kept = ~np.isposinf(scores)
-  count = kept.sum(axis)
-  mean_of = lambda values: np.where(kept, values, 0).sum(axis) / count
+  counted = ~np.isposinf(scores)
+  count = counted.sum(axis)
+  mean_of = lambda values: np.where(counted, values, 0).sum(axis) / count
   with np.errstate(divide='ignore', invalid='ignore'):
     mean = mean_of(scores)
     deviation = np.sqrt(mean_of(np.square(scores - mean)))
-  return Moments(mean, deviation, np.sum(~kept, axis))
+  return Moments(mean, deviation, np.sum(~counted, axis))

@@ -1,4 +1,4 @@
-"""The models, by the name that configs use."""
+"""Models by the name that configs use."""
 
 import dataclasses
 from typing import Any
@@ -39,12 +39,12 @@ AUTO_INFERENCE = {
 
 
 def create(section: dict[str, Any], platform: str, differentiated: bool = True) -> Model:
-  """The model that `config.model` describes.
+  """Makes the model that `config.model` describes.
 
   Args:
     section: `name` and the fields of that model's dataclass.
-    platform: of the devices that will run it ('cpu', 'tpu', 'gpu'); it decides `auto` values.
-    differentiated: whether gradients will be taken; it decides them too.
+    platform: of the devices ('cpu', 'tpu', 'gpu'); it decides `auto` values.
+    differentiated: whether gradients will be taken; it decides `auto` values too.
 
   Raises:
     UserError: an unknown name or field, or a value that the model refuses.
@@ -80,12 +80,12 @@ def _auto(name: str, differentiated: bool) -> dict[str, dict[str, str]]:
 
 
 def with_defaults(section: dict[str, Any]) -> dict[str, Any]:
-  """A stored `config.model`, completed by the fields that its model has gained since."""
+  """Adds to a stored `config.model` the fields that its model has gained since."""
   fields = dataclasses.fields(MODELS[section['name']]) if section.get('name') in MODELS else ()
   stored = lambda value: list(value) if isinstance(value, tuple) else value  # as JSON has it
   return {field.name: stored(field.default) for field in fields} | section
 
 
 def changeable_fields(name: str) -> set[str]:
-  """Fields of `config.model` that may differ when a run is resumed."""
+  """Returns the fields of `config.model` that may differ when a run is resumed."""
   return settings.changeable(MODELS[name])

@@ -285,21 +285,6 @@ def check_images(model: Any, batch: Batch) -> None:
     )
 
 
-def likelihood_problems(model: Any) -> list[str]:
-  """Returns the faults of the likelihood of a model of pictures, one sentence each."""
-  errors = []
-  if model.likelihood != 'bernoulli' and model.image_channels != 3:
-    errors.append(
-      f'model.likelihood={model.likelihood} chains three colours; '
-      f'model.image_channels={model.image_channels} must be 3 (or the likelihood bernoulli)'
-    )
-  if not 0 <= 2 * model.target_crop < model.image_size:
-    errors.append(
-      f'model.target_crop={model.target_crop} leaves nothing of model.image_size={model.image_size}'
-    )
-  return errors
-
-
 def unroll_problems(model: Any) -> list[str]:
   """Returns the fault of `unroll`, one sentence or none."""
   if model.unroll == 'full' or (model.unroll.isdigit() and int(model.unroll) > 0):

@@ -70,10 +70,10 @@ def run(
       f'config.decode.keep={keep} must be at most {levels}, the number of groups; -1 keeps all'
     )
   key = 'config.decode.temperature'
-  temperature = temperatures.of_tuple(loaded.model, options.temperature, key)
+  temperature = temperatures.per_level_from_tuple(loaded.model, options.temperature, key)
   count = min(options.num or len(stored), len(stored))
   seed = stored.card['seed'] if options.seed is None else options.seed
-  _check_batches(folder, stored, sharding.batch_parts(loaded.mesh))
+  _check_batches(folder, stored, sharding.batch_shards(loaded.mesh))
   index, pictures = _decode(loaded, stored, keep, temperature, count, seed, raise_if_interrupted)
   if jax.process_index() == 0:
     path = loaded.workdir / 'decode' / f'{folder.name}-keep{keep}.npz'
@@ -97,19 +97,19 @@ def _latents_folder(workdir: Path, name: str) -> Path:
   return cards[-1].parent
 
 
-def _check_batches(folder: Path, stored: latents.Stored, parts: int) -> None:
+def _check_batches(folder: Path, stored: latents.StoredLatents, shards: int) -> None:
   """Raises UserError if the batches of the encoding do not divide by the devices."""
-  if stored.card['batch_size'] % parts:
+  if stored.card['batch_size'] % shards:
     raise UserError(
       f'the latents in {folder} were encoded in batches of {stored.card["batch_size"]}, which must '
-      f'divide by the {parts} devices here; decode on fewer devices, or encode again with '
+      f'divide by the {shards} devices here; decode on fewer devices, or encode again with '
       'config.evals.batch_size a multiple of them'
     )
 
 
 def _decode(
   loaded: LoadedRun,
-  stored: latents.Stored,
+  stored: latents.StoredLatents,
   keep: int,
   temperature: np.ndarray,
   count: int,

@@ -58,7 +58,9 @@ def run(
   for group in options.groups:
     programs.check_group(model, group, 'config.explore.groups')
   groups = options.groups or tuple(range(len(model.level_names)))
-  temperature = temperatures.of_tuple(model, options.temperature, 'config.explore.temperature')
+  temperature = temperatures.per_level_from_tuple(
+    model, options.temperature, 'config.explore.temperature'
+  )
   model, state = loaded_run.model_for_sampling(loaded, options, temperature)
   arguments = dict(noise_std=options.noise_std, temperature=temperature, seed=options.seed)
   if position != 'each':

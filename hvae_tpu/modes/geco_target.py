@@ -22,7 +22,6 @@ from hvae_tpu.settings import setting
 from hvae_tpu.storage import files
 from hvae_tpu.training import setup
 from hvae_tpu.training.loop import loop
-from hvae_tpu.training.progress import Progress
 from hvae_tpu.training.state import create_state
 from hvae_tpu.training.step import Step, trace_step
 
@@ -106,7 +105,6 @@ def _train(
         save=lambda *_: None,
         diagnose=lambda step, *_: print_once(f'the loss of step {step:,} is not finite'),
         writer=writer,
-        progress=Progress(0, steps, config.train.batch_size, first),
         interruption=interruption,
       )
     finally:
@@ -122,17 +120,19 @@ def _proposal(
   inferring = models.create(config.model.to_dict(), sharding.platform(mesh), differentiated=False)
   batches = setup.eval_batches(dataset, config, mesh, 'valid')
   results = evals.create('segmentation', config.evals, inferring, batches, config.seed)(state)
-  geco = {name: float(value) for name, value in state.model_state['geco'].items()}
-  reached = float(results['nll']) / model.num_dims
+  constraint = model.reconstruction_target(state.model_state)
+  reached = float(results['nll']) / constraint.num_dims
   return {
     'steps': int(state.step),
     'geco_target': round(reached, 4),
     'nll_total': float(results['nll']),
-    'guess': config.model.geco_target,
-    'lowest': model.log_scale,
+    'guess': constraint.target,
+    'lowest': constraint.lowest,
     'ari': float(results['ari']),
     'kl': float(results['kl']),
-    **geco,
+    'c_ema': float(constraint.c_ema),
+    'beta': float(constraint.beta),
+    'beta_at_rest': constraint.beta_at_rest,
   }
 
 
@@ -145,7 +145,7 @@ def _describe(proposal: dict[str, Any]) -> str:
     f'below {lowest:g}), KL {proposal["kl"]:.1f} nats',
     f'GECO with the guess {guess:g}: average of target - nll {proposal["c_ema"]:.4g}, beta '
     f'{proposal["beta"]:.4g}; near the end of a training the one should be positive, the other '
-    f'back at 0.55',
+    f'back at {proposal["beta_at_rest"]:g}',
   ]
   if guess < lowest:
     lines.append(f'warning: the guess {guess:g} is below {lowest:g}, so it is never reached')

@@ -60,7 +60,7 @@ def run(
   numbers = check_numbers(options.choose, count, 'config.pick.choose')
   loaded = loaded_run.load_run(config, workdir, checkpoint, 'pick', generation.NEEDS)
   key = 'config.pick.temperature'
-  temperature = temperatures.of_tuple(loaded.model, options.temperature, key)
+  temperature = temperatures.per_level_from_tuple(loaded.model, options.temperature, key)
   model, state = loaded_run.model_for_sampling(loaded, options, temperature)
   settings = dict(temperature=temperature, seed=options.seed)
   draw = lambda numbers: generation.candidates(model, loaded.params, state, numbers, **settings)

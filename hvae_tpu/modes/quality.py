@@ -55,7 +55,7 @@ def run(
   network = inception.open_weights(options.inception) if options.inception else None
   loaded = loaded_run.load_run(config, workdir, checkpoint, 'quality', NEEDS)
   key = 'config.quality.temperature'
-  temperature = temperatures.of_tuple(loaded.model, options.temperature, key)
+  temperature = temperatures.per_level_from_tuple(loaded.model, options.temperature, key)
   dataset = setup.open_data(config)
   raise_if_interrupted()
   train, labels = _read(config, dataset, 'train', options.num_true)

@@ -34,7 +34,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     UserError: there is no bundle.
   """
   options = loaded_run.read_options(Options, config, 'replay')
-  directory, bundle = nonfinite_dump.find(workdir, options.bundle)
+  directory, bundle = nonfinite_dump.open_dump(workdir, options.bundle)
   print(
     f'step {bundle["step"]:,}, key {bundle["key"]}, records {bundle["batch_indices"]}; first '
     f'non-finite parameter {bundle["first_nonfinite_parameter"]}, gradient '
@@ -47,9 +47,9 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   state = restore.restore_weights(store, bundle['state_step'], model, config.data, mesh, ('raw',))
   store.close()
   with jax.default_device(mesh.devices.flat[0]):
-    batch = nonfinite_dump.batch_of(config, dataset, mesh, bundle['step'])
+    batch = nonfinite_dump.read_batch(config, dataset, mesh, bundle['step'])
     place = nonfinite.first_intermediate(
-      nonfinite_dump.gradient(model, bundle['seed']),
+      nonfinite_dump.loss_and_gradients(model, bundle['seed']),
       state.params,
       state.model_state,
       batch,

@@ -12,7 +12,7 @@ import numpy as np
 from hvae_tpu import commands
 from hvae_tpu.errors import UserError
 from hvae_tpu.figures import report
-from hvae_tpu.figures.report import drawn, facts
+from hvae_tpu.figures.report import facts, model_pictures
 from hvae_tpu.modes import loaded_run
 from hvae_tpu.nn import temperatures
 from hvae_tpu.nn.distributions import STATISTICS
@@ -73,7 +73,7 @@ def run(
     return loaded_run.model_for_sampling(loaded, options, temperature)[1]
 
   batches = setup.eval_batches(dataset, config, loaded.mesh, options.split, raise_if_interrupted)()
-  pictures = drawn.draw(
+  pictures = model_pictures.draw(
     model,
     loaded.params,
     state_at,

@@ -26,7 +26,6 @@ from hvae_tpu.storage import buckets
 from hvae_tpu.training import epochs, init_from, nonfinite_dump, setup
 from hvae_tpu.training.loop import loop
 from hvae_tpu.training.profiling import Profiled
-from hvae_tpu.training.progress import Progress
 from hvae_tpu.training.state import TrainState, abstract_state, create_state
 from hvae_tpu.training.step import Step, trace_step
 
@@ -101,7 +100,6 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
         save=_saver(checkpoints, config, dataset, writer),
         diagnose=nonfinite_dump.Recorder(workdir, config, dataset, model, mesh),
         writer=writer,
-        progress=Progress(start, config.train.num_steps, config.train.batch_size, first),
         interruption=interruption,
       )
     finally:

@@ -80,5 +80,5 @@ def _store(folder: Path, stem: str, pictures: np.ndarray, dims: np.ndarray, fps:
     framed = np.pad(frames, ((0, 0), (2, 2), (2, 0), (0, 0)))
     with files.replacing(folder / f'{stem}-rank{rank}-dim{dim}.gif') as partial:
       partial.write_bytes(films.encode_gif(framed, fps))
-  rows = np.concatenate([traversals.framed_row(frames) for frames in pictures])
+  rows = np.concatenate([images.framed_row(frames) for frames in pictures])
   images.save_png(folder / f'{stem}.png', rows)

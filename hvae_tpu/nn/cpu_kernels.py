@@ -1,36 +1,140 @@
-"""Forms of convolutions that exist only because XLA is slow at the plain ones on a CPU.
+"""Forms of layers that exist only because XLA is slow, or rounds badly, at the plain ones on a CPU.
 
-* `convolve`: a depthwise convolution of stride 1, as products of shifted images. At 5x5 it is ten
-  times faster on a CPU, gradient included. It goes through the batch image by image, which would
-  serialise an accelerator and gather a batch that is spread over devices.
+A reader of the models may ignore this module. Each function equals a plain one up to rounding:
+
+* `pointwise_matmul` and `convolve_patches`: `nn.Conv` with kernel 1x1, or kernel = stride.
+* `add_bias`: `x + bias`, with a gradient that is summed in float32.
+* `convolve`: a convolution of stride 1, with gradients that are fast in loops and branches.
+* `convolve_depthwise`: a depthwise convolution of stride 1, as products of shifted images. At 5x5
+  it is ten times faster on a CPU, gradient included. It goes through the batch image by image,
+  which would serialise an accelerator and gather a batch that is spread over devices.
 * `convolve_strided` and `convolve_transposed`: convolutions of stride 2 without padding, as matrix
   products. Their gradients are many times faster on a CPU.
 
-Accelerators keep the plain convolutions (`AUTO_ALWAYS` and `AUTO` in `hvae_tpu/models/`).
+The last three are chosen by fields of the models; accelerators keep the plain convolutions
+(`AUTO_ALWAYS` and `AUTO` in `hvae_tpu/models/`).
 """
 
 from collections.abc import Iterator
+import functools
 
 import jax
 from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
+from hvae_tpu.nn import rows
+
 FORMS = ('conv', 'shifts')
 PIECE = 5  # pixels of a row that `_overlap_pieces` takes at once
 SHIFTS = [(i, j) for i in range(3) for j in range(3)]  # of a patch of 3 x 3 pixels
 
 
-@jax.custom_vjp
-def convolve(x: Array, kernel: Array) -> Array:
-  """[B, H, W, C] and a kernel [k, k, 1, C], k odd, with zero padding -> [B, H, W, C].
+def pointwise_matmul(x: Array, kernel: Array) -> Array:
+  """Multiplies the channels of every pixel: x [B, H, W, n] @ kernel [n, m].
 
-  Sums are float32, whatever the inputs are. Reverse differentiation only.
+  On a CPU the gradient of a product of one long axis needs no transposed copies. But rows that are
+  one axis with the examples could not stay split over devices (`rows.split_rows`).
+  """
+  if rows.row_parts() > 1:
+    return x @ kernel
+  return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def convolve_patches(x: Array, kernel: Array) -> Array:
+  """Returns a convolution whose kernel is as large as its stride, as one matrix product.
+
+  Args:
+    x: [B, H, W, n], H and W multiples of r.
+    kernel: [r, r, n, m].
+
+  Returns:
+    [B, H // r, W // r, m].
+  """
+  r, (num, height, width, channels) = len(kernel), x.shape
+  if r > 1:
+    x = x.reshape(num, height // r, r, width // r, r, channels).swapaxes(2, 3)
+    x = x.reshape(num, height // r, width // r, r * r * channels)
+  return pointwise_matmul(x, kernel.reshape(-1, kernel.shape[-1]))
+
+
+@jax.custom_vjp
+def add_bias(x: Array, bias: Array) -> Array:
+  """Adds a float32 bias [m] to x [..., m], in the type of `x`.
+
+  The bias's gradient is summed in float32. A CPU would round a sum over all pixels to bfloat16 at
+  every addition, and lose most of its digits.
+  """
+  return x + bias.astype(x.dtype)
+
+
+def _add_bias_backward(_, cotangent):
+  axes = tuple(range(cotangent.ndim - 1))
+  return cotangent, cotangent.sum(axes, dtype=jnp.float32)
+
+
+add_bias.defvjp(lambda x, bias: (add_bias.fun(x, bias), None), _add_bias_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: Array, kernel: Array, padding: int) -> Array:
+  """Returns a convolution of stride 1 whose gradients are fast in loops and branches too.
+
+  A CPU's compiler knows the fast form of a gradient only outside of loops, and takes a hundred
+  times as long inside. Plain convolutions of transposed arrays are fast everywhere.
+
+  Args:
+    x: [N, n, n, C].
+    kernel: [k, k, C, features].
+    padding: zeros on every side, less than k.
+
+  Returns:
+    [N, m, m, features], m = n + 2 * padding + 1 - k.
+  """
+  return _convolve(x, kernel, padding)
+
+
+def _convolve(x: Array, kernel: Array, padding: int) -> Array:
+  pads, layout = ((padding, padding), (padding, padding)), ('NHWC', 'HWIO', 'NHWC')
+  return jax.lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=layout)
+
+
+def _convolve_backward(padding, saved, cotangent):
+  x, kernel = saved
+
+  def plain(x, kernel, g):
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    by_x = _convolve(g, turned, len(kernel) - 1 - padding)
+    by_kernel = _convolve(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), padding)
+    return by_x, by_kernel.transpose(1, 2, 0, 3)
+
+  def usual(x, kernel, g):
+    return jax.vjp(functools.partial(_convolve, padding=padding), x, kernel)[1](g)
+
+  return jax.lax.platform_dependent(x, kernel, cotangent, cpu=plain, default=usual)
+
+
+# The forward pass calls the function itself, so that its own derivatives have these rules too.
+convolve.defvjp(lambda x, kernel, p: (convolve(x, kernel, p), (x, kernel)), _convolve_backward)
+
+
+@jax.custom_vjp
+def convolve_depthwise(x: Array, kernel: Array) -> Array:
+  """Returns a depthwise convolution with zeros around, for reverse differentiation only.
+
+  Sums are float32, whatever the inputs are.
+
+  Args:
+    x: [B, H, W, C].
+    kernel: [k, k, 1, C], k odd.
+
+  Returns:
+    [B, H, W, C].
   """
   weights = kernel.astype(jnp.float32).reshape(-1, x.shape[-1])
 
-  # The loop keeps what is read 25 times in the cache, and keeps the compiler from computing what
-  # made it 25 times.
+  # The loop keeps an image, which is read 25 times, in the cache. It also keeps the compiler from
+  # computing the image 25 times.
   def convolve_one(x):
     parts = _shifted(x, kernel.shape[0])
     return sum(part * w for part, w in zip(parts, weights, strict=True)).astype(x.dtype)
@@ -39,7 +143,7 @@ def convolve(x: Array, kernel: Array) -> Array:
 
 
 def _shifted(x: Array, size: int) -> Iterator[Array]:
-  """What every weight of a size x size kernel multiplies, row by row: [H, W, C] each."""
+  """Yields the image [H, W, C] that each weight of the kernel multiplies, row by row."""
   pad, (height, width, _) = (size - 1) // 2, x.shape
   x = jnp.pad(x.astype(jnp.float32), ((pad, pad), (pad, pad), (0, 0)))
   for i in range(size):
@@ -47,7 +151,7 @@ def _shifted(x: Array, size: int) -> Iterator[Array]:
       yield x[i : i + height, j : j + width]
 
 
-def _backward(inputs: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+def _depthwise_backward(inputs: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
   x, kernel = inputs
   size, channels = kernel.shape[0], x.shape[-1]
 
@@ -56,18 +160,20 @@ def _backward(inputs: tuple[Array, Array], cotangent: Array) -> tuple[Array, Arr
     return total + _sums([part * dy for part in _shifted(one, size)]), None
 
   weights, _ = jax.lax.scan(add, jnp.zeros((size**2, channels)), (x, cotangent))
-  dx = convolve(cotangent, kernel[::-1, ::-1]).astype(x.dtype)
+  dx = convolve_depthwise(cotangent, kernel[::-1, ::-1]).astype(x.dtype)
   return dx, weights.reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _sums(products: list[Array]) -> Array:
-  """n times [H, W, C] -> [n, C], in one pass; each alone would take a pass of its own."""
+  """Sums n products [H, W, C] over pixels in one pass: [n, C]."""
   zeros = (jnp.zeros(()),) * len(products)
   add = lambda left, right: tuple(a + b for a, b in zip(left, right, strict=True))
   return jnp.stack(jax.lax.reduce(tuple(products), zeros, add, (0, 1)))
 
 
-convolve.defvjp(lambda x, kernel: (convolve(x, kernel), (x, kernel)), _backward)
+convolve_depthwise.defvjp(
+  lambda x, kernel: (convolve_depthwise(x, kernel), (x, kernel)), _depthwise_backward
+)
 
 
 def convolve_strided(x: Array, kernel: Array) -> Array:

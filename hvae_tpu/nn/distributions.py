@@ -1,7 +1,7 @@
 """Likelihoods, divergences and sampling: pure functions of arrays, in nats.
 
-All random numbers of all models are drawn by `normal`, `uniform`, `gumbel` and `logistic` below, so
-that a test can replace the noise of a whole model in one place, before tracing.
+All models draw their random numbers by `normal`, `uniform`, `gumbel` and `logistic` below. So a
+test can replace the noise of a whole model in one place, before tracing.
 
 Pixels are mapped to [-1, 1]; the discretised likelihoods give each of the equally spaced levels the
 mass that a continuous density has in the bin around it.
@@ -18,29 +18,29 @@ import jax.numpy as jnp
 # The outermost levels own the tails of the density. Targets are compared with a margin, because
 # float32 does not reach -1 and 1 exactly on every backend.
 EDGE = 0.999
-STATISTICS = ('sample', 'mean')  # of a likelihood, that pictures show
+STATISTICS = ('sample', 'mean')  # what pictures show of a likelihood
 
 
-# Drawn flat and then shaped: the values are the same, and the CPU compiler, which takes seconds for
-# the counters of every many-axed shape, takes a tenth of a second.
+# Draws are flat and then shaped. The values are the same, but the CPU compiler takes a tenth of a
+# second; it takes seconds for the counters of every shape with many axes.
 def normal(rng: Array, shape: tuple[int, ...]) -> Array:
-  """Standard normal draws, float32."""
+  """Draws from the standard normal distribution, float32."""
   return jax.random.normal(rng, (math.prod(shape),), jnp.float32).reshape(shape)
 
 
 def uniform(rng: Array, shape: tuple[int, ...], minval: float = 0.0, maxval: float = 1.0) -> Array:
-  """Uniform draws on [minval, maxval), float32."""
+  """Draws uniformly from [minval, maxval), float32."""
   flat = jax.random.uniform(rng, (math.prod(shape),), jnp.float32, minval, maxval)
   return flat.reshape(shape)
 
 
 def gumbel(rng: Array, shape: tuple[int, ...]) -> Array:
-  """Standard Gumbel draws, float32."""
+  """Draws from the standard Gumbel distribution, float32."""
   return jax.random.gumbel(rng, (math.prod(shape),), jnp.float32).reshape(shape)
 
 
 def logistic(rng: Array, shape: tuple[int, ...]) -> Array:
-  """Standard logistic draws, float32."""
+  """Draws from the standard logistic distribution, float32."""
   return jax.random.logistic(rng, (math.prod(shape),), jnp.float32).reshape(shape)
 
 
@@ -48,7 +48,7 @@ class Group(NamedTuple):
   """One group of latent variables of a hierarchy, for a batch.
 
   Attributes:
-    mean: [B, h, w, zdim], of the distribution that z was drawn from.
+    mean: [B, h, w, zdim], mean of the distribution of z.
     scale: [B, h, w, zdim], its standard deviation.
     z: [B, h, w, zdim], the values that the network used.
   """
@@ -62,38 +62,16 @@ class Group(NamedTuple):
 Latents = tuple[Group, ...]
 
 
-class Level(NamedTuple):
-  """What one block of a hierarchy reports.
-
-  Attributes:
-    group: of its latent variables.
-    kl: [B, zdim], KL of their distribution from the prior, summed over space, nats.
-    log_q, log_p: [B], log-density of z in their distribution and in the prior.
-  """
-
-  group: Group
-  kl: Array
-  log_q: Array
-  log_p: Array
-
-
-def kl_of_runs(levels: list[Level]) -> Array:
-  """What scanned runs of blocks report, each with a leading [count] -> KL of all [B, L, V]."""
-  return jnp.concatenate([level.kl for level in levels]).swapaxes(0, 1)
-
-
-def log_ratio_of_runs(levels: list[Level]) -> Array:
-  """log p(z) - log q(z | x) of all blocks together, [B]; levels as for `kl_of_runs`."""
-  return sum((level.log_p - level.log_q).sum(0) for level in levels)
-
-
 def softplus(x: Array, beta: float) -> Array:
-  """log(1 + exp(beta x)) / beta: its slope grows slowly where beta is small ("smoothing")."""
+  """Computes log(1 + exp(beta x)) / beta ("smoothing").
+
+  A small beta makes the slope grow slowly.
+  """
   return jax.nn.softplus(beta * x) / beta
 
 
 def log_softplus(x: Array, beta: float) -> Array:
-  """Logarithm of `softplus`, for log-scales.
+  """Computes the logarithm of `softplus`, for log-scales.
 
   Differs from the reference: it is constant below a scale of 1e-8, where it has no gradient. At
   x = -200 the softplus is 0 in float32, and its logarithm makes every gradient NaN; a scale below
@@ -113,54 +91,48 @@ class Normal(NamedTuple):
     return jnp.exp(self.logstd)
 
   def tempered(self, temperature: Array | float | None) -> 'Normal':
-    """The same Gaussian with its standard deviation multiplied; 0 leaves the mean, None is 1."""
+    """Multiplies the standard deviation; 0 leaves the mean, None is 1."""
     if temperature is None:
       return self
     return Normal(self.mean, self.logstd + jnp.log(jnp.asarray(temperature, jnp.float32)))
 
   def sample(self, noise: Array) -> Array:
-    """The draw that standard normal `noise` of the same shape stands for."""
+    """Returns the draw of standard normal `noise` of the same shape."""
     return self.mean + self.std * noise
 
   def log_prob(self, x: Array) -> Array:
-    """Log-density of x per element, nats."""
+    """Returns the log-density of x per element, nats."""
     distance = (x - self.mean) / self.std
     return -0.5 * jnp.square(distance) - 0.5 * math.log(2 * math.pi) - self.logstd
 
   def kl(self, prior: 'Normal') -> Array:
-    """KL(self || prior) per element, nats (VDVAE, appendix; analytic)."""
+    """Returns KL(self || prior) per element, nats (VDVAE, appendix; analytic)."""
     spread = jnp.square(self.std) + jnp.square(self.mean - prior.mean)
     return prior.logstd - self.logstd - 0.5 + 0.5 * spread / jnp.square(prior.std)
 
 
-def level(dist: Normal, prior: Normal, z: Array, kl: Array) -> Level:
-  """The report on z [B, h, w, zdim] drawn from `dist`, with the KL per element `kl`."""
-  log_q, log_p = (d.log_prob(z).sum((1, 2, 3)) for d in (dist, prior))
-  return Level(Group(dist.mean, dist.std, z), kl.sum((1, 2)), log_q, log_p)
-
-
 def normal_log_prob(x: Array, mean: Array, std: float) -> Array:
-  """Log-density of x under a Gaussian of fixed standard deviation, per element, nats."""
+  """Returns the log-density of x under a Gaussian of fixed deviation, per element, nats."""
   return -0.5 * jnp.square((x - mean) / std) - math.log(std * math.sqrt(2 * math.pi))
 
 
 def scale_pixels(image: Array, num_bits: int) -> Array:
-  """uint8 -> [-1, 1], on the 2**num_bits levels that keep the upper bits."""
+  """Maps uint8 to [-1, 1], on the 2**num_bits levels that keep the upper bits."""
   bin_width = 2 ** (8 - num_bits)
   return ((image // bin_width * bin_width).astype(jnp.float32) - 127.5) / 127.5
 
 
 def bernoulli_log_prob(logits: Array, x: Array) -> Array:
-  """Log-probability of x in {0, 1} (or of its expectation, for x in between), per element."""
+  """Returns the log-probability of x in {0, 1} per element; x in between is an expectation."""
   return logits * x - jax.nn.softplus(logits)
 
 
 @jax.custom_jvp
 def log1mexp(v: Array) -> Array:
-  """log(1 - exp(-v)) for v > 0, accurate at both ends; its derivative is 1 / expm1(v).
+  """Computes log(1 - exp(-v)) for v > 0, accurate at both ends; its derivative is 1 / expm1(v).
 
-  The derivative is given by hand: differentiating the `where` below yields NaN in the branch that
-  was not taken.
+  The derivative is written by hand: differentiating the `where` below gives NaN in the branch that
+  is not taken.
   """
   return jnp.where(v > math.log(2.0), jnp.log1p(-jnp.exp(-v)), jnp.log(-jnp.expm1(-v)))
 
@@ -174,13 +146,13 @@ def _log1mexp_jvp(primals, tangents):
 class LogisticMixture(NamedTuple):
   """K logistics per pixel, shared selector, colours chained red -> green -> blue.
 
-  Components and colours are the leading axes: elementwise loops then run along whole images, which
-  a CPU does several times faster than along ten components.
+  Components and colours are the leading axes. A CPU then runs elementwise loops along whole images,
+  several times faster than along ten components.
 
   Attributes:
     logits: [K, ...], unnormalised log-weights of the components.
     means: [3, K, ...], before the chain.
-    scales: [3, K, ...], raw: what it means depends on the likelihood.
+    scales: [3, K, ...], raw; the likelihood decides their meaning.
     coeffs: [3, K, ...], in (-1, 1): green from red, blue from red, blue from green.
   """
 
@@ -190,19 +162,19 @@ class LogisticMixture(NamedTuple):
   coeffs: Array
 
   def chained_means(self, x: Array) -> Array:
-    """Means given the true colours x [3, 1, ...]: [3, K, ...] (PixelCNN++, equation 3)."""
+    """Returns means given the true colours x [3, 1, ...]: [3, K, ...] (PixelCNN++, equation 3)."""
     green_red, blue_red, blue_green = self.coeffs
     chain = [jnp.zeros_like(green_red), green_red * x[0], blue_red * x[0] + blue_green * x[1]]
     return self.means + jnp.stack(chain)
 
   def component(self, index: Array) -> 'LogisticMixture':
-    """The parameters of component `index` [...]: fields [3, ...]; `logits` are left as they are."""
+    """Selects component `index` [...]: fields [3, ...]; `logits` are unchanged."""
     pick = lambda a: jnp.take_along_axis(a, index[None, None], axis=1)[:, 0]
     return LogisticMixture(self.logits, pick(self.means), pick(self.scales), pick(self.coeffs))
 
 
 def mixture_by_colour(channels: Array, num_mixtures: int) -> LogisticMixture:
-  """[..., 10 K] channels, ordered K logits, then colour, then kind (mean, scale, coeff), then k."""
+  """Splits [..., 10 K] channels: K logits, then colour, then kind (mean, scale, coeff), then k."""
   channels = jnp.moveaxis(channels, -1, 0)
   logits, rest = jnp.split(channels, [num_mixtures])
   rest = rest.reshape(3, 3, num_mixtures, *channels.shape[1:])
@@ -210,7 +182,7 @@ def mixture_by_colour(channels: Array, num_mixtures: int) -> LogisticMixture:
 
 
 def mixture_by_component(channels: Array, num_mixtures: int) -> LogisticMixture:
-  """[..., 10 K] channels, ordered K logits, then colour, then k, then kind (mean, scale, coeff)."""
+  """Splits [..., 10 K] channels: K logits, then colour, then k, then kind (mean, scale, coeff)."""
   channels = jnp.moveaxis(channels, -1, 0)
   logits, rest = jnp.split(channels, [num_mixtures])
   rest = rest.reshape(3, num_mixtures, 3, *channels.shape[1:])
@@ -218,12 +190,12 @@ def mixture_by_component(channels: Array, num_mixtures: int) -> LogisticMixture:
 
 
 def _colours_first(x: Array) -> Array:
-  """[..., 3] -> [3, 1, ...], which broadcasts against [3, K, ...]."""
+  """Moves colours to the front: [..., 3] -> [3, 1, ...], to broadcast against [3, K, ...]."""
   return jnp.moveaxis(x, -1, 0)[:, None]
 
 
 def _mix(log_probs: Array, logits: Array) -> Array:
-  """Per colour and component [3, K, ...] -> per pixel [...]."""
+  """Sums over colours and mixes components: [3, K, ...] -> per pixel [...]."""
   return jax.nn.logsumexp(log_probs.sum(0) + jax.nn.log_softmax(logits, axis=0), axis=0)
 
 
@@ -236,10 +208,10 @@ def dmol_log_prob(
   min_log_scale: float = -7.0,
   smoothing: float = 1.0,
 ) -> Array:
-  """Discretised mixture of logistics, as VDVAE and Efficient-VDVAE evaluate it.
+  """Evaluates a discretised mixture of logistics, as VDVAE and Efficient-VDVAE do.
 
-  Where the mass of a bin is too small for a difference of sigmoids in float32, the density at its
-  centre times its width stands in; the approximation is kept because published numbers contain it.
+  The mass of a bin may be too small for a difference of sigmoids in float32. Then the density at
+  its centre, times its width, replaces it. Published numbers contain this approximation.
 
   Args:
     mixture: of [B, H, W] pixels; `scales` are log-scales.
@@ -247,8 +219,8 @@ def dmol_log_prob(
     half_bin: half the width of a level's bin: 1/255 for 8 bits.
     upper_edge: targets above it own the upper tail.
     min_log_scale: floor of the log-scales.
-    smoothing: what the log-scales are multiplied by; the stand-in density leaves it out, as
-      published numbers of Efficient-VDVAE do.
+    smoothing: factor of the log-scales; the replacing density leaves it out, as published numbers
+      of Efficient-VDVAE do.
 
   Returns:
     Log-probability per pixel [B, H, W], nats.
@@ -271,10 +243,10 @@ def dmol_log_prob(
 def dmol_exact_log_prob(
   mixture: LogisticMixture, x: Array, *, half_bin: float, upper_edge: float = EDGE
 ) -> Array:
-  """Discretised mixture of logistics without approximation (the form of vdvae-jax).
+  """Evaluates a discretised mixture of logistics without approximation (the form of vdvae-jax).
 
-  The same quantity as `dmol_log_prob`, but the log of the difference of two sigmoids is taken
-  analytically, and `scales` are inverse scales before a softplus.
+  It is the quantity of `dmol_log_prob`, with an analytic log of the difference of two sigmoids.
+  `scales` are inverse scales before a softplus.
 
   Returns:
     Log-probability per pixel [B, H, W], nats.
@@ -299,7 +271,7 @@ def dmol_sample(
   scale_temperature: float | None = None,
   highest: float = 1.0,
 ) -> Array:
-  """One draw, clipped to [-1, highest] after each colour, [B, H, W, 3]; `scales` are log-scales.
+  """Draws once, clipped to [-1, highest] after each colour, [B, H, W, 3]; `scales` are log-scales.
 
   `temperature` divides the component's log-weights; `scale_temperature` (None: the same) multiplies
   the scales; for the others see `dmol_log_prob`.
@@ -317,14 +289,14 @@ def dmol_sample(
 
 
 def dmol_mean(mixture: LogisticMixture) -> Array:
-  """The chain of the mean parameters of all components, clipped to [-1, 1], [B, H, W, 3]."""
+  """Chains the mean parameters of all components, clipped to [-1, 1], [B, H, W, 3]."""
   weights = jax.nn.softmax(mixture.logits, axis=0)
   means, coeffs = (weights * mixture.means).sum(1), (weights * mixture.coeffs).sum(1)
   return _chain_colours(means, coeffs, clip=lambda v: jnp.clip(v, -1.0, 1.0))
 
 
 def dmol_exact_sample(rng: Array, mixture: LogisticMixture, temperature: float = 1.0) -> Array:
-  """One draw, not clipped, [B, H, W, 3]; `scales` are inverse scales before a softplus.
+  """Draws once, not clipped, [B, H, W, 3]; `scales` are inverse scales before a softplus.
 
   `temperature` as in `dmol_sample`.
   """
@@ -337,7 +309,7 @@ def dmol_exact_sample(rng: Array, mixture: LogisticMixture, temperature: float =
 
 
 def _chain_colours(x: Array, coeffs: Array, clip: Callable[[Array], Array]) -> Array:
-  """x, coeffs [3, ...] -> [..., 3]."""
+  """Chains red -> green -> blue: x, coeffs [3, ...] -> [..., 3]."""
   red = clip(x[0])
   green = clip(x[1] + coeffs[0] * red)
   blue = clip(x[2] + coeffs[1] * red + coeffs[2] * green)
@@ -345,19 +317,19 @@ def _chain_colours(x: Array, coeffs: Array, clip: Callable[[Array], Array]) -> A
 
 
 def to_uint8(x: Array, rounding: str = 'round') -> Array:
-  """[-1, 1] -> 0..255; `truncate` is what the VDVAE release does (half a level too dark)."""
+  """Maps [-1, 1] to 0..255; the VDVAE release uses `truncate` (half a level too dark)."""
   x = jnp.clip((x + 1) * 127.5, 0, 255)
   return (jnp.round(x) if rounding == 'round' else x).astype(jnp.uint8)
 
 
 def blank_padding(pictures: Array, crop: int) -> Array:
-  """Pictures [B, H, W, C] whose outer `crop` rows and columns are 0: padding is never modelled."""
+  """Blanks the outer `crop` rows and columns of [B, H, W, C]: padding is never modelled."""
   inside = pictures[:, crop : pictures.shape[1] - crop, crop : pictures.shape[2] - crop]
   return jnp.pad(inside, ((0, 0), (crop, crop), (crop, crop), (0, 0)))
 
 
 def elbo_metrics(nll: Array, kl_per_variate: Array, num_dims: int) -> Mapping[str, Array]:
-  """The numbers that every likelihood model reports, per example.
+  """Returns the metrics that every likelihood model reports, per example.
 
   Args:
     nll: [B], negative log-likelihood (distortion), nats.

@@ -12,41 +12,40 @@ _RAMP = re.compile(r'linear\(([^,()]+),([^,()]+)\)')
 
 
 def per_level(model: Any, setting: Setting, key: str) -> np.ndarray:
-  """Temperatures of a model's levels, float32 [L].
+  """Returns the temperatures of a model's levels, float32 [L].
 
   Args:
-    model: with `level_names`. Where it has `temperature_ramp`, that is what `linear` means;
-      otherwise it rises in equal steps from level to level.
+    model: has `level_names`, and may have `temperature_ramp` for 'linear(a,b)'. Without it, the
+      temperature changes in equal steps from level to level.
     setting: a number for all levels; a tuple of one per level; or the text 'linear(a,b)', from a at
-      the coarsest level towards b, which is not reached (Efficient-VDVAE, its settings of the same
-      name).
-    key: what errors call the setting.
+      the coarsest level towards b, which is not reached (as in Efficient-VDVAE's settings).
+    key: name of the setting in errors.
 
   Raises:
-    UserError: it is none of the three, of another length, or has a number below 0.
+    UserError: the setting is none of the three, of another length, or has a number below 0.
   """
   levels = len(model.level_names)
   if isinstance(setting, str):
     start, stop = _ends(setting, key)
     if hasattr(model, 'temperature_ramp'):
-      found = np.asarray(model.temperature_ramp(start, stop), np.float32)
+      values = np.asarray(model.temperature_ramp(start, stop), np.float32)
     else:
-      found = np.linspace(start, stop, levels, endpoint=False, dtype=np.float32)
+      values = np.linspace(start, stop, levels, endpoint=False, dtype=np.float32)
   elif isinstance(setting, tuple | list):
     if len(setting) != levels:
       raise UserError(
         f'{key} has {len(setting)} numbers; the model has {levels} levels and needs one for each'
       )
-    found = np.array([_number(value, key) for value in setting], np.float32)
+    values = np.array([_number(value, key) for value in setting], np.float32)
   else:
-    found = np.full(levels, _number(setting, key), np.float32)
-  if not (np.isfinite(found).all() and (found >= 0).all()):
+    values = np.full(levels, _number(setting, key), np.float32)
+  if not (np.isfinite(values).all() and (values >= 0).all()):
     raise UserError(f'{key}={setting!r} must not have numbers below 0; use 0 for the mean')
-  return found
+  return values
 
 
-def of_tuple(model: Any, setting: tuple, key: str) -> np.ndarray:
-  """`per_level` of a tuple: of one number or 'linear(a,b)' for all levels, or one for each."""
+def per_level_from_tuple(model: Any, setting: tuple, key: str) -> np.ndarray:
+  """Returns `per_level` of a tuple: one number or 'linear(a,b)' for all levels, or one for each."""
   setting = tuple(setting)
   return per_level(model, setting[0] if len(setting) == 1 else setting, key)
 

@@ -2,7 +2,7 @@
 
 `configs`: parameters and published numbers. `slices`: the smallest TPU slice on which a config fits
 at its batch size, with memory, and days as estimated by `--mode=plan`. This compiles for hours; it
-keeps finished compilations and continues from there when started again. Needs libtpu, but no TPU.
+keeps finished compilations and continues from there when started again. It needs libtpu, no TPU.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Checkpoints of a work directory: train state, config, data card and evaluations together (Orbax).
+"""Checkpoints of a run: train state, config, data card and results of evaluations (Orbax).
 
 Layout: `<workdir>/checkpoints/<step>/`, each with an item `state` and a JSON item `meta`. The
 checkpoint of step N holds N updates. Saving is asynchronous; a step appears under its final name
@@ -29,12 +29,12 @@ FORMAT = 1
 
 
 class DamagedCheckpoint(UserError):
-  """A complete checkpoint whose files cannot be read, or do not hold what was saved."""
+  """A complete checkpoint whose files cannot be read, or differ from the saved arrays."""
 
 
 @dataclasses.dataclass
 class _KeepBest(policies.PreservationPolicy):
-  """Preserves the checkpoint with the smallest stored value of a metric."""
+  """A rule of Orbax that preserves the checkpoint with the smallest stored value of a metric."""
 
   value: Callable[[int], float]
 
@@ -57,14 +57,14 @@ class Checkpoints:
     best_metric: str = '',
     read_only: bool = False,
   ):
-    """Opens, and creates unless `read_only`.
+    """Opens the checkpoints; makes their folder unless `read_only`.
 
     Args:
       workdir: of the run.
-      keep_latest: newest checkpoints to keep; at least 1.
+      keep_latest: number of newest checkpoints to keep; at least 1.
       keep_every: also keep the steps that are multiples of this; 0: none.
-      best_metric: also keep the one with the smallest stored value of this; '': none.
-      read_only: never write or delete.
+      best_metric: also keep the checkpoint with the smallest stored value of this; '': none.
+      read_only: whether to never write or delete.
 
     Raises:
       UserError: the place cannot be written.
@@ -93,15 +93,15 @@ class Checkpoints:
 
   @property
   def steps(self) -> list[int]:
-    """Complete checkpoints, ascending."""
+    """Steps of the complete checkpoints, ascending."""
     return sorted(self._manager.all_steps())
 
   def resolve(self, which: str, best_metric: str = '') -> int:
-    """The step that `latest`, `best` or a number names.
+    """Returns the step that a value of `--checkpoint` stands for.
 
     Args:
-      which: as given on the command line.
-      best_metric: for `best`: name of the stored evaluation result; the smallest wins.
+      which: 'latest', 'best' or a number.
+      best_metric: stored result whose smallest value is the best.
 
     Raises:
       UserError: there is no such checkpoint.
@@ -121,6 +121,7 @@ class Checkpoints:
     return int(which)
 
   def _best(self, steps: list[int], metric: str) -> int:
+    """Returns the step with the smallest stored value of a metric."""
     values = {step: self._metric(step, metric) for step in steps}
     values = {step: value for step, value in values.items() if math.isfinite(value)}
     if not values:
@@ -131,10 +132,10 @@ class Checkpoints:
     return min(values, key=values.get)
 
   def _metric(self, step: int, metric: str) -> float:
-    """A stored evaluation result; NaN where there is none, or it is damaged.
+    """Returns a stored evaluation result; NaN if it is missing or damaged.
 
     Raises:
-      TransientError: it cannot be read now; as NaN, the best checkpoint would be deleted.
+      TransientError: it cannot be read now. With NaN, the best checkpoint would be deleted.
     """
     try:
       return float(self.meta(step)['metrics'].get(metric, math.nan))
@@ -158,7 +159,7 @@ class Checkpoints:
     )
 
   def meta(self, step: int) -> dict[str, Any]:
-    """The JSON item. Raises DamagedCheckpoint, TransientError."""
+    """Reads the JSON item. Raises DamagedCheckpoint, TransientError."""
     path = self.directory / str(step) / 'meta' / 'metadata'
     try:
       meta = json.loads(path.read_text())
@@ -171,12 +172,12 @@ class Checkpoints:
     return meta
 
   def restore(self, step: int, abstract: Any) -> Any:
-    """The whole state, placed as `abstract` says (any mesh).
+    """Restores the whole state with the sharding of `abstract`, on any mesh.
 
     Raises:
       UserError: the stored arrays have other names, shapes or dtypes.
-      DamagedCheckpoint: they cannot be read, or are not what was saved.
-      TransientError: they cannot be read now.
+      DamagedCheckpoint: the arrays cannot be read, or differ from the saved ones.
+      TransientError: the arrays cannot be read now.
     """
     return self._restore(step, abstract)
 
@@ -188,10 +189,10 @@ class Checkpoints:
       restore: function of a step, such as `self.restore` with its other arguments.
 
     Returns:
-      The step and what `restore` gave.
+      The step, and the result of `restore`.
 
     Raises:
-      DamagedCheckpoint: all of them are.
+      DamagedCheckpoint: all of them are damaged.
     """
     for step in sorted(steps, reverse=True):
       state, problem = None, None
@@ -222,10 +223,11 @@ class Checkpoints:
     return target
 
   def restore_part(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
-    """Some of the state's fields only, e.g. {'ema_params': ..., 'model_state': ...}."""
+    """Restores some fields of the state, such as {'ema_params': ..., 'model_state': ...}."""
     return self._restore(step, abstract, partial_restore=True)
 
   def _restore(self, step: int, abstract: Any, **options) -> Any:
+    """Restores arrays and compares their checksums; `options` are those of Orbax."""
     self._check(step, abstract, whole=not options)
     expected = self.meta(step)['checksums']
     arguments = ocp.args.PyTreeRestore(
@@ -248,21 +250,21 @@ class Checkpoints:
     return state
 
   def shapes(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """What is stored: path of every array, '/'-joined -> shape and dtype."""
+    """Returns shape and dtype of every stored array, by its '/'-joined path."""
     return {
       name: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype)
       for name, leaf in _by_name(self._metadata(step)).items()
     }
 
   def _metadata(self, step: int) -> dict[str, Any]:
-    """The state as Orbax describes it: fields to trees of leaves with `shape` and `dtype`."""
+    """Returns Orbax's description of the state: trees of leaves with `shape` and `dtype`."""
     try:
       return self._manager.item_metadata(step)['state'].tree
     except Exception as error:  # as above
       raise _damage(self.directory / str(step), error) from error
 
   def restore_named(self, step: int, field: str, mesh: Mesh) -> dict[str, np.ndarray]:
-    """One field of the state as it was stored: path inside the field -> array, replicated."""
+    """Restores one field of the state: path inside the field -> array, replicated."""
     stored = self._metadata(step).get(field)
     place = sharding.replicated(mesh)
     abstract = jax.tree.map(
@@ -274,16 +276,22 @@ class Checkpoints:
     return {name: np.asarray(leaf) for name, leaf in _by_name(restored).items()}
 
   def _check(self, step: int, abstract: Any, whole: bool) -> None:
-    """Names what differs; Orbax itself would cast another dtype in silence."""
-    stored, wanted = self.shapes(step), _by_name(abstract)
-    problems = [f'{name} is not expected' for name in stored if whole and name not in wanted]
-    for name, leaf in wanted.items():
-      found = stored.get(name)
-      if found is None:
+    """Raises UserError if stored arrays do not fit; Orbax would cast another dtype in silence.
+
+    Args:
+      step: of the checkpoint.
+      abstract: the expected arrays.
+      whole: whether other stored arrays are an error.
+    """
+    stored, expected = self.shapes(step), _by_name(abstract)
+    problems = [f'{name} is not expected' for name in stored if whole and name not in expected]
+    for name, leaf in expected.items():
+      shape = stored.get(name)
+      if shape is None:
         problems.append(f'{name} is missing')
-      elif (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
+      elif (shape.shape, shape.dtype) != (leaf.shape, leaf.dtype):
         problems.append(
-          f'{name} is {found.dtype}{list(found.shape)}, expected {leaf.dtype}{list(leaf.shape)}'
+          f'{name} is {shape.dtype}{list(shape.shape)}, expected {leaf.dtype}{list(leaf.shape)}'
         )
     if problems:
       more = f' and {len(problems) - 5} more' if len(problems) > 5 else ''
@@ -293,15 +301,16 @@ class Checkpoints:
       )
 
   def wait(self) -> None:
-    """Until the save in progress is complete."""
+    """Waits until the save in progress is complete."""
     self._manager.wait_until_finished()
 
   def close(self) -> None:
+    """Waits, and closes the files."""
     self._manager.close()
 
 
-# What a machine, a file system or a bucket may answer although the files are as they were: codes in
-# messages, and names of TensorFlow's exceptions.
+# Answers of a machine, a file system or a bucket whose files are undamaged: codes in messages, and
+# names of TensorFlow's exceptions.
 NOT_DAMAGE = (
   *('RESOURCE_EXHAUSTED', 'PERMISSION_DENIED', 'UNAVAILABLE', 'DEADLINE_EXCEEDED'),
   *('ResourceExhaustedError', 'PermissionDeniedError', 'UnavailableError'),
@@ -311,7 +320,7 @@ MISSING = FileNotFoundError | NotADirectoryError | IsADirectoryError
 
 
 def _damage(path: Path, error: Exception) -> UserError:
-  """The error to raise for one that came out of reading a checkpoint."""
+  """Returns the error to raise for an exception while reading a checkpoint."""
   reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
   answered = isinstance(error, OSError | MemoryError) and not isinstance(error, MISSING)
   if answered or any(code in f'{type(error).__name__}: {error}' for code in NOT_DAMAGE):
@@ -320,18 +329,19 @@ def _damage(path: Path, error: Exception) -> UserError:
 
 
 def _anywhere(flag: bool) -> bool:
-  """Whether it is so on any process; also waits for all."""
+  """Returns whether the flag is set on any process; waits for all processes."""
   if jax.process_count() == 1:
     return flag
   return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def path_name(path: tuple) -> str:
-  """Key path of a leaf -> '/'-joined names."""
+  """Returns the '/'-joined names of the key path of a leaf."""
   return '/'.join(
     str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path
   )
 
 
 def _by_name(tree: Any) -> dict[str, Any]:
+  """Returns the leaves of a tree by the names of their paths."""
   return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

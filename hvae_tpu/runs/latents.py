@@ -1,13 +1,12 @@
-"""Latent variables of a data set on disk, and how to read them.
+"""Latent variables of a data set on disk: writing and reading them.
 
-A folder holds `latents.json`, and shards in one or two forms, which get their name when the folder
-is complete:
+A folder holds `latents.json`, and shards in one or two formats:
 
-latents-00000.npz             arrays with the examples first, among them `index` and `source`
-latents-00000.array_record    a record per example: the bytes, little-endian, of `index` (int64), of
-                              the length of `source` (int64) and of itself (UTF-8), then of every
-                              group with any variate `mean`, `scale`, `z`, or `z` alone (float32
-                              [h, w, kept])
+latents-00000.npz             arrays with the examples along axis 0, with `index` and `source`
+latents-00000.array_record    a record per example, little-endian: `index` (int64), length of
+                              `source` (int64), `source` (UTF-8), then for every group with any
+                              stored variate `mean`, `scale` and `z`, or `z` alone (float32
+                              [h, w, stored variates])
 """
 
 from collections.abc import Sequence
@@ -24,19 +23,19 @@ from hvae_tpu.nn.distributions import Group, Latents
 from hvae_tpu.storage import files, folders
 
 CARD = 'latents.json'
-FORMAT = 2  # of the folders that this file reads
+FORMAT = 2  # version of the folders that this module reads
 FORMATS = ('array_record', 'npz')
 PARTS = ('mean', 'scale', 'z')
 
 
 class Encoded(NamedTuple):
-  """Latent variables of one example; of several, everything has a leading [n].
+  """Latent variables of one example; for several examples, everything has a leading [n].
 
   Attributes:
-    index: of the record in its source.
+    index: number of the record in its source.
     source: `<data set>/<split>`.
-    latents: per group (mean, scale, z), float32 [h, w, V]; 0 where a variate was pruned, and None
-      for what was not stored.
+    latents: (mean, scale, z) of every group, float32 [h, w, V]; 0 for a pruned variate, None for a
+      part that was not stored.
   """
 
   index: int | np.ndarray
@@ -45,22 +44,22 @@ class Encoded(NamedTuple):
 
 
 def check_formats(formats: Sequence[str]) -> None:
-  """Raises UserError if there is none, or one that is not in `FORMATS`."""
+  """Raises UserError if there is no format, or an unknown one."""
   if not formats or set(formats) - set(FORMATS):
     raise UserError(f'config.encode.formats={formats} must be some of {", ".join(FORMATS)}')
 
 
 class Writer:
-  """Writes examples, a batch at a time; a context manager.
+  """A context manager that writes examples, a batch at a time.
 
   Args:
-    directory: the folder to make; an older one is replaced at the end.
-    source: of the examples, `<data set>/<split>`.
-    about: what the card should say beside the layout: `origin`, `batch_size`, ...
-    variates: [L, V] bool, those that are kept; the others are not stored. None is all.
-    parts: of `PARTS`; `z` must be among them.
-    formats: of `FORMATS`.
-    shard_bytes: about the size of a shard.
+    directory: folder to make; an older one is replaced at the end.
+    source: source of the examples, `<data set>/<split>`.
+    about: entries of the card beside the layout: `origin`, `batch_size`, ...
+    variates: [L, V] bool, the variates to store; None: all.
+    parts: some of `PARTS`, with `z`.
+    formats: some of `FORMATS`.
+    shard_bytes: approximate size of a shard.
 
   Raises:
     UserError: an unknown format, or a place that cannot be written.
@@ -105,15 +104,16 @@ class Writer:
       self._variates = np.ones((len(latents), latents[0].z.shape[-1]), bool)
     self._sides = [list(group.z.shape[1:3]) for group in latents]
     arrays = {'index': np.asarray(index, '<i8')}
-    for number, (group, kept) in enumerate(zip(latents, self._variates, strict=True)):
-      for part in self._parts if kept.any() else ():
+    for number, (group, mask) in enumerate(zip(latents, self._variates, strict=True)):
+      for part in self._parts if mask.any() else ():
         values = np.asarray(getattr(group, part), '<f4')
-        arrays[f'{number:03d}/{part}'] = values[..., kept]
+        arrays[f'{number:03d}/{part}'] = values[..., mask]
     self._pending.append(arrays)
     if sum(a.nbytes for arrays in self._pending for a in arrays.values()) >= self._shard_bytes:
       self._flush()
 
   def _flush(self) -> None:
+    """Writes the examples since the last shard as a shard."""
     if not self._pending:
       return
     first = self._pending[0]
@@ -128,6 +128,7 @@ class Writer:
     self._shards.append(count)
 
   def _finish(self) -> None:
+    """Writes the last shard and the card."""
     self._flush()
     if not self._shards:
       raise UserError(f'{self._directory}: there are no examples to write; choose another split')
@@ -139,12 +140,13 @@ class Writer:
       'parts': list(self._parts),
       'num_variates': self._variates.shape[1],
       'sides': self._sides,
-      'variates': [np.flatnonzero(kept).tolist() for kept in self._variates],
+      'variates': [np.flatnonzero(mask).tolist() for mask in self._variates],
     }
     files.save_json(self._partial / CARD, {**self._about, **layout}, indent=1)
 
 
 def _write_records(path: Path, source: str, arrays: dict[str, np.ndarray]) -> None:
+  """Writes a shard of records; see the head of this file."""
   # Every record alone: any other group size makes random access slow.
   writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1,uncompressed')
   index, *groups = arrays.values()
@@ -154,25 +156,25 @@ def _write_records(path: Path, source: str, arrays: dict[str, np.ndarray]) -> No
       head = np.array([number, len(name)], '<i8').tobytes() + name
       writer.write(head + b''.join(np.ascontiguousarray(a[row]).tobytes() for a in groups))
     writer.close()
-  except RuntimeError as error:  # what the library makes of a full disk
+  except RuntimeError as error:  # the library's error for a full disk
     raise OSError(str(error)) from error
 
 
-class Stored(Sequence):
-  """A folder of latents, opened: a sequence of `Encoded`.
+class StoredLatents(Sequence):
+  """An opened folder of latents: a sequence of `Encoded`.
 
   Attributes:
-    card: `latents.json`.
-    variates: [L, V] bool, those that were stored.
+    card: contents of `latents.json`.
+    variates: [L, V] bool, the stored variates.
   """
 
   def __init__(self, directory: Path, card: dict[str, Any]):
     self.card, self._directory = card, directory
     self.variates = np.zeros((len(card['variates']), card['num_variates']), bool)
-    for row, kept in zip(self.variates, card['variates'], strict=True):
-      row[kept] = True
+    for row, indices in zip(self.variates, card['variates'], strict=True):
+      row[indices] = True
     self._stops = np.cumsum(card['shards'])
-    self._shard = None, {}  # the one that was read last
+    self._shard = None, {}  # path and contents of the shard that was read last
 
   def __len__(self) -> int:
     return int(self._stops[-1])
@@ -185,7 +187,7 @@ class Stored(Sequence):
     return Encoded(int(index[0]), str(source[0]), tuple(rows))
 
   def read(self, numbers: Sequence[int]) -> Encoded:
-    """The examples at these places, with a leading [n].
+    """Reads the examples at these positions, with a leading [n].
 
     Raises:
       UserError: a shard is missing or damaged.
@@ -193,18 +195,19 @@ class Stored(Sequence):
     rows = [self._row(int(number)) for number in numbers]
     index, source = (np.array([row[name] for row in rows]) for name in ('index', 'source'))
     groups = []
-    for number, (kept, side) in enumerate(
+    for number, (indices, side) in enumerate(
       zip(self.card['variates'], self.card['sides'], strict=True)
     ):
       parts = {}
       for part in self.card['parts']:
         parts[part] = np.zeros((len(rows), *side, self.card['num_variates']), np.float32)
-        if kept:
-          parts[part][..., kept] = np.stack([row[f'{number:03d}/{part}'] for row in rows])
+        if indices:
+          parts[part][..., indices] = np.stack([row[f'{number:03d}/{part}'] for row in rows])
       groups.append(Group(*(parts.get(part) for part in PARTS)))
     return Encoded(index, source, tuple(groups))
 
   def _row(self, number: int) -> dict[str, Any]:
+    """Reads the arrays of one example, without pruned variates."""
     shard = int(np.searchsorted(self._stops, number, side='right'))
     row = number - int(self._stops[shard] - self.card['shards'][shard])
     form = self.card['formats'][0]
@@ -219,23 +222,25 @@ class Stored(Sequence):
       raise UserError(f'{path} cannot be read ({error}); run --mode=encode again') from error
 
   def _decoded(self, record: bytes) -> dict[str, Any]:
+    """Decodes a record; ValueError if it has another size."""
     index, length = np.frombuffer(record, '<i8', 2).tolist()
     start = 16 + length
-    found = {'index': index, 'source': record[16:start].decode()}
-    for number, (kept, side) in enumerate(
+    arrays = {'index': index, 'source': record[16:start].decode()}
+    for number, (indices, side) in enumerate(
       zip(self.card['variates'], self.card['sides'], strict=True)
     ):
-      for part in self.card['parts'] if kept else ():
-        shape = (*side, len(kept))
+      for part in self.card['parts'] if indices else ():
+        shape = (*side, len(indices))
         values = np.frombuffer(record, '<f4', int(np.prod(shape)), start)
-        found[f'{number:03d}/{part}'] = values.reshape(shape)
+        arrays[f'{number:03d}/{part}'] = values.reshape(shape)
         start += values.nbytes
     if start != len(record):
       raise ValueError(f'a record has {len(record)} bytes, not {start}')
-    return found
+    return arrays
 
 
 def _open_shard(path: Path, form: str) -> Any:
+  """Opens a shard: a reader of records, or a dict of arrays."""
   if form == 'array_record':
     if not path.is_file():
       raise FileNotFoundError('no such file')
@@ -244,11 +249,11 @@ def _open_shard(path: Path, form: str) -> Any:
     return dict(arrays)
 
 
-def open_latents(path: str | os.PathLike) -> Stored:
+def open_latents(path: str | os.PathLike) -> StoredLatents:
   """Opens a folder that `--mode=encode` wrote.
 
   Raises:
-    UserError: it is none, of another version, or its card is damaged.
+    UserError: the folder has no card, a damaged one, or one of another version.
   """
   path = Path(path)
   card = files.read_json(path / CARD, 'give a folder that --mode=encode wrote')
@@ -262,11 +267,11 @@ def open_latents(path: str | os.PathLike) -> Stored:
       f'{path / CARD} is damaged: {", ".join(wrong)} missing, or not as written; run --mode=encode '
       f'again'
     )
-  return Stored(path, card)
+  return StoredLatents(path, card)
 
 
 def _damaged_entries(card: dict[str, Any]) -> list[str]:
-  """Names of what reading and decoding need, and is not there or of another kind."""
+  """Returns the entries of a card that are missing, or not as reading and decoding need them."""
   number = lambda v: type(v) is int and v >= 0
   numbers = lambda v: isinstance(v, list) and all(map(number, v))
   among = lambda v, names: isinstance(v, list) and bool(v) and all(name in names for name in v)
@@ -286,7 +291,7 @@ def _damaged_entries(card: dict[str, Any]) -> list[str]:
       and isinstance(sides, list)
       and len(v) == len(sides)
       and number(size)
-      and all(numbers(kept) and max(kept, default=-1) < size for kept in v)
+      and all(numbers(row) and max(row, default=-1) < size for row in v)
     ),
   }
   return [name for name, check in fits.items() if name not in card or not check(card[name])]

@@ -1,4 +1,4 @@
-"""Metrics and pictures of a run: TensorBoard event files through CLU, and JSON lines."""
+"""Writer of the metrics and pictures of a run: TensorBoard event files and JSON lines."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -14,25 +14,25 @@ import numpy as np
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.figures.films import FPS, encode_gif, save_gif, side_by_side
-from hvae_tpu.figures.images import _checked
+from hvae_tpu.figures.images import checked
 from hvae_tpu.storage import buckets, quiet_tensorflow
 from hvae_tpu.storage.files import strings_for_nonfinite
 
 
 class Writer:
-  """Writes the numbers and pictures of one process start below one directory.
+  """Writer of the numbers and pictures of one process start, below one directory.
 
-  The event file is written by a thread of its own, whose first work is to import CLU's writers:
-  they import TensorFlow, which takes 3 to 30 s and so overlaps with building and compiling the
-  model. No method waits for it but `flush` and `close`. An error of that thread is raised by the
-  next call. The JSON lines are written at once, so they are complete even after a kill; in a
-  bucket, everything is as of the last `publish`.
+  A thread of its own writes the event file. Its first work is to import CLU's writers: they import
+  TensorFlow, which takes 3 to 30 s, while the model is built and compiled. No method waits for it
+  but `flush` and `close`. The next call raises an error of that thread. The JSON lines are written
+  at once, so they are complete even after a kill. In a bucket, everything is as of the last
+  `publish`.
 
   Args:
     directory: made if it is missing.
-    active: False on every process but one of a pod: then nothing is imported and no method does
+    active: False on every process but one of a pod; then nothing is imported, and no method does
       anything.
-    level_names: what the entries of a metric of shape [L] stand for, such as 'res16/group03'.
+    level_names: names of the entries of a metric of shape [L], such as 'res16/group03'.
 
   Raises:
     UserError: `directory` cannot be written.
@@ -66,7 +66,7 @@ class Writer:
     `prefix/name_by_res/res16`, over the levels whose names start with `res16/`.
 
     Raises:
-      ValueError: any other shape.
+      UserError: a metric of another shape.
     """
     if not self._active:
       return
@@ -83,7 +83,7 @@ class Writer:
       return
     values = {}
     for name, picture in pictures.items():
-      values[f'{prefix}/{name}'] = _checked(picture, f'{prefix}/{name}', ndims=(3, 4))
+      values[f'{prefix}/{name}'] = checked(picture, f'{prefix}/{name}', ndims=(3, 4))
     self._submit(lambda events: events.write_images(int(step), values))
 
   def gif(self, step: int, tag: str, frames: np.ndarray, fps: float) -> None:
@@ -95,33 +95,34 @@ class Writer:
     """
     if not self._active:
       return
-    frames = _checked(frames, tag, ndims=(4,))
+    frames = checked(frames, tag, ndims=(4,))
     self._submit(lambda events: _write_gif(events, int(step), tag, frames, fps))
 
   def write(self, step: int, prefix: str, results: Mapping[str, Any]) -> None:
-    """Writes what an evaluation returns in one dict.
+    """Writes the results of an evaluation.
 
     uint8 arrays of three or four axes are pictures. Those of five are films [N, T, H, W, C]: they
-    become one animation side by side, which is also written to `prefix/name-step.gif`. Other arrays
-    of two or more axes are values, whose histogram TensorBoard shows; the rest are numbers.
+    become one animation side by side, which is also written to `prefix/name-step.gif`. Floats of
+    two axes are values, whose histogram TensorBoard shows. Numbers and [L] go to `scalars`.
+
+    Raises:
+      UserError: a result of another shape.
     """
     if not self._active:
       return
-    arrays = {name: np.asarray(value) for name, value in results.items()}
-    films = {k: v for k, v in arrays.items() if v.dtype == np.uint8 and v.ndim == 5}
-    arrays = {k: v for k, v in arrays.items() if k not in films}
-    for name, film in films.items():
+    kinds = {'numbers': {}, 'values': {}, 'pictures': {}, 'films': {}}
+    for name, result in results.items():
+      array = np.asarray(result)
+      kinds[_kind(array, f'{prefix}/{name}')][name] = array
+    for name, film in kinds['films'].items():
       self.gif(step, f'{prefix}/{name}', side_by_side(film), FPS)
       save_gif(self._directory / prefix / f'{name}-{step}.gif', side_by_side(film))
-    pictures = {k: v for k, v in arrays.items() if v.dtype == np.uint8 and v.ndim >= 3}
-    values = {k: v for k, v in arrays.items() if v.ndim >= 2 and k not in pictures}
-    numbers = {k: v for k, v in arrays.items() if v.ndim < 2}
-    if numbers:
-      self.scalars(step, prefix, numbers)
-    if pictures:
-      self.images(step, prefix, pictures)
-    if values:
-      tagged = {f'{prefix}/{name}': value.reshape(-1) for name, value in values.items()}
+    if kinds['numbers']:
+      self.scalars(step, prefix, kinds['numbers'])
+    if kinds['pictures']:
+      self.images(step, prefix, kinds['pictures'])
+    if kinds['values']:
+      tagged = {f'{prefix}/{name}': value.reshape(-1) for name, value in kinds['values'].items()}
       self._submit(lambda events: events.write_histograms(int(step), tagged))
 
   def hparams(self, settings: Mapping[str, Any]) -> None:
@@ -148,7 +149,7 @@ class Writer:
       self._pending.popleft().result()
 
   def publish(self) -> None:
-    """Has everything written so far copied to the bucket, if the directory lies in one."""
+    """Copies everything written so far to the bucket, if the directory lies in one."""
     if self._active and self._mirror:
       self._submit(lambda events: (events.flush(), self._mirror.publish()))
 
@@ -166,7 +167,7 @@ class Writer:
         self._mirror.close()
 
   def _submit(self, work: Callable[[Any], None]) -> None:
-    """Queues `work(CLU writer)` behind all earlier work, then raises what has failed so far."""
+    """Queues `work(CLU writer)` behind all earlier work, then raises the errors so far."""
     self._pending.append(self._thread.submit(lambda: work(self._events.result())))
     self._raise_errors()
 
@@ -175,13 +176,13 @@ class Writer:
       self._pending.popleft().result()
 
   def _by_tag(self, tag: str, value: np.ndarray) -> dict[str, float]:
-    """A metric as scalars by tag; see `scalars`."""
+    """Converts a metric to scalars by tag; see `scalars`."""
     if value.ndim == 0:
       return {tag: float(value)}
     if value.shape != (len(self._level_names),):
-      raise ValueError(
+      raise UserError(
         f'metric {tag!r} has shape {list(value.shape)}; expected a scalar or '
-        f'[{len(self._level_names)}], one entry per level name'
+        f'[{len(self._level_names)}], one entry per name in the level_names of the model'
       )
     levels = {f'{tag}/{name}': float(v) for name, v in zip(self._level_names, value, strict=True)}
     sums = {}
@@ -191,6 +192,24 @@ class Writer:
         key = f'{tag}_by_res/{resolution}'
         sums[key] = sums.get(key, 0.0) + float(v)
     return levels | sums
+
+
+def _kind(array: np.ndarray, tag: str) -> str:
+  """Returns the kind of a result of an evaluation; see `Writer.write`.
+
+  Raises:
+    UserError: it is none.
+  """
+  if array.ndim < 2:
+    return 'numbers'
+  if array.dtype == np.uint8 and array.ndim in (3, 4, 5):
+    return 'films' if array.ndim == 5 else 'pictures'
+  if array.dtype != np.uint8 and array.ndim == 2:
+    return 'values'
+  raise UserError(
+    f'result {tag!r} is {array.dtype} {list(array.shape)}; expected a number or [L], uint8 '
+    f'pictures [H, W, C] or [N, H, W, C], uint8 films [N, T, H, W, C], or values [1, n]'
+  )
 
 
 def _open_lines(directory: str, taken: set[str]) -> TextIO:

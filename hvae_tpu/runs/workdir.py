@@ -1,10 +1,10 @@
-"""What a run leaves in its work directory, and whether it may be resumed.
+"""Work directories of runs: the stored config, and the check before a run is resumed.
 
 * `config.json`: config of the latest start
 * `checkpoints/`: see checkpoints.py
-* `<mode>/`: what a mode wrote: logs of `train`, results of `eval`, pictures of `sample`,
+* `<mode>/`: files of a mode, such as logs of `train`, results of `eval`, pictures of `sample` and
   latent variables of `encode`
-* `nonfinite-<step>/`: see bundles.py
+* `nonfinite-<step>/`: see training/nonfinite_dump.py
 * `damaged-checkpoint-<step>-<n>/`: set aside by a resume
 """
 
@@ -23,34 +23,35 @@ CONFIG = 'config.json'
 
 
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The config as JSON knows it: plain dicts, lists for tuples."""
+  """Returns the config with the types of JSON: plain dicts, lists for tuples."""
   return json.loads(config.to_json_best_effort())
 
 
 def from_json(config: dict[str, Any]) -> ml_collections.ConfigDict:
-  """The reverse of `to_json`."""
+  """Reverses `to_json`."""
   return ml_collections.ConfigDict(_with_tuples(config))
 
 
 def _with_tuples(value: Any) -> Any:
+  """Replaces lists by tuples."""
   if isinstance(value, dict):
     return {key: _with_tuples(v) for key, v in value.items()}
   return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def store_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
-  """Writes config.json, whole or not at all. Raises UserError if the directory does not allow."""
+  """Writes config.json, whole or not at all; UserError if it cannot be written."""
   files.save_json(workdir / CONFIG, to_json(config), strict=False)
 
 
 def stored_config(workdir: Path) -> dict[str, Any] | None:
-  """config.json as a dict, None where there is none. Raises UserError if it cannot be read."""
+  """Reads config.json; None if there is none, UserError if it is damaged."""
   path = workdir / CONFIG
   return files.read_json(path, 'restore or delete it') if path.exists() else None
 
 
 def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  """{'a': {'b': 1}} -> {'a.b': 1}."""
+  """Flattens nested dicts: {'a': {'b': 1}} becomes {'a.b': 1}."""
   flat = {}
   for key, value in tree.items():
     if isinstance(value, dict):
@@ -61,11 +62,11 @@ def flatten(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def is_binding(key: str, changeable: Iterable[str]) -> bool:
-  """Whether a config key decides what a run *is*, so that it cannot be resumed with another value.
+  """Returns whether a run cannot be resumed with another value of a config key.
 
   Args:
     key: dotted path.
-    changeable: fields of the model that are loss weights, or only decide how a program runs.
+    changeable: fields of the model that may change: loss weights, and how a program is executed.
   """
   section, _, rest = key.partition('.')
   if section == 'model':
@@ -81,7 +82,13 @@ def check_resumable(
   config: ml_collections.ConfigDict,
   changeable: Iterable[str],
 ) -> None:
-  """Compares a config with that of the run in `workdir`, and prints the fields that change.
+  """Compares a config with the stored one of a run, and prints the fields that change.
+
+  Args:
+    workdir: of the run.
+    stored: its config.
+    config: config of the command.
+    changeable: see `is_binding`.
 
   Raises:
     UserError: they differ in a binding key, and `train.allow_config_change` is not set.

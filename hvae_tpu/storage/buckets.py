@@ -1,7 +1,7 @@
 """Work directories in a bucket of an object store: gs://BUCKET/....
 
 Objects are written whole, and cannot be appended to. So files that grow are written to a folder of
-this machine and copied from time to time; a crash costs what came after the last copy.
+this machine and copied from time to time. A crash loses the lines after the last copy.
 """
 
 import os
@@ -12,12 +12,12 @@ from hvae_tpu.errors import UserError
 
 
 def is_remote(path: str | os.PathLike) -> bool:
-  """Whether a path lies in a bucket."""
+  """Returns whether a path lies in a bucket."""
   return '://' in os.fspath(path)
 
 
 def as_path(path: str | os.PathLike) -> Path:
-  """A path of this machine, or one in a bucket with the same methods."""
+  """Returns a path of this machine, or a path in a bucket with the same methods."""
   if not is_remote(path):
     return Path(path)
   from etils import epath  # reaches buckets through TensorFlow, which takes seconds to import
@@ -26,7 +26,7 @@ def as_path(path: str | os.PathLike) -> Path:
 
 
 def check_client() -> None:
-  """Raises UserError if the package is missing that checkpoints in a bucket need."""
+  """Raises UserError if the package for checkpoints in buckets is missing."""
   try:
     from google.cloud import storage  # noqa: F401
   except ImportError as error:
@@ -45,14 +45,15 @@ class Mirror:
 
   @property
   def local(self) -> Path:
+    """The folder of this machine."""
     return Path(self._folder.name)
 
   def names(self) -> set[str]:
-    """Of what lies in the bucket's folder."""
+    """Returns the names of the files in the bucket's folder."""
     return {path.name for path in self._remote.iterdir()} if self._remote.exists() else set()
 
   def publish(self) -> None:
-    """Copies the files that have grown, whole; those being written have a dot first."""
+    """Copies the files that have grown, whole; unfinished files, `.name`, are left out."""
     self._remote.mkdir(parents=True, exist_ok=True)
     for path in sorted(self.local.rglob('*')):
       if path.name.startswith('.') or not path.is_file():

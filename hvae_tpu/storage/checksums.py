@@ -1,7 +1,7 @@
-"""Checksums of arrays, the same wherever their parts lie.
+"""Checksums of arrays, the same for every sharding.
 
-Orbax does not notice a flipped byte in a data file. Integer sums modulo 2^32 do, and do not depend
-on the order of addition, so neither on the sharding nor on the number of devices.
+Orbax does not detect a flipped byte in a data file. Integer sums modulo 2^32 do. They do not depend
+on the order of addition, and so neither on the sharding nor on the number of devices.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 @jax.jit
 def _checksum(leaf: Array) -> Array:
-  """[2] uint32: the sum of the bits as integers, and the same weighted by position."""
+  """Returns [2] uint32: the sum of the bits as integers, and the same weighted by position."""
   width = leaf.dtype.itemsize
   if leaf.dtype == jnp.bool_:
     bits = leaf.astype(jnp.uint32)
@@ -29,12 +29,12 @@ def _checksum(leaf: Array) -> Array:
 
 
 def checksums(leaves: dict[str, Array]) -> dict[str, list[int]]:
-  """Of every array, by name: the plain and the position-weighted sum. Reads each array once."""
-  found = jax.device_get({name: _checksum(leaf) for name, leaf in leaves.items()})
-  return {name: [int(v) for v in pair] for name, pair in found.items()}
+  """Returns the plain and the position-weighted sum of every array, by its name."""
+  sums = jax.device_get({name: _checksum(leaf) for name, leaf in leaves.items()})
+  return {name: [int(v) for v in pair] for name, pair in sums.items()}
 
 
 def differing(leaves: dict[str, Array], expected: dict[str, Any]) -> list[str]:
-  """Names of the arrays whose checksums are not the expected ones, or have none."""
-  found = checksums(leaves)
-  return sorted(name for name in found if found[name] != expected.get(name))
+  """Returns the names of the arrays whose checksums differ from the expected ones."""
+  sums = checksums(leaves)
+  return sorted(name for name in sums if sums[name] != expected.get(name))

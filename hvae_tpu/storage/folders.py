@@ -1,4 +1,4 @@
-"""Folders of results that are there whole or not at all, and hold those of one command only."""
+"""Folders of results, written whole or not at all, with the results of one command only."""
 
 from collections.abc import Iterator
 import contextlib
@@ -11,12 +11,13 @@ from hvae_tpu.errors import UserError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-  """A new folder to fill instead of `path`, which takes its place when the block ends well.
+  """Yields a new folder to fill, which takes the place of `path` when the block ends well.
 
-  What was in `path` is deleted then. Not for buckets, whose folders cannot be renamed.
+  The old contents of `path` are deleted then. Folders in buckets cannot be renamed, and so not
+  replaced.
 
   Raises:
-    UserError: the place, or something in the new folder, cannot be written.
+    UserError: the place, or a file in the new folder, cannot be written.
   """
   partial = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
@@ -31,6 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _move(partial: Path, path: Path) -> None:
+  """Puts a folder in the place of another one, which is restored if that fails."""
   old = path.with_name(f'.{path.name}.old-{os.getpid()}')
   if path.exists():
     path.rename(old)

@@ -1,17 +1,17 @@
-"""TensorFlow, which writes event files and reads its own checkpoints, without greetings."""
+"""TensorFlow, for event files and for its own checkpoints, without its greetings."""
 
 import os
 from types import ModuleType
 
 
 def load() -> ModuleType:
-  """The module `tensorflow`, imported when it is needed: that takes seconds.
+  """Imports the module `tensorflow`, which takes seconds.
 
   Raises:
     ImportError: it is not installed.
   """
-  # Both keep its greetings out of the terminal (2: errors only); jax, which has read the first one
-  # when it was imported, does not know the second.
+  # Both keep its greetings out of the terminal (2: errors only). JAX read the first one when it was
+  # imported, and does not know the second.
   os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
   os.environ['TF_ENABLE_ONEDNN_OPTS'] = '0'
   import tensorflow as tf

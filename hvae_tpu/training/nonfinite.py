@@ -1,4 +1,4 @@
-"""Where a number that is not finite came from: among arrays by name, and inside a computation."""
+"""Finds the origin of NaNs and infinities: among named arrays, and inside a computation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from hvae_tpu.runs.checkpoints import path_name
 
 
 def first_leaf(tree: Any) -> str | None:
-  """Name of the first array with a NaN or an infinity, '/'-joined; None if all are finite."""
+  """Returns the '/'-joined name of the first array with a NaN or an infinity; None if none has."""
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     if not bool(_is_finite(leaf)):
       return path_name(path)
@@ -24,34 +24,34 @@ def _is_finite(leaf: jax.Array) -> jax.Array:
   return jnp.isfinite(leaf).all()
 
 
-class _Found(Exception):
-  """Carries the description of the first non-finite intermediate."""
+class _NonFinite(Exception):
+  """The first non-finite intermediate; carries its description."""
 
 
 def first_intermediate(function: Callable, *args: Any) -> str | None:
   """Runs a function operation by operation and names the first non-finite result.
 
-  Loops over blocks are run iteration by iteration, calls are entered; other control flow counts as
-  one operation.
+  Scans are run iteration by iteration, and calls are entered. Other control flow counts as one
+  operation.
 
   Args:
-    function: pure, of arrays.
+    function: pure function of arrays.
     *args: its arguments, pytrees of arrays.
 
   Returns:
-    The primitive, where it stands (module path and source line), and what it returned; None if
+    The primitive, its place (module path and source line), and a summary of its result; None if
     every result is finite. An argument that is not finite is not an intermediate.
   """
   closed = jax.make_jaxpr(function)(*args)
   flat = [jnp.asarray(leaf) for leaf in jax.tree.leaves(args)]
   try:
     _run(closed.jaxpr, closed.consts, flat, '')
-  except _Found as found:
-    return str(found)
+  except _NonFinite as error:
+    return str(error)
   return None
 
 
-# Primitive -> the parameter that holds what it calls.
+# Primitive -> its parameter that holds the called function.
 CALLS = {
   'jit': 'jaxpr',
   'pjit': 'jaxpr',
@@ -64,6 +64,7 @@ CALLS = {
 
 
 def _run(jaxpr: Any, consts: list, args: list, where: str) -> list:
+  """Evaluates a jaxpr operation by operation; `where` is the module path of its caller."""
   values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
   read = lambda v: v.val if isinstance(v, core.Literal) else values[v]
   for eqn in jaxpr.eqns:
@@ -83,12 +84,14 @@ def _run(jaxpr: Any, consts: list, args: list, where: str) -> list:
 
 
 def _call(called: Any, inputs: list, place: str) -> list:
+  """Evaluates a called function, with or without constants."""
   if hasattr(called, 'consts'):
     return _run(called.jaxpr, called.consts, inputs, place)
   return _run(called, [], inputs, place)
 
 
 def _scan(params: dict[str, Any], inputs: list, place: str) -> list:
+  """Evaluates a scan iteration by iteration."""
   num_consts, num_carry = params['num_consts'], params['num_carry']
   consts, carry = inputs[:num_consts], inputs[num_consts : num_consts + num_carry]
   sequences, results = inputs[num_consts + num_carry :], []
@@ -104,20 +107,21 @@ def _scan(params: dict[str, Any], inputs: list, place: str) -> list:
 
 
 def _check(name: str, eqn: Any, outputs: list, place: str) -> None:
+  """Raises _NonFinite if a result of an operation is not finite."""
   for value in outputs:
     if not jnp.issubdtype(getattr(value, 'dtype', np.int32), jnp.floating):
       continue
     finite = np.isfinite(np.asarray(value, np.float32))
     if not finite.all():
       source = _source_line(eqn)
-      raise _Found(
+      raise _NonFinite(
         f'{name} in {place or "the function"} ({source}): {finite.size - finite.sum()} of '
         f'{finite.size} values of a {value.dtype}{list(value.shape)} are not finite'
       )
 
 
 def _source_line(eqn: Any) -> str:
-  """file:line of our code that made the operation."""
+  """Returns file:line of the code of this package that made the operation."""
   frames = getattr(eqn.source_info.traceback, 'frames', [])
   for frame in frames:
     if '/hvae_tpu/' in frame.file_name:

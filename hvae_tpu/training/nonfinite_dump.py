@@ -1,4 +1,4 @@
-"""What a run writes down when its loss is not finite, so that the step can be run again.
+"""Dumps of steps whose loss is not finite, so that they can be run again.
 
 `<workdir>/nonfinite-<step>/` holds `bundle.json` and a checkpoint of the state.
 """
@@ -25,7 +25,7 @@ FILE = 'bundle.json'
 
 
 class Recorder:
-  """Writes one bundle, for the first such step since the program started."""
+  """Writes one dump, for the first such step since the program started."""
 
   def __init__(
     self,
@@ -40,22 +40,21 @@ class Recorder:
     self._done = False
 
   def __call__(self, step: int, clock: int, state: TrainState) -> None:
-    """Writes the bundle of the update after `step`.
+    """Writes the dump of the update after `step`, unless there is one.
 
     Args:
       step: updates attempted before the bad one.
-      clock: what the schedules of that update went by.
-      state: at the next log. Dropped updates leave the weights alone, so its weights are those of
-        the bad update, unless good ones came between.
+      clock: clock of the schedules of that update.
+      state: at the next log. Skipped updates leave the weights alone, so these are the weights of
+        the bad update, unless good updates came between.
     """
-    if self._done:
+    directory = self._workdir / f'nonfinite-{step}'
+    first, self._done = not self._done, True
+    if not first or (directory / FILE).exists():
       return
-    self._done = True
-    config, directory = self._config, self._workdir / f'nonfinite-{step}'
-    if (directory / FILE).exists():
-      return
-    batch = batch_of(config, self._dataset, self._mesh, step)
-    _, grads = jax.jit(gradient(self._model, config.seed))(
+    config = self._config
+    batch = read_batch(config, self._dataset, self._mesh, step)
+    _, grads = jax.jit(loss_and_gradients(self._model, config.seed))(
       state.params, state.model_state, batch, step, clock
     )
     indices = data.train_indices(
@@ -76,10 +75,10 @@ class Recorder:
       'first_nonfinite_parameter': nonfinite.first_leaf(state.params),
       'first_nonfinite_gradient': nonfinite.first_leaf(grads),
     }
-    store = Checkpoints(directory)
+    checkpoints = Checkpoints(directory)
     meta = {'config': to_json(config), 'card': self._dataset.card, 'metrics': {}}
-    store.save(bundle['state_step'], state, meta)
-    store.close()
+    checkpoints.save(bundle['state_step'], state, meta)
+    checkpoints.close()
     if jax.process_index() == 0:
       files.save_json(directory / FILE, bundle)
     print_once(
@@ -89,8 +88,8 @@ class Recorder:
     )
 
 
-def gradient(model: Any, seed: int) -> Callable:
-  """(params, model_state, batch, step, clock) -> (loss and extras, gradients), as in training."""
+def loss_and_gradients(model: Any, seed: int) -> Callable:
+  """Returns (params, model_state, batch, step, clock) -> (loss and extras, gradients)."""
 
   def function(params, model_state, batch, step, clock):
     return jax.value_and_grad(model.loss, has_aux=True)(
@@ -100,10 +99,10 @@ def gradient(model: Any, seed: int) -> Callable:
   return function
 
 
-def batch_of(
+def read_batch(
   config: ml_collections.ConfigDict, dataset: data.Dataset, mesh: Mesh, step: int
 ) -> dict[str, jax.Array]:
-  """Global training batch `step`, read again."""
+  """Reads the global training batch of a step again."""
   batches = setup.train_batches(dataset, config, mesh, step)
   try:
     return next(batches)
@@ -111,15 +110,22 @@ def batch_of(
     batches.close()
 
 
-def find(workdir: Path, name: str) -> tuple[Path, dict[str, Any]]:
-  """The folder of a bundle and its JSON; '' names the newest.
+def open_dump(workdir: Path, folder: str) -> tuple[Path, dict[str, Any]]:
+  """Opens a dump.
+
+  Args:
+    workdir: of the run.
+    folder: of the dump; '' is the newest one of the run.
+
+  Returns:
+    The folder, and the contents of its JSON file.
 
   Raises:
-    UserError: there is none, or it cannot be read.
+    UserError: there is no dump, or it cannot be read.
   """
-  found = sorted(workdir.glob(f'nonfinite-*/{FILE}'), key=lambda path: path.stat().st_mtime)
-  path = Path(name) / FILE if name else (found[-1] if found else None)
-  if path is None:
+  dumps = sorted(workdir.glob(f'nonfinite-*/{FILE}'), key=lambda path: path.stat().st_mtime)
+  if not folder and not dumps:
     raise UserError(f'{workdir} has no nonfinite-* folder: no step of it had a loss to look into')
+  path = Path(folder) / FILE if folder else dumps[-1]
   remedy = 'correct config.replay.bundle, or leave it out for the newest one'
   return path.parent, files.read_json(path, remedy)

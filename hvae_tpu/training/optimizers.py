@@ -22,9 +22,9 @@ from hvae_tpu.settings import setting
 
 
 def _decay(c: OptimizerConfig) -> optax.GradientTransformation:
-  """Decoupled weight decay (Loshchilov & Hutter, 2019) of `weight_decay`.
+  """Decoupled weight decay (Loshchilov & Hutter, 2019) by `weight_decay`.
 
-  Tensors inside a module that `weight_decay_exclude` names, or of such a name, have none.
+  Tensors whose name, or whose module's name, is in `weight_decay_exclude` have none.
   """
   excluded = set(c.weight_decay_exclude)
   if not excluded:
@@ -40,7 +40,7 @@ def _adam(c: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def _adam_keras(c: OptimizerConfig) -> optax.GradientTransformation:
-  """Adam as Keras has it: epsilon is added before the bias of the second moment is corrected."""
+  """Adam of Keras: epsilon is added before the bias of the second moment is corrected."""
 
   def update(grads: Any, state: optax.ScaleByAdamState, params: Any = None):
     del params
@@ -65,7 +65,7 @@ def _adamax(c: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def _adamax_l2(c: OptimizerConfig) -> optax.GradientTransformation:
-  """Adamax of the gradient plus `weight_decay` times the parameters (the penalty of PyTorch's)."""
+  """Adamax on the gradient plus `weight_decay` times the parameters (PyTorch's L2 penalty)."""
   return optax.chain(_decay(c), optax.scale_by_adamax(c.b1, c.b2, c.eps))
 
 
@@ -75,17 +75,17 @@ def _radam(c: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def _muon(c: OptimizerConfig) -> optax.GradientTransformation:
-  """Muon (Jordan et al., 2024): updates of kernels are made orthogonal; all else gets Nadam's.
+  """Muon (Jordan et al., 2024): updates of kernels are made orthogonal; other tensors use Nadam.
 
   The root mean square of a kernel's update is about `muon_rms` learning rates; Adam's is
   about 0.2. `muon_iterations` (Newton-Schulz) bring its singular values near each other. The kernel
-  of a convolution is a matrix from patches to pixels; in a module that `muon_transposed` names,
-  from pixels to patches. There is no weight decay.
+  of a convolution is a matrix from patches to pixels. In modules named by `muon_transposed` it is a
+  matrix from pixels to patches. There is no weight decay.
   """
   transposed = set(c.muon_transposed)
 
   def matrix(path: Any, x: Array) -> optax.contrib.MuonDimensionNumbers | None:
-    """Inputs and outputs of kernels [.., n, m] and [.., h, w, n, m]; what is before is stacked."""
+    """Axes of inputs and outputs of kernels [.., n, m] and [.., h, w, n, m]; others are stacked."""
     names = [str(getattr(key, 'key', '')) for key in path]
     if x.ndim < 2 or not names[-1].endswith('kernel'):  # biases of stacked blocks are [count, n]
       return None
@@ -126,17 +126,17 @@ def _constant(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array]:
 
 
 def _decay_steps(c: OptimizerConfig, num_steps: int) -> int:
-  """`decay_steps`, of which 0 stands for what is left of the training."""
+  """Returns `decay_steps`; 0 stands for the rest of the training."""
   return max(c.decay_steps or num_steps - c.decay_start, 1)
 
 
 def _low(c: OptimizerConfig) -> float:
-  """`min_learning_rate` as a factor."""
+  """Returns `min_learning_rate` as a factor of `learning_rate`."""
   return c.min_learning_rate / c.learning_rate if c.learning_rate else 0.0
 
 
 def _cosine(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array]:
-  """As `constant` before `decay_start`; then half a cosine down to `min_learning_rate`."""
+  """Like `constant` before `decay_start`; then half a cosine down to `min_learning_rate`."""
   warm, steps = _constant(c, num_steps), _decay_steps(c, num_steps)
   low = _low(c)
 
@@ -149,10 +149,10 @@ def _cosine(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array]:
 
 
 def _cosine_torch(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array]:
-  """What the PyTorch form of Efficient-VDVAE does, to repeat its runs.
+  """Cosine schedule of Efficient-VDVAE's PyTorch code, to repeat its runs.
 
-  The wave is counted from step 0 although it begins at `decay_start`, so that its minimum comes
-  that much earlier, and the rate rises again after it.
+  The wave is counted from step 0 although it begins at `decay_start`. So its minimum comes that
+  much earlier, and the rate rises again after it.
   """
   warm, steps = _constant(c, num_steps), _decay_steps(c, num_steps)
   low = _low(c)
@@ -167,10 +167,10 @@ def _cosine_torch(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array
 
 
 def _cosine_epochs(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array]:
-  """A staircase of one step an epoch along half a cosine, as NVAE does.
+  """A staircase along half a cosine, one stair per epoch (NVAE).
 
-  A warm-up never quite reaches `learning_rate`: its last step is where the rate stays. The wave
-  begins with epoch `cosine_start` and ends `cosine_epochs` later, or with the last epoch (0).
+  A warm-up never quite reaches `learning_rate`: the rate stays at its last step. The wave begins
+  with epoch `cosine_start` and ends `cosine_epochs` later; 0: with the last epoch.
   """
   warmup = c.warmup_steps
   last = num_steps // c.steps_per_epoch - 1
@@ -199,13 +199,13 @@ def _noam(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array]:
 
 
 def _exponential(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array]:
-  """From `decay_start` on, times `decay_rate` every `decay_steps`, to `min_learning_rate`."""
+  """From `decay_start` on, falls by `decay_rate` every `decay_steps` to `min_learning_rate`."""
   steps, low = _decay_steps(c, num_steps), _low(c)
   return lambda step: jnp.clip(c.decay_rate ** ((step - c.decay_start) / steps), low, 1.0)
 
 
 def _warm_exponential(c: OptimizerConfig, num_steps: int) -> Callable[[Array], Array]:
-  """Linear warm-up, one step at the full rate, then times `decay_rate` every `decay_steps`.
+  """Linear warm-up, one step at the full rate, then falls by `decay_rate` every `decay_steps`.
 
   The decay is continuous and counted from the end of the warm-up (EfficientMORL).
   """

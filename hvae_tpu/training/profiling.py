@@ -1,4 +1,4 @@
-"""A device trace of a few training steps, for TensorBoard's profile page and Perfetto."""
+"""Device traces of a few training steps, for TensorBoard's profile page and Perfetto."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +11,10 @@ class Profiled:
   """A train step that traces itself for some of its calls.
 
   Args:
-    step: the train step.
-    directory: for the trace, e.g. the log directory of the run.
+    step: train step.
+    directory: folder of the trace, such as the log directory of the run.
     first: number of the first traced call since the start of the program, counted from 1.
-    count: traced calls.
+    count: number of traced calls.
   """
 
   def __init__(self, step: Callable[..., Any], directory: Path, first: int, count: int):

@@ -1,5 +1,6 @@
-"""Everything that training changes, as one pytree."""
+"""The train state: everything that training changes, as one pytree."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -14,15 +15,16 @@ from hvae_tpu.devices import sharding
 
 @flax.struct.dataclass
 class TrainState:
-  """No random key: that of a step is folded from the run's seed and `step`.
+  """The train state. It holds no random key: `step_key` folds one from the seed and `step`.
 
   Attributes:
     step: updates attempted; data position, log axis, name of the checkpoint.
-    skipped: updates not applied, because the loss or the gradient was not finite or too large.
-    skipped_in_row: of those, the latest without an applied one between.
-    params, ema_params: float32; ema_params is None where no average is kept.
+    skipped: updates not applied, since the loss was not finite or the gradient too large.
+    skipped_in_row: skipped updates since the last applied one.
+    params: float32.
+    ema_params: average of the parameters, float32; None without an average.
     model_state: whatever else the model persists.
-    opt_state: of the optax chain.
+    opt_state: state of the optax chain.
   """
 
   step: Array
@@ -37,7 +39,7 @@ class TrainState:
 def abstract_state(
   model: Any, tx: optax.GradientTransformation, batch: Any, mesh: Mesh, ema: bool
 ) -> TrainState:
-  """Shapes, dtypes and placements of the state; compiles and computes nothing."""
+  """Returns shapes, dtypes and placements of the state; compiles and computes nothing."""
   shapes = jax.eval_shape(_initializer(model, tx, ema), jax.random.key(0), batch)
   placements = sharding.state_shardings(shapes, mesh)
   return jax.tree.map(
@@ -48,10 +50,15 @@ def abstract_state(
 def create_state(
   model: Any, tx: optax.GradientTransformation, batch: Any, mesh: Mesh, ema: bool, seed: int
 ) -> TrainState:
-  """A fresh state, made where it will lie: no device ever holds more than its part.
+  """Makes a fresh state on its devices: no device ever holds more than its part.
 
   Args:
+    model: a `models.protocol.Model`.
+    tx: optax chain.
     batch: the first training batch; some cells initialise from data.
+    mesh: mesh of the devices.
+    ema: whether to keep an average of the parameters.
+    seed: seed of the initial weights.
   """
   abstract = abstract_state(model, tx, batch, mesh, ema)
   placements = jax.tree.map(lambda leaf: leaf.sharding, abstract)
@@ -60,20 +67,26 @@ def create_state(
 
 
 def fresh_model_state(model: Any, batch: Any, abstract: dict[str, Any]) -> dict[str, Any]:
-  """The parts of a model's state that `abstract` names, as at step 0, where it says.
+  """Makes some parts of a model's state, as at step 0.
 
   Args:
+    model: a `models.protocol.Model`.
     batch: shapes of a batch; the parts must not depend on its values.
+    abstract: the parts by name, with the placement of every array.
   """
   if not abstract:
     return {}
   zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), batch)
-  named = lambda rng: {name: model.init(rng, zeros)[1][name] for name in abstract}
+  initialize = lambda rng: {name: model.init(rng, zeros)[1][name] for name in abstract}
   placements = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-  return jax.jit(named, out_shardings=placements)(jax.random.key(0))
+  return jax.jit(initialize, out_shardings=placements)(jax.random.key(0))
 
 
-def _initializer(model: Any, tx: optax.GradientTransformation, ema: bool):
+def _initializer(
+  model: Any, tx: optax.GradientTransformation, ema: bool
+) -> Callable[[Array, Any], TrainState]:
+  """Returns the function (key, batch) -> fresh state."""
+
   def initialize(rng, batch):
     params, model_state = model.init(rng, batch)
     zero = lambda: jnp.zeros((), jnp.int32)
@@ -91,7 +104,7 @@ def _initializer(model: Any, tx: optax.GradientTransformation, ema: bool):
 
 
 def eval_params(state: TrainState, weights: str = 'ema') -> Any:
-  """The parameters that evaluations read: the average where there is one, unless `raw` is asked."""
+  """Returns the parameters for evaluations: the average if there is one and `weights` is 'ema'."""
   if weights == 'raw' or state.ema_params is None:
     return state.params
   return state.ema_params

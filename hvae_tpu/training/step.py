@@ -17,7 +17,7 @@ Step = Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Arra
 
 
 def step_key(seed: int, step: Array | int) -> Array:
-  """The random key of the update that turns state `step` into `step + 1`."""
+  """Returns the random key of the update that turns state `step` into `step + 1`."""
   return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
 
 
@@ -32,20 +32,20 @@ def make_train_step(
   skip_threshold: float = np.inf,
   skip_advances_step: bool = False,
 ) -> Step:
-  """One update, kept or skipped whole.
+  """Makes the function of one update, which is applied or skipped whole.
 
   An update whose loss is not finite, or whose gradient norm is not below `skip_threshold`, changes
   nothing but the counters: not the moments, not the average, not the model's state.
 
   Args:
     model: a `models.protocol.Model`.
-    tx: from gradients to updates before the learning rate.
-    learning_rate: of the clock.
-    seed: of the run; the key of a step is folded from it and the step.
-    clock: what schedules count: updates `attempted` or `applied`.
-    ema_decay: of the average of the parameters; None keeps none.
+    tx: optax chain from gradients to updates before the learning rate.
+    learning_rate: function of the clock.
+    seed: seed of the run; the key of a step is folded from it and the step.
+    clock: unit of schedules, updates `attempted` or `applied`.
+    ema_decay: decay of the average of the parameters; None: no average.
     skip_threshold: threshold of the global gradient norm, in the scale of the model's loss.
-    skip_advances_step: skipped updates still count for the optimizer's bias correction, as in
+    skip_advances_step: whether skipped updates count for the optimizer's bias correction, as in
       vdvae-jax.
 
   Returns:
@@ -70,30 +70,31 @@ def make_train_step(
     )
     norm = optax.tree.norm(grads)
     ok = jnp.isfinite(loss) & (norm < skip_threshold)  # False for NaN
-    kept = jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, state)
+    result = jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, state)
     if skip_advances_step:
-      kept = kept.replace(opt_state=optimizers.advance_counts(opt_state, kept.opt_state))
+      result = result.replace(opt_state=optimizers.advance_counts(opt_state, result.opt_state))
     skipped = (~ok).astype(jnp.int32)
-    kept = kept.replace(
+    result = result.replace(
       step=state.step + 1,
       skipped=state.skipped + skipped,
       skipped_in_row=(state.skipped_in_row + 1) * skipped,
     )
     means = {k: m.mean(0) if m.ndim else m for k, m in metrics.items()}
-    return kept, {
+    return result, {
       'loss': loss,
       **means,
       'grad_norm': norm,
       'learning_rate': rate,
       'clock': now,
-      'skipped': kept.skipped,
-      'skipped_in_row': kept.skipped_in_row,
+      'skipped': result.skipped,
+      'skipped_in_row': result.skipped_in_row,
     }
 
   return step
 
 
 def _average(average: Any, params: Any, decay: float | None) -> Any:
+  """Updates the exponential moving average of the parameters; None without a decay."""
   if decay is None:
     return None
   # The rate is rounded to float32 before it is taken from 1, as the reference does.
@@ -102,9 +103,9 @@ def _average(average: Any, params: Any, decay: float | None) -> Any:
 
 
 def trace_step(step: Step, state: TrainState, batch: dict[str, Array]) -> Any:
-  """Traces the step, to be lowered for where `state` and `batch` lie; the state is donated.
+  """Traces the step for the devices of `state` and `batch`; the state is donated.
 
-  Both may be abstract (`ShapeDtypeStruct` with shardings), also on devices that are not there.
+  Both may be abstract (`ShapeDtypeStruct` with shardings), also on devices that this host lacks.
   """
   placements = jax.tree.map(lambda leaf: leaf.sharding, state)
   everywhere = sharding.replicated(jax.tree.leaves(placements)[0].mesh)

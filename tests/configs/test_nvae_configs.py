@@ -39,7 +39,7 @@ training_parameters:
 @pytest.fixture
 def load(tmp_path):
   def load(text: str, variant: str = '') -> ml_collections.ConfigDict:
-    path = tmp_path / 'mine.yaml'
+    path = tmp_path / 'small.yaml'
     path.write_text(text)
     return nvae_yaml.get_config(f'{path}{variant}')
 
@@ -47,13 +47,13 @@ def load(tmp_path):
 
 
 def test_a_file_as_it_is_gives_the_config_of_its_name(load):
-  found, expected = load(PENGUIN), images64.get_config('nvae,penguin')
-  assert (found.name, found.data.name) == ('nvae_yaml-mine', 'images64')
+  config, expected = load(PENGUIN), images64.get_config('nvae,penguin')
+  assert (config.name, config.data.name) == ('nvae_yaml-small', 'images64')
   for section in ('model', 'optimizer', 'train', 'evals'):
-    wanted = expected[section].to_dict()
-    wanted.pop('image_size', None)
-    assert {k: v for k, v in found[section].to_dict().items() if k in wanted} == wanted
-  models.create(found.model.to_dict(), 'cpu')
+    fields = expected[section].to_dict()
+    fields.pop('image_size', None)
+    assert {k: v for k, v in config[section].to_dict().items() if k in fields} == fields
+  models.create(config.model.to_dict(), 'cpu')
   models.create(load(PENGUIN, ',debug').model.to_dict(), 'cpu')
 
 
@@ -88,11 +88,11 @@ def test_every_key_is_honoured(load):
   }
   for old, new in changes.items():
     assert old in PENGUIN
-    found = load(PENGUIN.replace(old, new))
-    assert found.to_dict() != base.to_dict(), new
-    assert found.data.name == f'images{found.model.image_size}'
-    models.create(found.model.to_dict(), 'cpu')
-    optimizers.create(found.optimizer, found.train.num_steps)
+    config = load(PENGUIN.replace(old, new))
+    assert config.to_dict() != base.to_dict(), new
+    assert config.data.name == f'images{config.model.image_size}'
+    models.create(config.model.to_dict(), 'cpu')
+    optimizers.create(config.optimizer, config.train.num_steps)
 
 
 def test_architecture_may_stand_in_a_section(load):
@@ -115,7 +115,7 @@ def test_architecture_may_stand_in_a_section(load):
 def test_what_is_not_known_is_refused_by_name(load, old, new, message):
   with pytest.raises(ValueError) as caught:
     load(PENGUIN.replace(old, new))
-  assert 'mine.yaml' in str(caught.value) and message in str(caught.value)
+  assert 'small.yaml' in str(caught.value) and message in str(caught.value)
 
 
 def test_files_that_cannot_be_read(load, tmp_path):
@@ -133,7 +133,7 @@ def test_no_epochs_train_nothing(load):
 
 
 def test_weights_of_the_groups_fit_where_the_reference_fails():
-  found = nvae_mgp123.differences(
+  config = nvae_mgp123.differences(
     dict(
       input_dimension=64,
       channel_towers=32,
@@ -146,7 +146,7 @@ def test_weights_of_the_groups_fit_where_the_reference_fails():
     ),
     {},
   )
-  model = models.create({'name': 'nvae', **found['model'], 'remat': 'none'}, 'cpu')
+  model = models.create({'name': 'nvae', **config['model'], 'remat': 'none'}, 'cpu')
   assert [run.count for run in model.bottom_up_runs] == [10, 5, 5]
 
 

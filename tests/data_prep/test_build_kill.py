@@ -1,4 +1,4 @@
-"""Builds that are killed at bad moments, run out of disk, or use several processes."""
+"""Builds that are killed, run out of disk, or use several processes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +16,12 @@ from tests.support.killed_build import PER_SHARD, SIZE
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARDS = 6
-SLOW_TWO = pytest.param(2, marks=pytest.mark.slow)  # processes: spawning them takes seconds
+SLOW_TWO = pytest.param(2, marks=pytest.mark.slow)  # two processes, which take seconds to spawn
 
 
 @pytest.fixture(scope='module')
 def raw(tmp_path_factory):
-  """Pictures that take some hundredths of a second each."""
+  """Folder of pictures; each takes some hundredths of a second to prepare."""
   folder = tmp_path_factory.mktemp('raw')
   for seed in range(3):
     data = raw_files.encoded(raw_files.pictures(1, 600, seed=seed)[0])
@@ -57,7 +57,7 @@ def wait_until(condition, process=None):
 
 
 def is_alive(pid: int) -> bool:
-  """False also for a process that nobody has collected yet."""
+  """Returns whether a process runs; False for a zombie."""
   try:
     return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
   except OSError:
@@ -77,7 +77,7 @@ def children_of(parent: int) -> list[int]:
 
 @pytest.fixture(scope='module')
 def whole(raw, tmp_path_factory):
-  """The files of a build that nobody disturbed."""
+  """Files of an undisturbed build."""
   out = tmp_path_factory.mktemp('whole')
   finish(start(raw, out, jobs=1))
   files = files_of(out / 'image_folder')
@@ -126,15 +126,15 @@ def test_build_killed_within_a_shard_goes_on_and_leaves_no_process(raw, whole, t
   killed.kill()
   killed.communicate()
   assert not (tmp_path / 'image_folder').exists()
-  again = start(raw, tmp_path, jobs)  # while the workers may still be there
+  again = start(raw, tmp_path, jobs)  # while the workers may still run
   finish(again)
   assert files_of(tmp_path / 'image_folder') == whole
   assert [path.name for path in tmp_path.iterdir()] == ['image_folder']
   wait_until(lambda: not any(map(is_alive, workers)))
 
 
-def test_interrupted_build_says_what_is_kept(raw, whole, tmp_path):
-  # What was started in the background ignores the signal, and its children inherit that.
+def test_interrupted_build_keeps_finished_shards(raw, whole, tmp_path):
+  # Background processes ignore the signal, and their children inherit that.
   heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
   stopped = start(raw, tmp_path, jobs=1, prepare=heed)
   wait_until(lambda: list(tmp_path.glob('image_folder.tmp-*/*.part-*')), stopped)
@@ -147,7 +147,7 @@ def test_interrupted_build_says_what_is_kept(raw, whole, tmp_path):
 
 @pytest.mark.parametrize('jobs', [1, SLOW_TWO])
 def test_full_disk_is_one_sentence(raw, whole, tmp_path, jobs):
-  """A limit on the size of files stands for the disk."""
+  """Simulates a full disk by a limit on the size of files."""
   smallest = min(len(data) for name, data in whole.items() if 'array_record' in name)
   limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (smallest // 2, smallest // 2))
   full = start(raw, tmp_path, jobs, prepare=limit)

@@ -1,4 +1,4 @@
-"""Every builder of a published set on small raw files in the layouts that users have them in."""
+"""Builders of published picture sets, on small raw files in all their layouts."""
 
 import dataclasses
 import hashlib
@@ -41,7 +41,7 @@ def test_records_are_the_raw_pixels(make, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize('make', CASES.values(), ids=CASES)
 def test_examples_can_be_made_elsewhere_from_the_middle(make, tmp_path, monkeypatch):
-  """As writing processes do it: after pickling, and any range alone."""
+  """Makes any range alone after pickling, as writing processes do."""
   expected = make(tmp_path, monkeypatch)
   module = importlib.import_module(BUILDERS[expected.name])
   request = Request(expected.name, tmp_path, raw=tuple(expected.raw), unverified=True)
@@ -99,7 +99,7 @@ def test_pickled_arrays_of_every_protocol_are_read(protocol, dtype):
   assert read[b'names'] == ['a', b'b'] and read[b'one'] == (1, None)
 
 
-def test_split_that_nvae_drew_is_taken(tmp_path, monkeypatch, capsys):
+def test_the_split_saved_by_nvae_is_used(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(ffhq, 'COUNT', 5)
   monkeypatch.setattr(ffhq, 'HELD_OUT', 2)
   np.save(tmp_path / 'ffhq-256.npy', raw_files.pictures(5, 256))
@@ -145,7 +145,7 @@ def test_views_of_a_paper_share_no_record_and_leave_none_out():
 
 
 def test_image_folder_takes_pictures_of_all_kinds(tmp_path):
-  """Modes, sizes and formats mixed; each against a computation with Pillow alone."""
+  """Mixes modes, sizes and formats, and compares with Pillow alone."""
   rng = np.random.default_rng(0)
   raw, expected = tmp_path / 'mine', []
   raw.mkdir()

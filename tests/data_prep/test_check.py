@@ -1,4 +1,4 @@
-"""`data_prep.check` on sound data sets and on every kind of damage; `data_prep.bench` runs."""
+"""`data_prep.check` on sound and damaged data sets, and a run of `data_prep.bench`."""
 
 import hashlib
 import json
@@ -54,7 +54,7 @@ def change_card(folder, change):
 
 
 def change_views(folder, declare=True, **changes):
-  """Other index lists, and, if `declare`, a card that agrees with them."""
+  """Changes index lists and, if `declare`, the card accordingly."""
   with np.load(folder / 'views.npz') as stored:
     lists = dict(stored) | {name.replace('_', '/'): np.array(v) for name, v in changes.items()}
   np.savez(folder / 'views.npz', **lists)
@@ -157,7 +157,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(('damage', 'messages'), DAMAGE.values(), ids=DAMAGE)
-def test_damage_is_told_in_one_line_each(copy, capsys, damage, messages):
+def test_damage_is_reported_in_one_line_each(copy, capsys, damage, messages):
   damage(copy)
   assert check.main([str(copy)]) == 1
   lines = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""Pieces of videos: which frames they hold, and that no other record is read for them."""
+"""Clips of videos: their frames, and the records that are read for them."""
 
 import itertools
 
@@ -12,11 +12,11 @@ from hvae_tpu.data.records import Records
 from hvae_tpu.errors import UserError
 
 CHUNK = 4
-LENGTHS = {'train': 12, 'test': (6, 13, 9)}  # frames; of three sequences each
+LENGTHS = {'train': 12, 'test': (6, 13, 9)}  # frames; three sequences each
 
 
 def chunks_of(lengths):
-  """Records of sequences: the first pixel of a frame is its place, the second the sequence."""
+  """Makes records of sequences; the pixels of a frame are its number and its sequence."""
   video, sequence, start = [], [], []
   for number, length in enumerate(lengths):
     frames = np.zeros((-(-length // CHUNK) * CHUNK, 2, 2, 1), np.uint8)
@@ -69,7 +69,7 @@ def videos(tmp_path_factory, videos_of):
 
 
 def examples(dataset, view, seq_len):
-  """(sequence, start, places of the frames) of each example of a view, in its order."""
+  """Returns (sequence, start, numbers of the frames) of each example of a view, in order."""
   batches = data.eval_batches(dataset, view, batch_size=1, seq_len=seq_len)
   return [
     (int(b['sequence'][0]), int(b['start'][0]), b['video'][0, :, 0, 0, 0].tolist()) for b in batches
@@ -153,7 +153,7 @@ def test_shapes_of_a_batch_of_clips(videos):
 
 
 def test_shapes_of_a_batch_where_the_lengths_are_not_known(videos):
-  """As in the card of imported weights, whose data set is not built."""
+  """The card of imported weights is like this, as their data set is not built."""
   card = {key: value for key, value in videos.card.items() if key != 'details'}
   assert data.batch_spec(card, ('video',), 2, seq_len=5)['video'].shape == (2, 5, 2, 2, 1)
   assert data.batch_spec(card, ('video',), 2)['video'].shape == (2, CHUNK, 2, 2, 1)

@@ -1,4 +1,4 @@
-"""The builders of the demo sets, and the writer under interruption, damage and wrong commands."""
+"""Builders of demo sets, and the writer under interruption, damage and wrong commands."""
 
 import concurrent.futures
 import dataclasses
@@ -20,7 +20,7 @@ from hvae_tpu import data
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
-  """Both demo sets, built once."""
+  """Folder with two demo sets, built once."""
   root = tmp_path_factory.mktemp('data')
   for name in ('demo_mnist', 'demo_natural32'):
     command.build(name, root)
@@ -28,7 +28,7 @@ def root(tmp_path_factory):
 
 
 def all_of(root, name, view):
-  """Every field of a view, whole."""
+  """Reads every field of a view."""
   dataset = data.open_dataset(name, root)
   (batch,) = data.eval_batches(dataset, view, batch_size=dataset.size(view))
   return batch
@@ -43,7 +43,7 @@ def hashes(images):
 
 
 def some_contents(count=25, **changes):
-  """A small set in shards of ten; the first pixel is the index."""
+  """Makes a small set in shards of ten; the first pixel is the index."""
   image = np.arange(count * 12, dtype=np.int64).reshape(count, 2, 2, 3).astype(np.uint8)
   plain = contents.Contents(
     fields={'image': contents.Field('uint8', (2, 2, 3))},
@@ -139,7 +139,7 @@ def test_same_input_gives_the_same_bytes(root, tmp_path, name):
   assert files_of(command.build(name, tmp_path)) == files_of(root / name)
 
 
-def test_second_build_says_so_and_writes_nothing(root, capsys):
+def test_second_build_writes_nothing(root, capsys):
   before = {path: path.stat().st_mtime_ns for path in (root / 'demo_mnist').iterdir()}
   command.build('demo_mnist', root)
   assert 'is complete already' in capsys.readouterr().out
@@ -196,7 +196,7 @@ def test_buckets_are_no_place_to_build_in(tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())
 
 
-def test_source_that_ends_early_is_told(tmp_path):
+def test_source_that_ends_early_is_reported(tmp_path):
   short = contents.Split(25, lambda start, stop: some_contents().splits['train'].examples(0, 7))
   with pytest.raises(DataPrepError, match='must hold 10 examples, but the raw files gave 7'):
     records.write_dataset(tmp_path / 'set', 'set', some_contents(splits={'train': short}))

@@ -1,4 +1,4 @@
-"""Downloads from a server of our own that misbehaves in every way that servers do."""
+"""Downloads from a local server with all kinds of faults."""
 
 import collections
 import dataclasses
@@ -24,20 +24,20 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-  """Serves `data`; the fields say what goes wrong."""
+  """Server of `data`; the fields select its faults."""
 
   daemon_threads = True
 
   def __init__(self):
     super().__init__(('127.0.0.1', 0), Handler)
     self.data, self.tag = DATA, '"v1"'
-    self.ranges = True  # can it go on in the middle?
-    self.shift = 0  # by how much it goes on in the wrong place
-    self.cut = ()  # after how many bytes each answer breaks off; whole ones follow
-    self.codes = collections.deque()  # of errors to answer first
-    self.location = None  # where it sends the client instead
-    self.chunked = False  # tells no length
-    self.asked = []  # the header Range of each request
+    self.ranges = True  # whether it supports ranges
+    self.shift = 0  # offset by which ranges are wrong
+    self.cut = ()  # bytes after which each answer breaks off; later ones are whole
+    self.codes = collections.deque()  # error codes to answer first
+    self.location = None  # target of a redirect
+    self.chunked = False  # chunked transfer, without a length
+    self.asked = []  # header Range of each request
 
   @property
   def url(self):
@@ -144,7 +144,7 @@ def test_server_without_ranges_starts_over(server, tmp_path, tag):
   assert server.asked == [None, 'bytes=1000-' if tag == '"v1"' else None]
 
 
-def test_file_that_changed_meanwhile_is_fetched_anew(server, tmp_path):
+def test_changed_file_is_downloaded_again(server, tmp_path):
   server.data, server.tag, server.cut = OTHER, '"v0"', (1000,) * 5
   server.ranges = False
   with pytest.raises(DataPrepError, match='5 tries'):
@@ -153,7 +153,7 @@ def test_file_that_changed_meanwhile_is_fetched_anew(server, tmp_path):
   assert downloads.fetch(file_of(server), tmp_path).read_bytes() == DATA
 
 
-def test_file_that_became_shorter_is_fetched_anew(server, tmp_path):
+def test_shortened_file_is_downloaded_again(server, tmp_path):
   (tmp_path / 'raw.bin.part').write_bytes(OTHER + OTHER)
   (tmp_path / 'raw.bin.part.json').write_text(json.dumps({'tag': '"v1"'}))
   assert downloads.fetch(file_of(server), tmp_path).read_bytes() == DATA
@@ -161,7 +161,7 @@ def test_file_that_became_shorter_is_fetched_anew(server, tmp_path):
 
 
 def test_whole_part_needs_no_more_bytes(server, tmp_path):
-  """As after a kill between the last byte and the renaming."""
+  """Simulates a kill between the last byte and the renaming."""
   (tmp_path / 'raw.bin.part').write_bytes(DATA)
   (tmp_path / 'raw.bin.part.json').write_text(json.dumps({'tag': '"v1"'}))
   assert downloads.fetch(file_of(server), tmp_path).read_bytes() == DATA
@@ -267,7 +267,7 @@ def test_redirect_to_a_safe_address_is_followed(server, tmp_path):
     thread.join()
 
 
-def test_small_disk_is_told_before_the_first_byte(server, tmp_path, monkeypatch):
+def test_small_disk_is_reported_before_the_first_byte(server, tmp_path, monkeypatch):
   usage = collections.namedtuple('usage', 'total used free')
   monkeypatch.setattr(downloads.shutil, 'disk_usage', lambda path: usage(0, 0, 5000))
   with pytest.raises(DataPrepError, match=rf'needs {len(DATA)} more bytes, but .* has 5000 free'):
@@ -278,14 +278,14 @@ def test_small_disk_is_told_before_the_first_byte(server, tmp_path, monkeypatch)
   assert downloads.fetch(file_of(server), tmp_path).read_bytes() == DATA
 
 
-def test_folder_that_cannot_be_written_is_told(server, tmp_path):
+def test_unwritable_folder_is_reported(server, tmp_path):
   (tmp_path / 'file').touch()
   with pytest.raises(DataPrepError, match='cannot write .* choose another place with --out=DIR'):
     downloads.fetch(file_of(server), tmp_path / 'file')
 
 
 def test_builder_downloads_what_it_needs(server, tmp_path, monkeypatch, capsys):
-  """`auto`: nothing given, nothing prepared; the files stay for the next build."""
+  """Source `auto`, nothing given, nothing prepared: the files stay for the next build."""
   server.data = b'not an idx file'
   published = hashlib.sha256(server.data).hexdigest()
   files = tuple(

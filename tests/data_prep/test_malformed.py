@@ -27,18 +27,18 @@ from tests.support.raw_files import encoded, example, field, pictures, tfrecord
 
 PNG = encoded(pictures(1, 32)[0])
 TWO = {'0.png': PNG, '1.png': PNG}
-SIZE = 512 + -(-len(PNG) // 512) * 512  # of a member in a tar
+SIZE = 512 + -(-len(PNG) // 512) * 512  # bytes of a member in a tar
 SPECIAL = "'x.png' is a link, a device or a file with holes"
 
 CONTAINERS = {
-  'zip cut off': ('damaged or cut off zip', zip_of(TWO)[:-40]),
+  'zip truncated': ('damaged or truncated zip', zip_of(TWO)[:-40]),
   'zip flipped': (r'0\.png is damaged .*CRC', flipped(zip_of(TWO), 200)),
-  'tar cut off': ('damaged tar .*unexpected end', tar_of(TWO)[: 2 * SIZE - 600]),
-  'tar without end': (f'cut off behind byte {2 * SIZE}', tar_of(TWO)[: 2 * SIZE]),
-  'tar with a bad header': (f'cut off behind byte {SIZE}', flipped(tar_of(TWO), SIZE + 2)),
-  'tar.gz cut off': (r'damaged or cut off tar\.gz', tar_of(TWO, 'w:gz')[:-300]),
-  'tar.gz flipped': (r'damaged or cut off tar\.gz .*CRC', flipped(tar_of(TWO, 'w:gz'), -6)),
-  'tar.gz without end': ('cut off behind byte', gzip.compress(tar_of(TWO)[: 2 * SIZE])),
+  'tar truncated': ('damaged tar .*unexpected end', tar_of(TWO)[: 2 * SIZE - 600]),
+  'tar without end': (f'truncated behind byte {2 * SIZE}', tar_of(TWO)[: 2 * SIZE]),
+  'tar with a bad header': (f'truncated behind byte {SIZE}', flipped(tar_of(TWO), SIZE + 2)),
+  'tar.gz truncated': (r'damaged or truncated tar\.gz', tar_of(TWO, 'w:gz')[:-300]),
+  'tar.gz flipped': (r'damaged or truncated tar\.gz .*CRC', flipped(tar_of(TWO, 'w:gz'), -6)),
+  'tar.gz without end': ('truncated behind byte', gzip.compress(tar_of(TWO)[: 2 * SIZE])),
   'gzip of nothing': ('is a damaged gzip file', b'\x1f\x8b\x08\x00garbage'),
   'page for a zip': ('is a web page, not data .* quota', PAGE),
   'empty file': ('its content is: empty', b''),
@@ -58,16 +58,16 @@ CONTAINERS = {
   'zip with a drive': (r"'C:.*x.png' is a name that leads", zip_of({'C:\\x.png': PNG})),
   'zip with a link': ("'x.png' is a link or a device", zip_of({'x.png': b'/etc'}, 0o120777)),
   'encrypted zip': (r'0\.png cannot be read .*encrypted', zip_of(TWO, flags=1)),
-  'npy cut off': ('damaged or cut off npy', npy(pictures(4, 8))[:-5]),
+  'npy truncated': ('damaged or truncated npy', npy(pictures(4, 8))[:-5]),
   'npy of floats': (r'must be uint8 \[N, H, W, 3\] .* float64', npy(pictures(4, 8) / 1)),
   'npy of three axes': (r'but is uint8 \[4, 8, 8\]', npy(pictures(4, 8)[..., 0])),
-  'npy of objects': ('damaged or cut off npy', npy(np.array([{}]))),
+  'npy of objects': ('damaged or truncated npy', npy(np.array([{}]))),
   'grey npy': ('must be of 3 channels, but is 8x8x1', npy(pictures(4, 8, 1))),
 }
 
 DEEP = encoded(np.zeros((4, 4, 1), np.uint16))
 FOLDERS = {
-  'cut off PNG': (r'0\.png cannot be read as a picture', {'0.png': PNG[:-900]}),
+  'truncated PNG': (r'0\.png cannot be read as a picture', {'0.png': PNG[:-900]}),
   'flipped PNG': (r'0\.png cannot be read as a picture', {'0.png': flipped(PNG, 60)}),
   'page as picture': (r'0\.jpg cannot be .*: it is a web page', {'0.jpg': PAGE}),
   'text as picture': (r'0\.jpg cannot be read as a picture', {'0.jpg': b'text'}),
@@ -82,8 +82,8 @@ RECORDS = {
   'length': ('length of record 1 does not match its', RECORD + flipped(RECORD, 3)),
   'CRC of a payload': ('record 0 does not match its checksum', flipped(RECORD, -1)),
   'payload': ('record 0 does not match its checksum', flipped(RECORD, 50)),
-  'cut off': ('ends inside record 1: it was cut off', RECORD + RECORD[:-9]),
-  'cut in a header': ('ends inside record 1: it was cut off', RECORD + RECORD[:5]),
+  'truncated': ('ends inside record 1: it is truncated', RECORD + RECORD[:-9]),
+  'cut in a header': ('ends inside record 1: it is truncated', RECORD + RECORD[:5]),
   'no picture': ('features image, or data .* has: label', tfrecord([example(label=1)])),
   'two pictures': (
     'must have the features image',
@@ -120,7 +120,7 @@ OPTIONS = {
   'valid=0.6,test=0.4': 'leave some for training',
   'valid=nan': 'leave some for training',
   'test=-0.1': 'leave some for training',
-  'seed=-1': 'seed must lie between',
+  'seed=-1': 'seed must be between',
   'valid=0.5,test=0.4': '2 pictures are too few',
 }
 
@@ -185,7 +185,7 @@ def test_picture_above_the_limit_of_pillow_is_refused(tmp_path, monkeypatch, lim
 
 
 @pytest.mark.filterwarnings('ignore:(Corrupt EXIF|Truncated File)')
-def test_every_cut_of_a_picture_is_told_in_a_sentence():
+def test_every_truncated_picture_is_refused():
   image = pictures(1, 12)[0]
   for kind in ('png', 'jpeg', 'gif', 'bmp', 'tiff', 'webp', 'ppm'):
     data = encoded(image, kind)
@@ -218,11 +218,11 @@ def test_name_of_the_result_is_one_folder(tmp_path, called, capsys):
     (['imagenet32'], 'get train_32x32.tar and valid_32x32.tar .* Licence: ImageNet terms'),
     (['celeba64'], 'get img_align_celeba.zip and list_eval_partition.txt from https'),
     (['ffhq1024'], 'not fetched unasked: .* or add --source=download. Licence'),
-    (['demo_mnist', '--raw=x'], 'demo_mnist has one source of its own; leave out --raw'),
+    (['demo_mnist', '--raw=x'], 'demo_mnist has a fixed source; leave out --raw'),
     (['image_folder', '--raw=a', '--raw=b'], '--raw=a does not exist'),
   ],
 )
-def test_command_that_cannot_work_says_why(tmp_path, monkeypatch, capsys, arguments, message):
+def test_impossible_commands_are_refused(tmp_path, monkeypatch, capsys, arguments, message):
   import re
 
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
@@ -266,7 +266,7 @@ def test_gzipped_records_are_checked_on_the_way(tmp_path):
       list(tfrecords.read_gzipped(path))
 
 
-def test_containers_are_told_by_their_content(tmp_path):
+def test_containers_are_recognised_by_content(tmp_path):
   for kind, data in {
     'tar': tar_of(TWO),
     'tar.gz': gzip.compress(tar_of(TWO)),

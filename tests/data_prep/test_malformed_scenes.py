@@ -1,4 +1,4 @@
-"""Damaged videos, scenes and masks, and look-alikes: refused in one sentence."""
+"""Damaged videos, scenes and masks, and files of other data sets: refused in one sentence."""
 
 import dataclasses
 import gzip
@@ -21,7 +21,7 @@ PAIR = {'train/0.mp4': FILM, 'test/0.mp4': FILM}
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-  """Published sets of a few frames and scenes."""
+  """Shrinks the published sets to a few frames and scenes."""
   five = {'train': 5, 'test': 5}
   for name, known in cwvae_videos.SETS.items():
     monkeypatch.setitem(cwvae_videos.SETS, name, dataclasses.replace(known, frames=five))
@@ -32,7 +32,7 @@ def small(monkeypatch):
 
 
 def published(message, **files):
-  """The two films of a set in folders, but for those named `train` or `test`."""
+  """Makes a case of two sound films in folders, replaced by those named `train` or `test`."""
   return Case('mazes', message, PAIR | {f'{split}/0.mp4': data for split, data in files.items()})
 
 
@@ -42,7 +42,7 @@ def prepared(message, train, test=None):
 
 
 def own(message, **files):
-  """Videos of one's own: a sound one, and these by suffix."""
+  """Makes a case of a sound video and further files, given by suffix."""
   named = {f'1.{suffix}': data for suffix, data in files.items()}
   return Case('video_folder', message, {'0.npz': npz(video=FRAMES)} | named)
 
@@ -52,7 +52,9 @@ VIDEOS = {
   'short': published(SHORT + '4 frames of 64x64 px; it is damaged or of', train=film(FRAMES[:4])),
   'long': published(SHORT + '6 frames', train=film(FRAMES[[0, 1, 2, 3, 4, 0]])),
   'narrow': published(SHORT + '5 frames of 64x48 px', train=film(FRAMES[:, :, :48])),
-  'cut off': published(r'train/0\.mp4 cannot be read as a video: .*; fetch it', train=FILM[:-900]),
+  'truncated': published(
+    r'train/0\.mp4 cannot be read as a video: .*; download it', train=FILM[:-900]
+  ),
   'empty': published(r'train/0\.mp4 cannot be read as a video', train=b''),
   'page': published(r'train/0\.mp4 cannot be read as a video: it is a web page', train=PAGE),
   'no train': Case(
@@ -61,7 +63,7 @@ VIDEOS = {
   'no test': Case('minerl', 'no videos below a folder test/', {'train/0.mp4': FILM}),
   'texts': Case('mazes', r'raw holds no videos .*\.mp4', {'train/0.txt': b'', 'test/0.txt': b''}),
   'of MineRL': Case('moving_mnist', 'no videos below a folder train-seq100/', PAIR),
-  'zip cut off': one_file('mazes', 'damaged or cut off zip', zip_of(PAIR)[:-30]),
+  'zip truncated': one_file('mazes', 'damaged or truncated zip', zip_of(PAIR)[:-30]),
   'zip flipped': one_file('mazes', r'train/0\.mp4 is damaged .*CRC', flipped(zip_of(PAIR), 200)),
   'page for all': one_file('minerl', 'is a web page, not data', PAGE),
   'one film': one_file('mazes', 'must be a folder, zip or tar of videos, but .*: unknown', FILM),
@@ -100,9 +102,9 @@ OWN = {
   'floats': own(r'1\.npy must be uint8 \[T, H, W, 3\], but is float64', npy=npy(FRAMES / 255)),
   'several arrays': own(r'1\.npz has no readable array `video`', npz=npz(a=FRAMES, b=FRAMES)),
   'objects': own(r'1\.npy has no readable array', npy=npy(np.array([{}]))),
-  'npz cut off': own(r'1\.npz has no readable array', npz=npz(video=FRAMES)[:-50]),
+  'npz truncated': own(r'1\.npz has no readable array', npz=npz(video=FRAMES)[:-50]),
   'no frames': own(r'1\.npy has no frames', npy=npy(FRAMES[:0])),
-  'GIF cut off': own(r'1\.gif cannot be read as a video', gif=GIF[: len(GIF) // 2]),
+  'GIF truncated': own(r'1\.gif cannot be read as a video', gif=GIF[: len(GIF) // 2]),
   'GIF of nothing': own(r'1\.gif cannot be read as a video', gif=GIF[:8]),
   'two sizes': own(r'one size .*, but 1\.gif has 16x16 px, 0\.npz has 64x64 px; bring', gif=GIF),
   'only one': Case('video_folder', 'holds 1 video, but needs two', {'0.npz': npz(video=FRAMES)}),
@@ -120,7 +122,7 @@ SRIVASTAVA = {
   ),
   'floats': one_file('moving_mnist20', 'but is float32', npy(SEQUENCES.astype(np.float32))),
   'few': one_file('moving_mnist20', 'sequences must be 3, but 2 were found', npy(SEQUENCES[:, :2])),
-  'cut off': one_file('moving_mnist20', 'damaged or cut off npy file', npy(SEQUENCES)[:-9]),
+  'truncated': one_file('moving_mnist20', 'damaged or truncated npy file', npy(SEQUENCES)[:-9]),
 }
 
 SCENES = [scene('tetrominoes', (35, 35, 3), 4, seed=i) for i in range(3)]
@@ -130,7 +132,7 @@ WHOLE, TWO = tfrecord(RECORDS), tfrecord(RECORDS[:2])
 
 
 def records(message, first=None, name='tetrominoes', data=None, **options):
-  """Three scenes, the first of which is changed; or other bytes, gzipped."""
+  """Makes a case of three scenes with a changed first one, or of other gzipped bytes."""
   data = tfrecord([first, *RECORDS[1:]]) if data is None else data
   return Case(name, message, {'raw': gzip.compress(data, 1)}, ('raw',), options)
 
@@ -149,7 +151,7 @@ def masks_with(entity, value):
   return masks
 
 
-OWNER = int(FIRST['masks'][:, 3, 5, 0].argmax())  # of the pixel at row 3, column 5
+OWNER = int(FIRST['masks'][:, 3, 5, 0].argmax())  # entity of the pixel at row 3, column 5
 OTHER = (OWNER + 1) % 4
 CUT = gzip.compress(WHOLE, 1)
 OBJECTS = {
@@ -176,9 +178,9 @@ OBJECTS = {
   'first length': records('its content is: unknown.gz', data=flipped(WHOLE, 3)),
   'payload': records('record 0 does not match its checksum', data=flipped(WHOLE, 999)),
   'CRC of a payload': records('record 1 does not match its checksum', data=flipped(TWO, -1)),
-  'cut off inside': records('ends inside record 1: it was cut off', data=TWO[:-50]),
-  'gzip cut off': Case(
-    'tetrominoes', 'ends inside record .: it was cut off', {'raw': CUT[: len(CUT) // 5]}, ('raw',)
+  'truncated inside': records('ends inside record 1: it is truncated', data=TWO[:-50]),
+  'gzip truncated': Case(
+    'tetrominoes', 'ends inside record .: it is truncated', {'raw': CUT[: len(CUT) // 5]}, ('raw',)
   ),
   'gzip of nothing': one_file('tetrominoes', 'is a damaged gzip file', b'\x1f\x8b\x08\x00junk'),
   'not gzipped': one_file('tetrominoes', 'gzipped TFRecord .* content is: tfrecord', WHOLE),
@@ -198,7 +200,7 @@ OBJECTS = {
     changed(x=np.zeros(3, np.float32)),
   ),
   'few scenes': records(
-    'holds 1 scenes, but 2 are needed; it was cut off', data=tfrecord(RECORDS[:1])
+    'holds 1 scenes, but 2 are needed; it is truncated', data=tfrecord(RECORDS[:1])
   ),
   'unknown variant': records(
     '--variant=grey: multi_dsprites has the variants colored_on_grayscale',
@@ -260,7 +262,7 @@ ARRAYS = {
     *[h5_scenes([scene('multi_dsprites', (64, 64, 3), 7)], role) for role in ('train', 'test')],
     name='multi_dsprites',
   ),
-  'cut off': h5('damaged or cut off h5 file', H5[:-500]),
+  'truncated': h5('damaged or truncated h5 file', H5[:-500]),
   'no h5': Case('tetrominoes', 'its content is: unknown', {'a.h5': b'\x07' * 99}, ('a.h5',)),
   'only one': Case('tetrominoes', 'nothing for test', {'a.h5': H5}, ('a.h5',)),
   'three': Case(
@@ -273,7 +275,7 @@ CUBE = {'material': 'a', 'shape': 'cube', 'size': 'large', 'rotation': 1.5}
 
 
 def textured(message, number=0, changes=None, **options):
-  """Two scenes, one of them changed: role -> bytes, or None to leave the file out."""
+  """Makes a case of two scenes with changed files: role -> bytes, or None to leave it out."""
   files = {}
   for each in (0, 1):
     files |= raw_scenes.clevrtex_files('full', each, RAW, OWNERS, [CUBE])
@@ -324,7 +326,7 @@ TEXTURED = {
   'coloured flat': textured(
     r'_flat\.png must hold entity numbers .* uint8 \[240, 320, 3\]', 1, {'_flat.png': encoded(RAW)}
   ),
-  'flat cut off': textured(
+  'flat truncated': textured(
     r'000000_flat\.png cannot be read as a picture', 0, {'_flat.png': encoded(RAW)[:-999]}
   ),
   'flat as page': textured(r'_flat\.png cannot be read as a picture', 0, {'_flat.png': PAGE}),
@@ -361,7 +363,7 @@ def test_malformed_file_is_refused(case, tmp_path):
   [FILM, film(FRAMES, lossless=False), GIF, npz(video=FRAMES), npy(FRAMES)],
   ids=['film', 'film with loss', 'gif', 'npz', 'npy'],
 )
-def test_every_cut_of_a_video_is_told_in_a_sentence(data):
+def test_every_truncated_video_is_refused(data):
   rng = np.random.default_rng(0)
   for size in {*range(0, 40), *rng.integers(0, len(data) - 900, 30).tolist()}:
     with pytest.raises(DataPrepError, match=r'^x (cannot be read as a video|has no rea)') as caught:
@@ -369,10 +371,10 @@ def test_every_cut_of_a_video_is_told_in_a_sentence(data):
     assert '\n' not in str(caught.value)
 
 
-def test_damaged_h5_is_told_in_a_sentence(tmp_path):
+def test_damaged_h5_is_refused(tmp_path):
   rng, path = np.random.default_rng(0), tmp_path / 'a.h5'
   whole = bytearray(h5_scenes(SCENES, 'train', COLUMNS))
-  structure = np.flatnonzero(np.frombuffer(whole[:1000], np.uint8))  # pixels lie behind it
+  structure = np.flatnonzero(np.frombuffer(whole[:1000], np.uint8))  # pixels follow it
   columns = {'x': (0,), 'color': (1, 2, 3, 4, 5, 6)}
   refused = 0
   for _ in range(150):

@@ -1,4 +1,4 @@
-"""Raw files that are not what a set needs: damaged, incomplete, hostile, or another data set."""
+"""Wrong raw files: damaged, incomplete, hostile, or of another data set."""
 
 import gzip
 import hashlib
@@ -23,10 +23,10 @@ IMAGES, NUMBERS = 'train-images-idx3-ubyte.gz', 'train-labels-idx1-ubyte.gz'
 KERAS = {'x_train': DIGITS, 'y_train': LABELS, 'x_test': DIGITS, 'y_test': LABELS}
 UNVERIFIED = {'unverified': True}
 MNIST_IMAGES = {
-  'gzip cut off': ('is a damaged gzip file', IDX[IMAGES][:-4]),
+  'gzip truncated': ('is a damaged gzip file', IDX[IMAGES][:-4]),
   'gzip damaged': ('is a damaged gzip file', gzip.compress(bytes(999))[:14] + b'\xff' * 20),
-  'cut off': (
-    '1568 bytes for the shape .* holds 1567: it was cut',
+  'truncated': (
+    '1568 bytes for the shape .* holds 1567: it is trunc',
     gzip.compress(idx(DIGITS)[:-1]),
   ),
   'cut in its header': ('ends inside its header', gzip.compress(idx(DIGITS)[:9])),
@@ -40,7 +40,7 @@ MNIST_NPZ = {
   'of floats': ('uint8 of 28x28, .* hold float64', npz(**KERAS | {'x_train': DIGITS / 1})),
   'of objects': ('must be the npz of Keras', npz(**KERAS | {'y_test': np.array([{}])})),
   'with labels of floats': ('labels of test must be whole', npz(**KERAS | {'y_test': LABELS / 1})),
-  'cut off': ('damaged|npz of Keras|holds no', npz(**KERAS)[:-30]),
+  'truncated': ('damaged|npz of Keras|holds no', npz(**KERAS)[:-30]),
   'a page': ('is a web page', PAGE),
 }
 MNIST = {
@@ -83,7 +83,7 @@ PICKLES = {
   'another class': (r'asks for pathlib\.', pickle.dumps(Path('x'), 2)),
   'eval': (r'asks for __builtin__\.eval', b'\x80\x02c__builtin__\neval\nU\x011\x85R.'),
   'codec': ('makes a call for which arrays have no', ROT13),
-  'cut off': ('is a damaged pickle', PICKLED[BATCH][:-50]),
+  'truncated': ('is a damaged pickle', PICKLED[BATCH][:-50]),
   'objects': ('array with other things than numbers', pickle.dumps({'a': np.array([{}])}, 2)),
   'text': ("array of '.S2', not of", pickle.dumps({'data': np.array([b'ab'])}, 2)),
   'an unknown instruction': ('has the instruction EXT1', b'\x80\x02\x82\x01.'),
@@ -143,8 +143,8 @@ IMAGENET = {
   'PNG for box': Case('imagenet32_box', 'PNG files are another data set', SMALL),
   'wrong size': Case('imagenet64_box', r'data must be uint8 \[N, 12288\], but .*3072\]', BOX),
   'no data': Case('imagenet32_box', 'no readable array `data`', {**BOX, FIRST: npz(x=ROW)}),
-  'box cut off': Case('imagenet32_box', 'damaged or cut off', {**BOX, FIRST: BOX[FIRST][:999]}),
-  'npz cut off': Case(
+  'box truncated': Case('imagenet32_box', 'damaged or truncated', {**BOX, FIRST: BOX[FIRST][:999]}),
+  'npz truncated': Case(
     'imagenet32_box', 'no readable array `data`', {**BOX, FIRST: zip_of({'1.npz': NPZ[:-30]})}
   ),
   'box of floats': Case(
@@ -191,7 +191,7 @@ def test_raw_file_is_refused(case, tmp_path):
 
 
 class Evil:
-  """Runs a command when it is unpickled."""
+  """Object that runs a command when it is unpickled."""
 
   def __init__(self, text: str):
     self.text = text
@@ -206,10 +206,10 @@ def test_pickle_that_runs_a_program_is_not_run(tmp_path):
   refuse(Case('cifar10', r'asks for posix\.system', {**PICKLED, BATCH: evil}), tmp_path)
   assert not mark.exists()
   pickle.loads(evil)
-  assert mark.exists()  # so it would have run
+  assert mark.exists()  # Python's own unpickler runs it
 
 
-def test_other_bytes_are_taken_if_asked(tmp_path, monkeypatch, capsys):
+def test_unverified_bytes_are_accepted_on_request(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(mnist, 'COUNTS', {'train': 2, 'test': 2})
   raw_files.write_folder(tmp_path, IDX)
   command.build('mnist', tmp_path / 'out', raw=[tmp_path / name for name in IDX], unverified=True)

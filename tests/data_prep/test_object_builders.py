@@ -19,7 +19,7 @@ from tests.support.built_sets import card_of, files_of, read_split
 
 POOLS = {'train': (0, 4), 'test': (4, 6)}
 IMAGES = {'tetrominoes': (35, 35, 3), 'multi_dsprites': (64, 64, 3), 'clevr': (240, 320, 3)}
-VARIANTS = {  # name of the set and of the variant -> family, entities, channels
+VARIANTS = {  # (set, variant) -> family, entities, channels
   ('tetrominoes', None): ('tetrominoes', 4, 3),
   ('multi_dsprites', None): ('multi_dsprites', 6, 3),
   ('multi_dsprites', 'colored_on_grayscale'): ('multi_dsprites', 6, 3),
@@ -33,25 +33,25 @@ SIZES = {'clevr6': 96, 'clevr10': 128}
 
 @pytest.fixture
 def small(monkeypatch):
-  """Pools of a few scenes."""
+  """Shrinks the pools to a few scenes."""
   for name, known in multi_object.SETS.items():
     monkeypatch.setitem(multi_object.SETS, name, dataclasses.replace(known, pools=POOLS))
 
 
 def scenes_of(family, entities, channels=3, count=6):
-  """Scenes, in some of which entities are hidden: the second, or the background and the last."""
+  """Makes scenes; in some the second entity, or the background and the last, are hidden."""
   hidden = [(), (1,), (0, entities - 1)]
   image = (*IMAGES[family][:2], channels)
   return [raw_scenes.scene(family, image, entities, hidden[i % 3], seed=i) for i in range(count)]
 
 
 def cut_out(image, box, size, kernel):
-  """With Pillow alone."""
+  """Crops and resizes with Pillow alone."""
   return np.asarray(Image.fromarray(image).crop(box).resize((size, size), kernel))
 
 
 def expected(name, scene):
-  """The record of a scene, by another way than the builder's."""
+  """Makes the record of a scene independently of the builder."""
   entities = ENTITIES[name]
   visible = [n for n, mask in enumerate(scene['masks']) if n == 0 or (mask == 255).any()]
   segmentation = np.full(scene['image'].shape[:2], 99, np.uint8)
@@ -63,7 +63,7 @@ def expected(name, scene):
   if name in SIZES:
     box, size = (64, 29, 256, 221), SIZES[name]
     image = cut_out(image, box, size, Image.Resampling.BICUBIC)
-    near = (np.arange(size) * 2 + 1) * 192 // (2 * size)  # the pixel below the middle of each
+    near = (np.arange(size) * 2 + 1) * 192 // (2 * size)  # nearest pixel
     segmentation = segmentation[29:221, 64:256][near][:, near]
   record = {'image': image, 'segmentation': segmentation[..., None]}
   family = multi_object.SETS[name].family
@@ -144,7 +144,7 @@ def test_clevr6_takes_scenes_of_few_objects(tmp_path, small, capsys):
   ],
 )
 def test_h5_files(tmp_path, capsys, name):
-  """Training scenes of CLEVR10 lie in a group `test`; its test file has no factors."""
+  """Training scenes of CLEVR10 are in a group `test`; its test file has no factors."""
   family = multi_object.SETS[name].family
   columns = raw_scenes.CLEVR_COLUMNS
   if family != 'clevr':
@@ -166,7 +166,7 @@ def test_h5_files(tmp_path, capsys, name):
       together = np.stack([record[field] for record in records])
       if field.startswith('factor_') and field != 'factor_visibility':
         present = together[..., 0] if together.ndim == 3 else together
-        if split == 'test' or field == 'factor_pixel_coords':  # unknown, but where nothing is
+        if split == 'test' or field == 'factor_pixel_coords':  # unknown for present entities
           together = np.where(present[..., None] if together.ndim == 3 else present, np.nan, 0)
           together = np.broadcast_to(together, actual[field].shape).astype(np.float32)
       elif field == 'factor_visibility' and split == 'test':
@@ -206,7 +206,7 @@ def test_bytes_of_scenes_do_not_depend_on_jobs_or_shards(tmp_path, small, capsys
   contents = multi_object.load(Request('tetrominoes', tmp_path, raw=(raw,)))
   examples = contents.splits['train'].examples
   forth = [next(examples(i, i + 1))['image'] for i in range(4)]
-  back = [next(examples(i, i + 1))['image'] for i in (3, 2, 1, 0)]  # the stream starts anew
+  back = [next(examples(i, i + 1))['image'] for i in (3, 2, 1, 0)]  # each call restarts the stream
   np.testing.assert_array_equal(forth, back[::-1])
   cut = dataclasses.replace(contents, records_per_shard=1)
   card, _ = write_dataset(tmp_path / 'cut', 'cut', cut, jobs=2)
@@ -225,14 +225,14 @@ def published():
 
 
 def with_owners(family, image, owner, entities):
-  """A scene of this picture, whose pixels belong to the entities `owner` [H, W]."""
+  """Makes a scene of a picture whose pixels belong to the entities `owner` [H, W]."""
   scene = raw_scenes.scene(family, image.shape, entities)
   masks = np.where(owner == np.arange(entities)[:, None, None], 255, 0)
   return scene | {'image': image, 'masks': masks.astype(np.uint8)[..., None]}
 
 
 def test_published_tetrominoes(tmp_path, monkeypatch, published):
-  """Ten real scenes: their pixels, and 100 px for each of three pieces."""
+  """Builds ten real scenes: equal pixels, and 100 px for each of three pieces."""
   known = multi_object.SETS['tetrominoes']
   pools = {'train': (0, 8), 'test': (8, 10)}
   monkeypatch.setitem(multi_object.SETS, 'tetrominoes', dataclasses.replace(known, pools=pools))
@@ -265,7 +265,7 @@ def test_clevr_pictures_are_those_of_the_reference(tmp_path, monkeypatch, publis
 
 
 def textured(variant, count):
-  """Files of a set of CLEVRTEX, and the records that must come out of them."""
+  """Makes files of CLEVRTEX, and their expected records."""
   rng = np.random.default_rng(count)
   files, records = {}, []
   for number in range(count):
@@ -321,7 +321,7 @@ def test_clevrtex(tmp_path, capsys, variant, count, write):
 
 
 def test_clevrtex_in_parts_and_variants(tmp_path):
-  """Scenes whose files lie in several archives, beside another variant that is not asked for."""
+  """Scenes lie in several archives, beside another variant."""
   files, records = textured('vbg', 4)
   other, _ = textured('pbg', 2)
   parts = [dict([*files.items()][start::2]) for start in (0, 1)]

@@ -1,4 +1,4 @@
-"""The ray caster: surfaces, shadows, reflections and the camera, against their definitions."""
+"""Ray caster: surfaces, shadows, reflections and camera, against their definitions."""
 
 import numpy as np
 from PIL import Image
@@ -12,7 +12,7 @@ BOX = (64, 29, 256, 221)
 
 
 def rays_at_random(count, seed=0):
-  """Origins at distance 4 and unit directions, of which many meet the unit ball."""
+  """Draws origins at distance 4 and unit directions; many rays hit the unit ball."""
   rng = np.random.default_rng(seed)
   origin = rng.normal(size=(3, count))
   origin *= 4 / np.sqrt(dot(origin, origin))
@@ -21,7 +21,7 @@ def rays_at_random(count, seed=0):
 
 
 def is_inside(shape, local, scale):
-  """Whether points [3, ...] lie in a solid of radius `scale`, from its definition."""
+  """Returns whether points [3, ...] are inside a solid of radius `scale`, by its definition."""
   x, y, z = abs(local)
   return {
     'cube': np.maximum(np.maximum(x, y), z) < scale,
@@ -43,7 +43,7 @@ def test_rays_meet_the_surface_first(shape):
   path = origin[..., None] + rays[..., None] * steps
   inside = is_inside(shape, solid.frame(path.reshape(3, -1)), 0.8).reshape(path.shape[1:])
   first = np.where(inside.any(1), steps[inside.argmax(1)], np.inf)
-  deep = inside.sum(1) > 2  # a chord that the steps cannot slip past
+  deep = inside.sum(1) > 2  # a chord longer than the steps
   assert hit[deep].all()
   assert not inside[~hit].any()
   assert (abs(first[deep] - distance[deep]) <= 0.0051).all()
@@ -66,7 +66,7 @@ def test_rays_along_an_axis(shape, top):
 
 
 def test_sphere_shades_what_lies_under_it():
-  """A wide light from above: core, half-shadow, full light."""
+  """A wide light from above gives umbra, penumbra and full light."""
   solid = Solid('sphere', (0.0, 0.0, 1.0), 0.5)
   light = Light((0.0, 1e-6, 1.0), strength=1.0, spread=0.2, samples=64)
   x = np.linspace(0, 1.5, 31, dtype=np.float32)
@@ -77,7 +77,7 @@ def test_sphere_shades_what_lies_under_it():
   whole = ray_caster.irradiance(Scene([solid], paints, [light]), hits)
   direct = whole - ray_caster.irradiance(Scene([solid], paints, []), hits)
   assert (np.diff(direct[x < 0.7]) >= 0).all()
-  assert (direct[x < 0.25] == 0).all()  # rays that lean by 0.2 at most still meet the sphere
+  assert (direct[x < 0.25] == 0).all()  # rays within 0.2 of the vertical still hit the sphere
   assert (direct[(x > 0.4) & (x < 0.6)] > 0).all()
   assert (direct[x > 0.75] > 0.97).all()  # light fades by 2 % this far from the middle
 
@@ -112,7 +112,7 @@ def test_projection_inverts_the_rays():
 
 @pytest.mark.slow
 def test_mirror_shows_its_neighbour():
-  """A metal ball beside a red one turns red where their reflection is; a rubber one does not."""
+  """A metal ball beside a red one reflects red; a rubber ball does not."""
   camera = ray_caster.Camera((7.5, -6.5, 5.4))
   solids = [Solid('sphere', (0.0, 0.0, 0.7), 0.7), Solid('sphere', (1.0, -1.6, 0.7), 0.7)]
   rays = camera.rays(BOX)

@@ -1,4 +1,4 @@
-"""Synthetic multi-object sets: records as declared, pictures that follow from their factors."""
+"""Synthetic multi-object sets: records as declared, and pictures that match their factors."""
 
 import hashlib
 import json
@@ -46,12 +46,12 @@ def first_split(name, variant=None):
 
 @pytest.fixture(scope='module')
 def examples():
-  """Set and variant -> its examples 0..7."""
+  """(set, variant) -> its examples 0..7."""
   return {one: list(first_split(*one)(0, 8)) for one in SETS}
 
 
 def factors_of(example, entity):
-  """Name -> the factor of one entity."""
+  """Returns name -> the factor of one entity."""
   return {
     name.removeprefix('factor_'): array[entity]
     for name, array in example.items()
@@ -197,7 +197,7 @@ def test_masks_that_do_not_partition_are_refused(entity, value, message):
 
 
 def test_tetrominoes_follow_from_their_factors():
-  """Drawn again from the factors and the published cell, without the builder's code."""
+  """Renders from the factors and the published cell without the builder's code."""
   cell = np.full((5, 5), 159)
   cell[0], cell[4] = [191, 255, 255, 255, 223], [95, 63, 63, 63, 127]
   cell[1:4, 0], cell[1:4, 4] = 127, 191
@@ -259,7 +259,7 @@ def test_sprites_follow_from_their_factors():
 @pytest.mark.parametrize('orientation', [0, 7, 20])
 def test_sprites_have_their_areas(scale, orientation):
   radius = 14 * sprites.scale_value(scale)
-  # The square has half sides of 11/14 radius; the heart's curve encloses 3.66 in its own units.
+  # The square has half sides of 11/14 radius; the heart has area 3.66 in its own units.
   expected = ((11 / 7 * radius) ** 2, np.pi * radius**2 * 5 / 8, 3.66 * (radius / 1.2) ** 2)
   areas = [sprites.mask(shape, 15, 15, scale, orientation).sum() for shape in range(3)]
   # A border of about 2 pi radii, off by a fifth of a pixel on average.
@@ -317,7 +317,7 @@ def test_objects_keep_their_distance_and_are_seen(settings):
 
 @pytest.mark.parametrize('name', ['demo_clevr6', 'demo_clevr10'])
 def test_pixel_coordinates_point_at_the_object_or_one_before_it(examples, name):
-  """From the stored factors alone: coordinates in the frame, cropped and resized."""
+  """Projects the stored coordinates of the frame to the cropped and resized picture."""
   for example in examples[name, None]:
     side = example['image'].shape[0]
     for entity in np.flatnonzero(example['factor_visibility'])[1:]:

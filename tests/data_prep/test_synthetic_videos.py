@@ -1,4 +1,4 @@
-"""Synthetic videos: their records, and what is true of each world by construction."""
+"""Synthetic videos: their records, and properties of each world by construction."""
 
 import hashlib
 import pathlib
@@ -24,6 +24,7 @@ from data_prep.synthetic import (
   terrain_walk,
   trees,
 )
+from data_prep.synthetic.films import GeneratedFilms
 
 MODULES = {
   'demo_moving_mnist': demo_moving_mnist,
@@ -41,7 +42,7 @@ GOLDEN = {
   'demo_mazes': '5b5185d13beeb0d9d6c8fd372639a195ae3b55c3e7486ca78f3e9a429952ab97',
   'demo_minerl': '756d93235948b2421996e5f64d912aaecc94c0622fa0fb460a2afd37584ff69e',
 }
-PIXEL = 2**16  # parts of a pixel in which digits move
+PIXEL = 2**16  # units of positions per pixel
 
 
 def load(name):
@@ -92,8 +93,8 @@ def test_shards_and_views_hold_whole_sequences(name):
 def test_an_example_depends_on_its_index_alone(name, moving):
   films = {
     'demo_moving_mnist': moving.splits['test'].examples.film,
-    'demo_mazes': demo_mazes.MazeWalks(split=1, frames=40),
-    'demo_minerl': demo_minerl.TerrainWalks(split=1, frames=40),
+    'demo_mazes': GeneratedFilms(demo_mazes.render_walk, split=1, frames=40),
+    'demo_minerl': GeneratedFilms(demo_minerl.render_walk, split=1, frames=40),
   }
   frames = 1000 if name == 'demo_moving_mnist' else 40
   split = clips.split_of_film(films[name], (frames,) * 3)
@@ -107,9 +108,9 @@ def test_an_example_depends_on_its_index_alone(name, moving):
   assert not np.array_equal(together[1]['video'], together[3]['video'])
 
 
-@pytest.mark.parametrize('film', [demo_mazes.MazeWalks, demo_minerl.TerrainWalks])
-def test_splits_show_different_places(film):
-  train, test = film(split=0, frames=1)(0), film(split=1, frames=1)(0)
+@pytest.mark.parametrize('module', [demo_mazes, demo_minerl])
+def test_splits_show_different_places(module):
+  train, test = (GeneratedFilms(module.render_walk, split, frames=1)(0) for split in (0, 1))
   assert np.abs(train.astype(int) - test).mean() > 5
 
 
@@ -117,7 +118,7 @@ def test_splits_show_different_places(film):
 def test_digits_never_leave_the_picture():
   dim = np.zeros((2, 28, 28), np.uint8)
   dim[0, :, 0], dim[1, -1] = 100, 90  # marks at the very edges; no sum reaches 255
-  film = demo_moving_mnist.MovingDigits(dim, split=0, frames=400)
+  film = GeneratedFilms(demo_moving_mnist.MovingDigits(dim), split=0, frames=400)
   for sequence in range(20):
     total = film(sequence).sum((1, 2, 3), dtype=np.int64)
     assert np.ptp(total) == 0
@@ -126,7 +127,7 @@ def test_digits_never_leave_the_picture():
 
 def test_digits_add_up_to_white():
   bright = np.full((1, 28, 28), 200, np.uint8)
-  levels = demo_moving_mnist.MovingDigits(bright, split=0, frames=200)(0)
+  levels = GeneratedFilms(demo_moving_mnist.MovingDigits(bright), split=0, frames=200)(0)
   assert np.unique(levels).tolist() == [0, 200, 255]
 
 
@@ -162,7 +163,7 @@ def test_digits_bounce_like_light():
 def test_train_and_test_digits_differ(moving):
   still = demo_mnist.load(Request('demo_mnist', pathlib.Path()))
   image = still.splits['all'].examples.arrays['image'][:, 2:-2, 2:-2, 0]
-  shown = {split: moving.splits[split].examples.film.digits for split in ('train', 'test')}
+  shown = {split: moving.splits[split].examples.film.render.digits for split in ('train', 'test')}
   np.testing.assert_array_equal(shown['train'], image[still.views['train'].indices])
   assert len(shown['test']) == 500
   train, test = ({digit.tobytes() for digit in digits} for digits in shown.values())
@@ -200,7 +201,7 @@ def test_maze_walks_keep_their_speed_and_turn_smoothly():
     moving = step > 1e-9
     np.testing.assert_allclose(step[moving], 1 / 7, rtol=2e-3)
     assert np.abs(turn).max() <= 1 / 44 + 1e-12
-    assert (np.abs(turn[~moving]) > 0).all()  # it stands only to turn round
+    assert (np.abs(turn[~moving]) > 0).all()  # it stops only to turn round
 
 
 @pytest.mark.slow
@@ -276,7 +277,7 @@ def test_a_wall_on_flat_land_stands_where_geometry_says():
       down * ahead > eye,
     )
   )
-  assert grass[1] > grass[0]  # green above, also on the rim of the face, and brown below
+  assert grass[1] > grass[0]  # green on top and on the rim of the face, brown below
   assert turf[1] > turf[0]
   assert soil[0] > soil[1]
 

@@ -1,4 +1,4 @@
-"""Folders that tensorflow-datasets prepared: found, read without that package, put in order."""
+"""Folders that tensorflow-datasets prepared: search, reading without that package, and order."""
 
 import json
 
@@ -18,7 +18,7 @@ def digit(image, label):
 
 
 def write_with_the_package(tfds, folder, examples):
-  """CIFAR-10 with these examples by split, in shards of five."""
+  """Writes CIFAR-10 with these examples by split, in shards of five."""
   features = tfds.features.FeaturesDict(
     {
       'id': tfds.features.Text(),
@@ -44,7 +44,7 @@ def test_folder_that_the_package_itself_wrote(tmp_path, monkeypatch, capsys):
   for split, count in cifar10.COUNTS.items():
     images[split] = raw_files.pictures(count, 32, seed=count)
     labels[split] = np.random.default_rng(count).integers(0, 10, count)
-    order = np.random.default_rng(count).permutation(count)  # it shuffles by a hash
+    order = np.random.default_rng(count).permutation(count)  # the package shuffles by a hash
     examples[split] = [
       {'id': f'{split}_{i:05d}', 'image': images[split][i], 'label': labels[split][i]}
       for i in order.tolist()
@@ -67,7 +67,7 @@ def test_the_newest_version_is_found(tmp_path, monkeypatch):
   files = raw_files.prepared_files('mnist', {'train': []})
   for version in ('3.0.2', '3.0.10', '3.0.11.incompleteABC', 'notes'):
     raw_files.write_folder(tmp_path / 'mnist' / version, files)
-  (tmp_path / 'mnist' / '4.0.0').mkdir()  # nothing in it
+  (tmp_path / 'mnist' / '4.0.0').mkdir()  # empty
   assert locate.find_prepared('mnist') == tmp_path / 'mnist' / '3.0.10'
 
 

@@ -1,4 +1,4 @@
-"""Builders of video sets: every container, every frame, and what the reader makes of it."""
+"""Builders of video sets: every container, every frame, and the examples of the reader."""
 
 import dataclasses
 import io
@@ -31,7 +31,7 @@ FOLDERS = {
 
 @pytest.fixture
 def small(monkeypatch):
-  """The published sets with few frames."""
+  """Shrinks the published sets to a few frames."""
   for name, (_, train, test) in SETS.items():
     known = cwvae_videos.SETS[name]
     short = dataclasses.replace(known, frames={'train': train, 'test': test})
@@ -39,27 +39,27 @@ def small(monkeypatch):
 
 
 def noise(count, frames, channels, seed=0):
-  """`count` videos uint8 [frames, 64, 64, channels]."""
+  """Draws `count` videos uint8 [frames, 64, 64, channels]."""
   shape = (count, frames, 64, 64, channels)
   return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
 def raw_set(name):
-  """Videos by split, and the files that hold them, beside what must be left alone."""
+  """Makes videos by split, and their files beside others that must be ignored."""
   channels, *lengths = SETS[name]
   by_split, files = {}, {'read.me': b'text', '__MACOSX/train/._0.mp4': b'Mac'}
   for split, folder, frames, count in zip(
     ('train', 'test'), FOLDERS[name], lengths, (3, 2), strict=True
   ):
     by_split[split] = noise(count, frames, channels, seed=frames)
-    for i, video in reversed([*enumerate(by_split[split])]):  # names count, not places
+    for i, video in reversed([*enumerate(by_split[split])]):  # names decide, not positions
       files[f'{folder}/{i:02d}.mp4'] = film(video)
       files[f'{folder}/{i:02d}.json'] = b'{}'
   return by_split, files
 
 
 def pieces(sequences, seq_len):
-  """Every piece of every sequence in order, the rest of each dropped."""
+  """Cuts sequences into clips in order; the rest of each is dropped."""
   return np.stack(
     [
       video[start : start + seq_len]
@@ -70,14 +70,14 @@ def pieces(sequences, seq_len):
 
 
 def read_pieces(folder, view, seq_len, batch_size=2):
-  """What the reader gives for a view, in order."""
+  """Returns the clips of a view as the reader gives them."""
   dataset = data.open_dataset(folder.name, folder.parent)
   batches = data.eval_batches(dataset, view, batch_size=batch_size, seq_len=seq_len)
   return np.concatenate([batch['video'][batch['mask']] for batch in batches])
 
 
 def assert_same_videos(folder, videos_of_split, lengths=(0, 1, 7, 20, 21)):
-  """Whole sequences (0) and pieces of these lengths are those put in; the check passes."""
+  """Asserts that sequences (0) and clips of these lengths are as expected; the check passes."""
   for split, sequences in videos_of_split.items():
     for seq_len in lengths:
       expected = pieces(sequences, seq_len) if seq_len else sequences
@@ -166,7 +166,7 @@ def test_film_with_loss_is_what_its_decoder_gives(tmp_path):
 
 
 def test_black_and_white_of_a_film_are_0_and_255():
-  """Films keep grey within 16 to 235; a decoder that forgot this would lose contrast."""
+  """Films store grey in 16 to 235; a decoder that ignores this loses contrast."""
   levels = np.array([0, 60, 128, 200, 255], np.uint8)
   frames = np.tile(levels[:, None, None, None], (1, 64, 64, 3))
   for channels in (1, 3):
@@ -229,7 +229,7 @@ def test_moving_mnist_of_srivastava_as_prepared(tmp_path, monkeypatch, capsys):
 
 
 def own_videos(channels):
-  """Films, GIFs and arrays of one size and several lengths: file name -> frames, and bytes."""
+  """Makes films, GIFs and arrays of several lengths: file name -> frames, and bytes."""
   rng = np.random.default_rng(channels)
   grey = rng.integers(0, 256, (9, 24, 32, 1), np.uint8)
   frames = {
@@ -245,7 +245,7 @@ def own_videos(channels):
     for name, video in frames.items()
   }
   frames['00.gif'], coded['00.gif'] = np.repeat(grey, channels, -1), gif(grey)
-  if channels == 1:  # arrays may leave the axis out
+  if channels == 1:  # arrays may have no channel axis
     frames['07.npz'] = grey
     coded['07.npz'] = npz(anything=grey[..., 0])
   return dict(sorted(frames.items())), coded

@@ -12,10 +12,10 @@ import time
 from hvae_tpu.devices.interruption import Interruption
 from launch import processes
 
-# Says READY when it listens, and then what it has noted after each line of its input.
+# Prints READY when it listens, and after each line of its input the exit code, if a signal came.
 PROGRAM = """
 import sys
-from hvae_tpu.interruption import Interruption
+from hvae_tpu.devices.interruption import Interruption
 with Interruption() as interruption:
   print('READY', flush=True)
   for _ in sys.stdin:
@@ -24,7 +24,7 @@ with Interruption() as interruption:
 # The main thread is inside one long call, as in the compiler: Python's own handlers do not run.
 BUSY = """
 import hashlib
-from hvae_tpu.interruption import Interruption
+from hvae_tpu.devices.interruption import Interruption
 with Interruption():
   print('READY', flush=True)
   hashlib.pbkdf2_hmac('sha256', b'password', b'salt', 2**31 - 1)
@@ -32,8 +32,8 @@ with Interruption():
 # As on a slice of one host: JAX hears SIGTERM from the first line on.
 ALONE = """
 import sys
-from hvae_tpu import distributed
-from hvae_tpu.interruption import Interruption
+from hvae_tpu.devices import distributed
+from hvae_tpu.devices.interruption import Interruption
 distributed.start('127.0.0.1:' + {port!r}, 1, 0, 20)
 print('READY', flush=True)
 sys.stdin.readline()

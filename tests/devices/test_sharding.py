@@ -10,7 +10,7 @@ import pytest
 from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
 from hvae_tpu.models.nvae import convs as nvae_convs
-from hvae_tpu.nn import layers
+from hvae_tpu.nn import layers, rows
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_groups_share_an_example():
 @pytest.mark.parametrize(
   'module',
   [
-    layers.conv(6, 1, nn.initializers.ones, jnp.float32, 'conv'),
-    layers.Patches(6, 2, nn.initializers.ones, jnp.float32),
+    layers.Conv(6, 1, nn.initializers.ones, jnp.float32),
+    layers.Conv(6, 2, nn.initializers.ones, jnp.float32, stride=2),
     nvae_convs.Conv(6, 1, 'log', jnp.float32),
   ],
   ids=['pointwise', 'patches', 'nvae'],
@@ -90,7 +90,7 @@ def test_products_leave_rows_where_they_are(module):
   place = sharding.batch_sharding(mesh, x.shape)
 
   def program():
-    objective = lambda params, x: jnp.square(module.apply(params, layers.split_rows(x))).sum()
+    objective = lambda params, x: jnp.square(module.apply(params, rows.split_rows(x))).sum()
     return jax.jit(jax.grad(objective, argnums=(0, 1)))
 
   expected = program()(params, x)

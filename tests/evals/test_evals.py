@@ -253,7 +253,7 @@ def test_the_section_has_ranges(values, message):
   config.update(values)
   with pytest.raises(UserError, match=message):
     evals.check(config)
-    evals.scheduled(config, Reporter(), print)
+    evals.scheduled(config, Reporter())
 
 
 def test_metrics_of_another_shape_are_refused():

@@ -1,80 +1,16 @@
-"""Scores of scenes by hand and against other programs; what they need of records."""
+"""Evaluations of scenes by hand, traversals of slots, and what they need of records."""
 
-import io
-
-from hypothesis import given, settings, strategies
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 import pytest
-from sklearn import metrics
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import colour_kmeans_baseline, scene_records, segmentation, textures, traversals
-from hvae_tpu.figures import films, slot_pictures
-from hvae_tpu.metrics import dci, matching
 from hvae_tpu.metrics.rand_index import adjusted_rand_index
 from tests.support import tiny
 
 RNG = jax.random.key(0)
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=strategies.integers(0, 2**16), parts=strategies.integers(1, 5))
-def test_rand_index_is_that_of_scikit_learn(seed, parts):
-  rng = np.random.default_rng(seed)
-  true, found = rng.integers(0, parts, 60), rng.integers(0, 4, 60)
-  ours = adjusted_rand_index(true, found, False, convention='zero_denominator_is_one')
-  assert ours == pytest.approx(metrics.adjusted_rand_score(true, found), abs=1e-9)
-
-
-@pytest.mark.parametrize(
-  ('true', 'found', 'expected'),
-  [
-    ([0, 0, 1, 1, 2, 2], [3, 3, 0, 0, 1, 1], 1.0),
-    ([0, 0, 1, 1, 2, 2], [0, 1, 0, 0, 1, 1], 1.0),  # the background may lie anywhere
-    ([0, 0, 1, 1, 1, 1], [0, 0, 2, 2, 2, 2], 1.0),  # one object in one slot
-    ([0, 0, 1, 1, 1, 1], [0, 0, 2, 2, 3, 3], 0.0),  # one object in two
-    ([0, 0, 1, 2, 3, 4], [0, 0, 0, 1, 2, 3], 0.0),  # objects of one pixel: 0 / 0
-    ([0, 0, 0, 0, 0, 0], [0, 1, 2, 0, 1, 2], 0.0),  # no object
-  ],
-)
-def test_rand_index_of_the_foreground(true, found, expected):
-  assert adjusted_rand_index(np.array(true), np.array(found)) == expected
-
-
-def test_rand_index_by_other_conventions():
-  single = np.array([1, 2, 3, 4])
-  assert adjusted_rand_index(single, single, convention='zero_denominator_is_one') == 1
-  assert adjusted_rand_index(single, single, convention='constant_is_one') == 0
-  ones = np.ones(4, int)
-  assert adjusted_rand_index(ones, ones, convention='constant_is_one') == 1
-  half = np.array([1, 1, 2, 2])
-  assert adjusted_rand_index(half, np.array([1, 2, 1, 2])) == pytest.approx(-0.5)
-
-
-def test_objects_are_matched_with_their_slots():
-  true = np.zeros((20, 20), int)
-  true[:10, :10], true[10:, :10], true[15:, 15:] = 1, 2, 3  # the third has 25 pixels
-  found = np.full((20, 20), 3)
-  found[:10, :10], found[10:, :10] = 2, 0
-  found[:2, :10] = 1
-  matches = matching.match(true, found, 3, 4)
-  assert matches.objects.tolist() == [1, 2] and matches.slots.tolist() == [2, 0]
-
-
-def test_texture_scores_by_hand():
-  true = np.array([[0, 0], [1, 1]])
-  image = np.zeros((2, 2, 3))
-  perfect = matching.texture_scores(true, 1 - true, 3, image, image + 0.5)
-  assert perfect == pytest.approx(
-    dict(mse_sum=3, acc=1, miou=1, miou_fg=1, miou_gt=1, dice=1, dice_fg=1, ari=1, ari_fg=1)
-  )
-  merged = matching.texture_scores(true, np.zeros((2, 2), int), 3, image, image)
-  # One slot holds all: half of it overlaps with one of two parts, the other one is missed.
-  assert merged['acc'] == 0 and merged['miou'] == 0.25 and merged['miou_gt'] == 0.25
-  assert merged['dice'] == pytest.approx(1 / 3)
 
 
 def test_colours_of_clusters():
@@ -82,18 +18,6 @@ def test_colours_of_clusters():
   owners = np.repeat(np.arange(3), 20)
   points = colours[owners] + np.random.default_rng(0).integers(-9, 10, (60, 3))
   assert adjusted_rand_index(owners, colour_kmeans_baseline.clusters(points, 3), False) == 1
-
-
-def test_dci_of_codes_that_are_factors():
-  rng = np.random.default_rng(0)
-  factors = rng.integers(0, 3, (200, 2)).astype(float)
-  codes = np.stack([factors[:, 1], rng.standard_normal(200), factors[:, 0]], axis=1)
-  held_out = np.arange(200) >= 100
-  importance, scores = dci.evaluate(codes, factors, (True, True), held_out)
-  np.testing.assert_allclose(importance, [[0, 1], [0, 0], [1, 0]], atol=0.02)
-  assert min(scores) > 0.95
-  with pytest.raises(UserError, match='must be one of per_factor, reference'):
-    dci.evaluate(codes, factors, (True, True), held_out, 'both')
 
 
 def test_ranges_and_limits():
@@ -127,19 +51,6 @@ def test_sweeps_change_one_dimension_of_one_slot():
   np.testing.assert_allclose(pictures[1, :, 0, 0, 0], [0.2, 0.6], atol=1e-6)
   active = traversals.activeness(Painter())({}, slots[None], jnp.array([1]), values)
   np.testing.assert_allclose(active, [[0.125, 0.08]], rtol=1e-4)
-
-
-def test_rows_have_frames():
-  row = traversals.framed_row(np.ones((2, 3, 4, 1)))
-  assert row.shape == (7, 14, 1) and row.sum() == 24
-  assert row[2:5, 2:6].all() and row[2:5, 8:12].all()
-
-
-def test_colours_of_slots():
-  colours = slot_pictures.colours(3)
-  np.testing.assert_allclose(colours, np.eye(3), atol=1e-6)
-  masks = np.array([1.0, 0.5, 0.5]).reshape(3, 1, 1)
-  np.testing.assert_allclose(slot_pictures.coloured(masks)[0, 0], [1, 0.5, 0.5])
 
 
 @pytest.mark.parametrize('name', ['efficient_morl', 'slot_attention'])
@@ -202,9 +113,3 @@ def test_records_of_scenes():
   assert {array.dtype for array in record.values()} == {np.dtype('float32')}
   assert set(np.unique(record['data/true_mask'])) == {0, 255}
   np.testing.assert_allclose(record['outputs/pred_mask'].sum(2), 1, atol=1e-5)
-
-
-def test_animations_have_all_frames():
-  frames = np.random.default_rng(0).integers(0, 256, (8, 12, 10, 3)).astype(np.uint8)
-  image = Image.open(io.BytesIO(films.encode_gif(frames, 4.0)))
-  assert (image.n_frames, image.size, image.info['duration']) == (8, (10, 12), 250)

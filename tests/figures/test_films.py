@@ -1,6 +1,9 @@
 """Strips of frames, films side by side, and GIF files."""
 
+import io
+
 import numpy as np
+from PIL import Image
 import pytest
 
 from hvae_tpu.figures import film_strips
@@ -26,3 +29,9 @@ def test_films_are_shown_side_by_side():
   frames = side_by_side(films)
   assert frames.shape == (3, 4, 10, 1) and (frames[:, :, 5:] == 9).all()
   assert encode_gif(frames, 10).startswith(b'GIF8')
+
+
+def test_animations_have_all_frames():
+  frames = np.random.default_rng(0).integers(0, 256, (8, 12, 10, 3)).astype(np.uint8)
+  image = Image.open(io.BytesIO(encode_gif(frames, 4.0)))
+  assert (image.n_frames, image.size, image.info['duration']) == (8, (10, 12), 250)

@@ -9,7 +9,7 @@ import pytest
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.figures import films, images
-from hvae_tpu.figures.report import drawn, facts, results, svg
+from hvae_tpu.figures.report import facts, model_pictures, results, svg
 from hvae_tpu.modes import MODES
 from hvae_tpu.runs.workdir import store_config
 from tests.support import trained_runs
@@ -95,7 +95,7 @@ class Silent:
 
 
 def test_models_without_samples_have_a_page_without():
-  shown = drawn.draw(Silent(), {}, lambda t: {}, iter([{}]), 2, [], 0.1, 0)
+  shown = model_pictures.draw(Silent(), {}, lambda t: {}, iter([{}]), 2, [], 0.1, 0)
   assert shown == (None, None, None, None)
 
 
@@ -120,8 +120,8 @@ def test_commands_are_those_of_a_shell():
 
 def test_errors_are_heat():
   black, white = np.zeros((1, 1, 1, 1), np.uint8), np.full((1, 1, 1, 1), 255, np.uint8)
-  assert drawn.error_map(black, black).tolist() == [[[[0, 0, 0]]]]
-  assert drawn.error_map(black, white).tolist() == [[[[255, 255, 255]]]]
+  assert model_pictures.error_map(black, black).tolist() == [[[[0, 0, 0]]]]
+  assert model_pictures.error_map(black, white).tolist() == [[[[255, 255, 255]]]]
 
 
 def test_curves_survive_odd_numbers():

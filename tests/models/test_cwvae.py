@@ -1,4 +1,4 @@
-"""What only the Clockwork VAE has: clocks, hoisted products, open-loop prediction, weights."""
+"""Clocks, hoisted products, open-loop prediction and weights of the Clockwork VAE."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ RNG = jax.random.key(0)
 
 @pytest.fixture(scope='module')
 def trained():
-  """A tiny model away from its initial weights, and three videos of 13 frames."""
+  """Returns parameters of a tiny model, away from the initial ones, and three videos."""
   rng = np.random.default_rng(0)
   video = jnp.asarray(rng.integers(0, 256, (3, 13, 64, 64, 1)), jnp.uint8)
   params, _ = jax.jit(MODEL.init)(RNG, {'video': video})
@@ -53,8 +53,8 @@ def test_the_loop_equals_single_ticks(observed, unroll):
   )
   state = start
   for i in range(7):
-    given = features[:, i] if observed else None
-    state, *sides = cwvae_ticks.tick(params, config, above[:, i // 3], given, state, noise[i])
+    observation = features[:, i] if observed else None
+    state, *sides = cwvae_ticks.tick(params, config, above[:, i // 3], observation, state, noise[i])
     np.testing.assert_allclose(ticks.sample[:, i], state.sample, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(ticks.det[:, i], state.det, rtol=1e-4, atol=1e-5)
     for dist, (mean, std) in zip((ticks.prior, ticks.posterior), sides, strict=True):
@@ -70,9 +70,9 @@ def test_products_and_their_gradients_are_of_the_dtype(dtype):
   ours = lambda x, kernel: (recurrence.product(jnp.dtype(dtype), x, kernel) * weight).sum()
   plain = lambda x, kernel: (jnp.matmul(x, kernel) * weight).sum()
   gradient = jax.grad(ours, argnums=(0, 1))
-  for found, expected in zip(gradient(x, kernel), jax.grad(plain, (0, 1))(x, kernel), strict=True):
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, expected, atol=5e-2 if dtype == 'bfloat16' else 1e-6)
+  for actual, expected in zip(gradient(x, kernel), jax.grad(plain, (0, 1))(x, kernel), strict=True):
+    assert actual.dtype == jnp.float32
+    np.testing.assert_allclose(actual, expected, atol=5e-2 if dtype == 'bfloat16' else 1e-6)
   program = jax.jit(gradient).lower(x, kernel).as_text()
   lines = [line.partition(' : ')[2] for line in program.splitlines() if 'dot_general' in line]
   operands = [line.partition('->')[0].count(f'x{dtype[0]}') for line in lines]
@@ -113,11 +113,11 @@ def both_forms(make, n, channels):
     y = layer.apply(params, x)
     return (y * jnp.cos(jnp.arange(y.size).reshape(y.shape))).sum(), y
 
-  found = [
+  gradients = [
     jax.jit(jax.grad(functools.partial(loss, layer=make(by)), argnums=(0, 1), has_aux=True))
     for by in (False, True)
   ]
-  direct, products = (grad(params, x) for grad in found)
+  direct, products = (grad(params, x) for grad in gradients)
   close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
   jax.tree.map(close, products, direct)
 
@@ -140,18 +140,18 @@ def test_chunks_equal_the_whole(trained, fields):
 def test_a_prediction_reads_the_context_only(trained):
   params, batch = trained
   other = {'video': batch['video'].at[:, 4:].set(0)}
-  found, _ = predictor(MODEL, 9)(params, batch, None)
-  np.testing.assert_array_equal(predictor(MODEL, 9)(params, other, None)[0], found)
+  actual, _ = predictor(MODEL, 9)(params, batch, None)
+  np.testing.assert_array_equal(predictor(MODEL, 9)(params, other, None)[0], actual)
   changed = {'video': batch['video'].at[:, 3].set(0)}
-  assert np.any(predictor(MODEL, 9)(params, changed, None)[0] != found)
+  assert np.any(predictor(MODEL, 9)(params, changed, None)[0] != actual)
 
 
 @pytest.mark.parametrize('fields', [{'cell_mean_only': True}, {'use_obs': 'TF'}], ids=str)
 def test_options_change_predictions(trained, fields):
   params, batch = trained
-  found, _ = predictor(MODEL, 9)(params, batch, None)
+  actual, _ = predictor(MODEL, 9)(params, batch, None)
   other, _ = predictor(dataclasses.replace(MODEL, **fields), 9)(params, batch, None)
-  assert np.abs(np.asarray(found) - other).max() > 1e-3
+  assert np.abs(np.asarray(actual) - other).max() > 1e-3
 
 
 def test_means_only_leave_nothing_to_chance(trained):
@@ -168,7 +168,7 @@ def test_noise_of_a_tick_does_not_depend_on_the_length():
 
 
 def test_levels_see_the_sum_of_their_frames(trained):
-  """The last block counts what is missing as 0."""
+  """Missing frames of the last tick count as 0."""
   params, batch = trained
   model = dataclasses.replace(MODEL, enc_dense_layers=0, tmp_abs_factor=3)
   params = {name: value for name, value in params.items() if not name.startswith('embed')}
@@ -211,7 +211,7 @@ def levels(kls):
   ids=str,
 )
 def test_weights_of_the_kl(fields, expected):
-  """Of levels with 2 and 0.5 nats; both floors are reached."""
+  """The levels have 2 and 0.5 nats, so that both floors are reached."""
   model = dataclasses.replace(MODEL, **fields)
   assert float(objective.weighted_kl(model, levels([2.0, 0.5]))) == pytest.approx(expected)
 
@@ -244,11 +244,11 @@ def test_the_elbo_is_not_weighted(trained):
 def test_activations(trained, activation):
   params, batch = trained
   model = dataclasses.replace(MODEL, dec_activation=activation)
-  found = np.asarray(predictor(model, 2)(params, batch, None)[0])
+  actual = np.asarray(predictor(model, 2)(params, batch, None)[0])
   raw = dataclasses.replace(MODEL, dec_activation='identity')
   raw = np.asarray(predictor(raw, 2)(params, batch, None)[0])
   expected = {'tanh': np.tanh(raw), 'sigmoid': 1 / (1 + np.exp(-raw)), 'identity': raw}[activation]
-  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_initial_weights_of_keras():

@@ -14,7 +14,7 @@ from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
 from hvae_tpu.models.efficient_morl import EfficientMORL, decoders, objective, weights
 from hvae_tpu.models.efficient_morl.encoder import positions
-from hvae_tpu.nn import distributions, layers
+from hvae_tpu.nn import cpu_kernels, distributions
 from hvae_tpu.training import optimizers
 from hvae_tpu.training.state import create_state
 from hvae_tpu.training.step import make_train_step, trace_step
@@ -27,7 +27,7 @@ SYSTEMS = ('efficient_morl', 'slot_attention')
 
 @functools.cache
 def started(name):
-  """A tiny model, and weights with which slots differ: larger than fresh ones."""
+  """Returns a tiny model, and weights with which slots differ: larger than fresh ones."""
   model, batch = tiny.SYSTEMS[name].model, tiny.batch(name)
   params, state = jax.jit(model.init)(jax.random.key(0), batch)
   rng = np.random.default_rng(0)
@@ -60,19 +60,19 @@ def test_slots_can_change_places(name, seed, order):
   draws = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
   if name == 'slot_attention':
     draws = draws[:1]
-  found = segmenter(name)(draws)
+  result = segmenter(name)(draws)
   permuted = segmenter(name)(draws[:, :, order])
-  assert np.ptp(np.asarray(found.slots), axis=2).max() > 0.1
+  assert np.ptp(np.asarray(result.slots), axis=2).max() > 0.1
   for part in ('rgb', 'log_masks', 'attention', 'slots', 'mean'):
-    expected = np.asarray(getattr(found, part))[:, :, order]
+    expected = np.asarray(getattr(result, part))[:, :, order]
     np.testing.assert_allclose(getattr(permuted, part), expected, rtol=1e-3, atol=1e-4)
-  if found.kl is not None:
-    np.testing.assert_allclose(permuted.kl, found.kl, rtol=1e-4)
+  if result.kl is not None:
+    np.testing.assert_allclose(permuted.kl, result.kl, rtol=1e-4)
 
 
 @pytest.mark.parametrize('name', SYSTEMS)
 def test_two_devices_are_one(name):
-  """A step on two fake devices, where GECO is at work, gives the state of a step on one."""
+  """Two fake devices give the state of one after a step in which GECO is active."""
   model, _, _, batch = started(name)
   if name == 'efficient_morl':
     model = dataclasses.replace(model, geco_warm_start=0)
@@ -100,7 +100,7 @@ def _optimizer():
 
 
 def test_the_curriculum_is_one_program():
-  """Stages of 1 and 2 refinements: no second compilation, and the refinements that are told."""
+  """Stages of 1 and 2 refinements: no second compilation, and the refinements of each stage."""
   model, params, state, batch = started('efficient_morl')
   model = dataclasses.replace(model, refinement_curriculum=((-1, 1), (1000, 2)))
   traced = []
@@ -129,8 +129,8 @@ def test_the_curriculum_is_one_program():
 def test_without_refinements_nothing_is_refined():
   model, params, state, batch = started('efficient_morl')
   none = dataclasses.replace(model, refinement_iters=0, refinement_curriculum=((-1, 0),))
-  found = jax.jit(none.segment)(params, state, batch, RNG)
-  assert found.rgb.shape[:2] == (4, 2) and found.kl.shape == (4, 1)
+  result = jax.jit(none.segment)(params, state, batch, RNG)
+  assert result.rgb.shape[:2] == (4, 2) and result.kl.shape == (4, 1)
   loss, (_, metrics) = jax.jit(functools.partial(none.loss, train=True))(
     params, state, batch, rng=RNG, step=jnp.int32(0)
   )
@@ -156,7 +156,7 @@ def test_the_first_convolution_of_a_decoder_is_one(kernel, padding):
   params = jax.tree.map(lambda p: p + 0.1, params)
   place = positions(7) @ params['positions']['kernel'] + params['positions']['bias']
   maps = jnp.broadcast_to(z[:, None, None], (3, 7, 7, 4)) + place
-  expected = layers.convolve(maps, params['kernel'], padding) + params['bias']
+  expected = cpu_kernels.convolve(maps, params['kernel'], padding) + params['bias']
   np.testing.assert_allclose(layer.apply({'params': params}, z), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -166,8 +166,8 @@ def test_convolutions_have_the_usual_gradients(padding):
   x = rng.standard_normal((2, 6, 6, 3)).astype(np.float32)
   kernel = rng.standard_normal((3, 3, 3, 4)).astype(np.float32)
   total = lambda f: lambda *args: jnp.sin(f(*args, padding)).sum()
-  usual = jax.grad(total(layers._convolve), argnums=(0, 1))(x, kernel)
-  ours = jax.grad(total(layers.convolve), argnums=(0, 1))(x, kernel)
+  usual = jax.grad(total(cpu_kernels._convolve), argnums=(0, 1))(x, kernel)
+  ours = jax.grad(total(cpu_kernels.convolve), argnums=(0, 1))(x, kernel)
   for a, b in zip(ours, usual, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
@@ -201,8 +201,8 @@ def test_weights_that_preserve_signals(dual):
   scaled = jax.tree.map(lambda p: p * factor, old['bottom_up']['layer']['gru'])
   jax.tree.map(np.testing.assert_allclose, layer['gru'], scaled)
   np.testing.assert_array_equal(layer['mlp_softplus_1']['bias'], -3)
-  kept = lambda params: (params['refinement'], params['bottom_up']['encoder']['positions'])
-  jax.tree.map(np.testing.assert_array_equal, kept(new), kept(old))
+  unchanged = lambda params: (params['refinement'], params['bottom_up']['encoder']['positions'])
+  jax.tree.map(np.testing.assert_array_equal, unchanged(new), unchanged(old))
 
 
 def test_preserved_signals_reach_the_slots():
@@ -214,8 +214,8 @@ def test_preserved_signals_reach_the_slots():
     model = EfficientMORL(image_size=12, zdim=16, image_decoder='small', init_weights=init_weights)
     params, _ = model.init(RNG, {'image': images})
     noise = jnp.broadcast_to(jax.random.normal(RNG, (4, 1, 4, 16)), (4, 2, 4, 16))
-    found = model.hierarchy.apply({'params': params['bottom_up']}, images / 127.5 - 1, noise)
-    top = found.posteriors[-1]
+    result = model.hierarchy.apply({'params': params['bottom_up']}, images / 127.5 - 1, noise)
+    top = result.posteriors[-1]
     return float((jnp.abs(top.mean[0] - top.mean[1]) / top.std.mean(0)).mean())
 
   assert contrast('preserving') > 1 > 100 * contrast('published')
@@ -223,9 +223,9 @@ def test_preserved_signals_reach_the_slots():
 
 def test_fresh_decoders_paint_even_grey():
   model, batch = tiny.SYSTEMS['efficient_morl'].model, tiny.batch('efficient_morl')
-  found = model.segment(*model.init(RNG, batch), batch, RNG)
-  np.testing.assert_allclose(found.rgb, 0.5, atol=1e-3)
-  np.testing.assert_allclose(jnp.exp(found.log_masks), 1 / 3, atol=1e-3)
+  result = model.segment(*model.init(RNG, batch), batch, RNG)
+  np.testing.assert_allclose(result.rgb, 0.5, atol=1e-3)
+  np.testing.assert_allclose(jnp.exp(result.log_masks), 1 / 3, atol=1e-3)
 
 
 @pytest.mark.parametrize('name', SYSTEMS)
@@ -241,7 +241,7 @@ def test_pictures_must_be_square(name):
 
 
 @pytest.mark.parametrize('name', SYSTEMS)
-def test_crowded_scenes_are_told(name):
+def test_crowded_scenes_are_warned_of(name):
   model = tiny.SYSTEMS[name].model
   card = {'name': 'scenes', 'details': {'entities': 5}}
   (text,) = model.warnings(card)
@@ -250,7 +250,7 @@ def test_crowded_scenes_are_told(name):
   assert not model.warnings({'name': 'pictures'})
 
 
-def test_targets_out_of_reach_are_told():
+def test_targets_out_of_reach_are_warned_of():
   model = tiny.SYSTEMS['efficient_morl'].model
   below = dataclasses.replace(model, geco_target=-1.224, log_scale=-1.2)
   (text,) = below.warnings({'name': 'pictures'})

@@ -10,6 +10,7 @@ import pytest
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.models.efficient_vdvae import layout, network, objective
+from hvae_tpu.models.hierarchy import GroupDraw
 from hvae_tpu.nn import distributions, layers
 from tests.support import tiny
 
@@ -39,8 +40,8 @@ def initial(**fields) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize('zero', [True, False])
 def test_initial_scales(stable, zero):
   """Sections 2.1 to 2.3 of the reference: uniform by both fans, the last kernels scaled."""
-  found = initial(stable_init=stable, initialize_prior_weights_as_zero=zero)
-  for name, leaf in found.items():
+  parameters = initial(stable_init=stable, initialize_prior_weights_as_zero=zero)
+  for name, leaf in parameters.items():
     if not name.endswith('kernel'):
       assert not leaf.any(), name
       continue
@@ -61,29 +62,30 @@ def test_scanned_run_equals_a_python_loop():
   normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
   inputs = (
     normal(3, 2, 4, 4, 8),
-    normal(3, 2, 32),
-    normal(3, 2, 4, 4, 2),
-    jnp.array([True, False, False]),
-    None,
-    jnp.array([[True, True], [True, False], [False, False]]),
+    GroupDraw(
+      noise=normal(3, 2, 32),
+      z=normal(3, 2, 4, 4, 2),
+      given=jnp.array([True, False, False]),
+      variates=jnp.array([[True, True], [True, False], [False, False]]),
+    ),
   )
   y = normal(2, 4, 4, 8)
-  stacked = layers.stack_blocks(network.DownBlock, 3, (0,) * 6)(cells, MODEL.block_config)
+  stacked = layers.stack_blocks(network.DownBlock, 3, (0, 0))(cells, MODEL.block_config)
   params = stacked.init(RNG, y, *inputs)['params']
   params = jax.tree.map(lambda p: p + 0.1 * normal(*p.shape), params)
   scanned, levels = jax.jit(stacked.apply)({'params': params}, y, *inputs)
 
   block = network.DownBlock(cells, MODEL.block_config)
-  for i, mine in enumerate(layers.unstack(params, 3)):
-    y, level = block.apply({'params': mine}, y, *(None if a is None else a[i] for a in inputs))
+  for i, (params_of_block, inputs_of_block) in enumerate(layers.unstack((params, inputs), 3)):
+    y, level = block.apply({'params': params_of_block}, y, *inputs_of_block)
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
       level,
       jax.tree.map(lambda leaf, i=i: leaf[i], levels),
     )
   np.testing.assert_allclose(scanned, y, rtol=1e-5, atol=1e-5)
-  np.testing.assert_array_equal(levels.group.z[0], inputs[2][0])
-  np.testing.assert_array_equal(np.any(levels.kl > 0, axis=1), inputs[5])
+  np.testing.assert_array_equal(levels.group.z[0], inputs[1].z[0])
+  np.testing.assert_array_equal(np.any(levels.kl > 0, axis=1), inputs[1].variates)
 
 
 @pytest.fixture(scope='module')
@@ -128,12 +130,12 @@ def test_no_scale_is_so_small_that_gradients_are_lost(raw):
   kl = lambda p, q: MODEL.block_config.kl(
     MODEL.block_config.normal(p), MODEL.block_config.normal(q)
   ).sum()
-  for found in (
+  for gradients in (
     jax.value_and_grad(nll)(jnp.asarray(channels)),
     jax.value_and_grad(kl, (0, 1))(off, jnp.zeros(2)),
     jax.value_and_grad(kl, (0, 1))(jnp.zeros(2), off),
   ):
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
 @pytest.mark.parametrize(
@@ -151,8 +153,8 @@ def test_no_scale_is_so_small_that_gradients_are_lost(raw):
 def test_beta(schedule, step, expected):
   fields = dict(beta_schedule=schedule, beta_start=21, beta_steps=100)
   fields |= dict(beta_activation_step=500, beta_growth_rate=0.01)
-  found = objective.beta(dataclasses.replace(MODEL, **fields), step)
-  assert float(found) == pytest.approx(expected, rel=1e-5)
+  beta = objective.beta(dataclasses.replace(MODEL, **fields), step)
+  assert float(beta) == pytest.approx(expected, rel=1e-5)
 
 
 def test_gamma_pays_for_quiet_groups():
@@ -199,10 +201,10 @@ def test_binary_pictures_are_modelled_without_their_padding():
 def test_five_bit_draws_stay_below_the_highest_level():
   model = dataclasses.replace(MODEL, num_bits=5)
   out = 10 * np.random.default_rng(0).standard_normal((2, 8, 8, 20)).astype(np.float32)
-  drawn = model.draw(jnp.asarray(out), RNG)
-  highest = float(model.scale(np.uint8(255)))
-  assert float(drawn.max()) == pytest.approx(highest) and highest < 0.95
-  assert float(drawn.min()) == -1
+  sample = model.draw(jnp.asarray(out), RNG)
+  highest = float(model.scale_target(np.uint8(255)))
+  assert float(sample.max()) == pytest.approx(highest) and highest < 0.95
+  assert float(sample.min()) == -1
 
 
 @pytest.mark.parametrize(
@@ -212,7 +214,7 @@ def test_five_bit_draws_stay_below_the_highest_level():
     ({'down_strides': (1, 3, 1)}, 'model.image_size=8 must divide by 3, the product of model.down'),
     ({'down_filters': (8, 16, 8)}, 'model.down_filters: level 2 does not resample'),
     ({'up_filters': (16, 8, 8)}, 'model.up_filters: level 0 does not resample'),
-    ({'up_n_blocks': (0,)}, 'model.up_n_blocks=0 has an entry that is too small'),
+    ({'up_n_blocks': (0,)}, 'config.model.up_n_blocks=(0,) must be at least 1'),
     ({'down_kernel_size': ()}, 'model.down_kernel_size has 0 entries'),
     ({'down_mid_filters_ratio': (0.01,)}, 'is less than one channel'),
     ({'image_channels': 1}, 'model.image_channels=1 must be 3'),

@@ -209,9 +209,9 @@ def test_pruned_variates_cost_nothing(fitted):
   np.testing.assert_allclose(pruned(every)['neg_elbo'], whole['neg_elbo'], rtol=1e-5)
   assert (pruned(~every)['kl'] == 0).all() and (pruned(~every)['nll'] != whole['nll']).all()
   first = every & (np.arange(len(every)) == 0)[:, None]
-  found = pruned(first)['kl_per_level']
-  np.testing.assert_allclose(found[:, 0], whole['kl_per_level'][:, 0], rtol=1e-4, atol=1e-6)
-  assert (found[:, 1:] == 0).all()
+  kl = pruned(first)['kl_per_level']
+  np.testing.assert_allclose(kl[:, 0], whole['kl_per_level'][:, 0], rtol=1e-4, atol=1e-6)
+  assert (kl[:, 1:] == 0).all()
   np.testing.assert_allclose(encode(first)[0].z, encode(every)[0].z, rtol=1e-5, atol=1e-6)
   assert np.any(np.asarray(encode(first)[-1].z) != np.asarray(encode(every)[-1].z))
 
@@ -222,29 +222,30 @@ def test_pruned_variates_are_drawn_again_alike(fitted):
     pytest.skip('this system does not prune')
   model, (params, state, batch) = fitted.model, (fitted.params, fitted.state, fitted.batch)
   shape = model.kl_per_variate(params, state, batch, RNG).shape[1:]
-  kept = np.random.default_rng(0).random(shape) < 0.5
-  latents = jax.jit(model.encode)(params, state, batch, jax.random.split(RNG)[0], kept)
+  chosen = np.random.default_rng(0).random(shape) < 0.5
+  latents = jax.jit(model.encode)(params, state, batch, jax.random.split(RNG)[0], chosen)
   decode = jax.jit(lambda latents, given: model.decode(params, state, latents, RNG, 1.0, given))
   marred = tuple(
-    group._replace(z=jnp.where(row, group.z, 7.0)) for group, row in zip(latents, kept, strict=True)
+    group._replace(z=jnp.where(row, group.z, 7.0))
+    for group, row in zip(latents, chosen, strict=True)
   )
-  again = np.asarray(decode(marred, kept), int)
+  again = np.asarray(decode(marred, chosen), int)
   # Two programs: a rounding edge of uint8 may be crossed.
-  assert np.abs(again - np.asarray(decode(latents, np.ones_like(kept)), int)).max() <= 1
-  np.testing.assert_array_equal(again, decode(latents, kept))
+  assert np.abs(again - np.asarray(decode(latents, np.ones_like(chosen)), int)).max() <= 1
+  np.testing.assert_array_equal(again, decode(latents, chosen))
 
 
 def test_histograms(fitted):
   if not hasattr(fitted.model, 'histograms'):
     pytest.skip('this system names no quantities')
-  found = fitted.model.histograms(fitted.params, fitted.state, fitted.batch, RNG)
-  assert {name: value.shape for name, value in found.items()} == {
+  values = fitted.model.histograms(fitted.params, fitted.state, fitted.batch, RNG)
+  assert {name: value.shape for name, value in values.items()} == {
     'targets': (4, 8, 8, 3),
     'outputs': (4, 8, 8, 3),
     'mixture_means': (3, 2, 4, 8, 8),
     'mixture_log_scales': (3, 2, 4, 8, 8),
   }
-  assert all(np.isfinite(value).all() for value in found.values())
+  assert all(np.isfinite(value).all() for value in values.values())
 
 
 def test_output_temperature_narrows_what_is_drawn(fitted):
@@ -252,7 +253,7 @@ def test_output_temperature_narrows_what_is_drawn(fitted):
   if not hasattr(fitted.model, 'output_temperature'):
     pytest.skip('this system has no temperature of the output')
   if fitted.name == 'nvae':
-    pytest.skip('its published rule widens what is drawn; its golden files hold that')
+    pytest.skip('its published rule widens the draws; its golden files hold that')
   model = dataclasses.replace(fitted.model, output_temperature=1e-6)
   out = np.random.default_rng(0).standard_normal((2, 8, 8, model.out_channels)).astype(np.float32)
   draw = lambda model, seed: np.asarray(model.draw(jnp.asarray(out), jax.random.key(seed)))

@@ -11,6 +11,7 @@ import pytest
 from configs.systems.nvae import MGP123
 from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
+from hvae_tpu.models.hierarchy import GroupDraw
 from hvae_tpu.models.nvae import NVAE, cells, convs, flows, heads, network, objective, regularisers
 from hvae_tpu.nn import distributions, layers
 from tests.support import golden_files, tiny
@@ -32,8 +33,10 @@ def step(model: NVAE, state, batch, params):
   return loss(params, state, batch)
 
 
-def close(found, expected, rtol=1e-5, atol=1e-5):
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), found, expected)
+def close(actual, expected, rtol=1e-5, atol=1e-5):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), actual, expected
+  )
 
 
 def test_statistics_are_those_of_the_whole_batch_on_two_devices():
@@ -76,16 +79,15 @@ def test_scanned_groups_equal_a_python_loop():
   rng = np.random.default_rng(0)
   normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
   fields = (('res_bnswish',), 1, 8, SMALL.cell_config(True), SMALL.latent_config(True))
-  inputs = (normal(2, 2, 4, 4, 8), normal(2, 2, 32), None, None, None)
-  stacked = layers.stack_blocks(network.DecGroup, 2, (0,) * 5)(*fields)
+  inputs = (normal(2, 2, 4, 4, 8), GroupDraw(normal(2, 2, 32)))
+  stacked = layers.stack_blocks(network.DecGroup, 2, (0, 0))(*fields)
   s = normal(2, 4, 4, 8)
   variables = stacked.init(RNG, s, *inputs)
   run = functools.partial(stacked.apply, mutable=['batch_stats'])
   (scanned, levels), moved = golden_files.quick_jit(run)(variables, s, *inputs)
   block = network.DecGroup(*fields)
-  for i, mine in enumerate(layers.unstack(variables, 2)):
-    mine_of = (None if a is None else a[i] for a in inputs)
-    (s, level), stats = block.apply(mine, s, *mine_of, mutable=['batch_stats'])
+  for i, (of_group, inputs_of_group) in enumerate(layers.unstack((variables, inputs), 2)):
+    (s, level), stats = block.apply(of_group, s, *inputs_of_group, mutable=['batch_stats'])
     close((level, stats), jax.tree.map(lambda leaf, i=i: leaf[i], (levels, moved)))
   close(s, scanned)
 
@@ -123,9 +125,9 @@ def test_depthwise_convolutions_are_the_same_in_both_forms(side, size, dtype, rt
     gradient = jax.grad(lambda *args: (weights * apply(*args)).sum(), (0, 1))
     return golden_files.quick_jit(lambda *args: (apply(*args), gradient(*args)))(x, kernel)
 
-  found, expected = run('shifts'), run('conv')
-  scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
-  close(found, expected, rtol=rtol, atol=rtol * scale)
+  shifts, conv = run('shifts'), run('conv')
+  scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(conv))
+  close(shifts, conv, rtol=rtol, atol=rtol * scale)
 
 
 def test_a_dilated_cell_sees_five_pixels():
@@ -142,7 +144,7 @@ def test_first_weights_from_data_normalise_the_outputs():
   batch = {'image': jnp.asarray(tiny.images(model))}
   params, state = golden_files.quick_jit(model.init)(RNG, batch)
   kernel, gain = (params['bottom_up']['pre_0_0']['op_1']['conv'][k] for k in ('kernel', 'log_gain'))
-  start = np.log(np.asarray(convs.norm_of(kernel))[0, 0, 0] + 0.01)
+  start = np.log(np.asarray(convs.kernel_norm(kernel))[0, 0, 0] + 0.01)
   assert np.abs(gain - start).max() > 1e-3  # not where convolutions start without data
   loss, _ = golden_files.quick_jit(functools.partial(step, model))(state, batch, params)
   assert np.isfinite(loss)
@@ -181,7 +183,7 @@ def test_penalties_of_zeros_have_finite_gradients():
   penalty = lambda w: regularisers.power_penalty(w, jnp.zeros(6)).sum()
   assert np.isfinite(jax.grad(penalty)(jnp.ones((4, 6)))).all()
   leaves = {'kernel': jnp.zeros((3, 3, 2, 4)), 'log_gain': jnp.zeros(4)}
-  assert np.isfinite(jax.grad(lambda x: convs.effective(x).sum())(leaves)['kernel']).all()
+  assert np.isfinite(jax.grad(lambda x: convs.effective_kernel(x).sum())(leaves)['kernel']).all()
 
 
 def test_weight_of_the_kl():
@@ -208,10 +210,10 @@ def test_balance_ends_with_the_warm_up():
 def test_refresh_moves_only_what_generates():
   params, state, batch = initial(SMALL)
   run = lambda p, s: SMALL.refresh(p, s, RNG, 0.7, iterations=3, num=2)
-  found = golden_files.quick_jit(run)(params, state)['batch_stats']
-  close(found['bottom_up'], state['batch_stats']['bottom_up'], rtol=0, atol=0)
+  refreshed = golden_files.quick_jit(run)(params, state)['batch_stats']
+  close(refreshed['bottom_up'], state['batch_stats']['bottom_up'], rtol=0, atol=0)
   moved = jax.tree.map(
-    lambda a, b: np.any(a != b), found['top_down'], dict(state['batch_stats']['top_down'])
+    lambda a, b: np.any(a != b), refreshed['top_down'], dict(state['batch_stats']['top_down'])
   )
   assert all(jax.tree.leaves(moved))
 
@@ -231,9 +233,9 @@ def test_drawn_pixels_have_the_mean_of_the_head(name):
     out[:, 1] -= 3.5
     out[:, 0] += 0.0 if name == 'normal' else 0.5
   out = out.reshape(2**14, 1, 1, -1)
-  drawn = head.draw(jnp.asarray(out), RNG)
-  assert 0 <= drawn.min() and drawn.max() <= 1
-  np.testing.assert_allclose(drawn.mean((0, 1, 2)), head.mean(out[:1])[0, 0, 0], atol=0.01)
+  sample = head.draw(jnp.asarray(out), RNG)
+  assert 0 <= sample.min() and sample.max() <= 1
+  np.testing.assert_allclose(sample.mean((0, 1, 2)), head.mean(out[:1])[0, 0, 0], atol=0.01)
 
 
 def test_masses_sum_to_one_with_the_other_edge():
@@ -245,7 +247,7 @@ def test_masses_sum_to_one_with_the_other_edge():
     out = np.zeros((256, 1, 1, 10), np.float32)
     out[..., 1::3], out[..., 2::3] = 0.95, -4.0
     out[..., 3::3] = 0.0
-    x = model.scale(jnp.asarray(levels))
+    x = model.scale_target(jnp.asarray(levels))
     only_red = distributions.mixture_by_colour(jnp.asarray(out), 1)
     mixture = only_red._replace(
       means=only_red.means.at[:].set(0.95), scales=only_red.scales.at[:].set(-4.0)
@@ -274,7 +276,7 @@ def test_every_form_of_mgp123_is_a_field():
     ({'min_groups_per_scale': 9}, 'model.min_groups_per_scale=9 must not exceed'),
     ({'zdim': 0}, 'model.zdim=0 must be at least 1'),
     ({'num_preprocess_cells': 0}, 'model.num_preprocess_cells=0 must be at least 1'),
-    ({'num_flows': -1}, 'model.num_flows=-1 must be at least 0'),
+    ({'num_flows': -1}, 'model.num_flows=-1 must not be negative'),
     ({'arch_instance': 'res_mbconv9'}, "config.model.arch_instance='res_mbconv9' must be one of"),
     ({'kl_balance': 'cube'}, "config.model.kl_balance='cube' must be one of"),
     ({'image_channels': 1}, 'model.image_channels=1 must be 3'),

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from hvae_tpu.errors import UserError
+from hvae_tpu.models import hierarchy
+from hvae_tpu.models.hierarchy import GroupDraw
 from hvae_tpu.models.vdvae import VDVAE, network
 from hvae_tpu.nn import layers
 from tests.support import tiny
@@ -48,16 +50,16 @@ def expected_std(name: str, shape: tuple[int, ...], kernel_init: str) -> float:
 
 @pytest.mark.parametrize('kernel_init', ['torch', 'lecun'])
 def test_initial_scales(kernel_init):
-  found = kernels(kernel_init)
-  assert len(found) == 36
-  for name, kernel in found.items():
+  by_name = kernels(kernel_init)
+  assert len(by_name) == 36
+  for name, kernel in by_name.items():
     expected = expected_std(name, kernel.shape, kernel_init)
     # The standard error of a deviation is below sqrt(1 / 2n); five of them.
     margin = 5 * (2 * kernel.size) ** -0.5
     assert kernel.std() == pytest.approx(expected, rel=margin), name
     if kernel_init == 'torch' and expected:
       assert np.abs(kernel).max() <= expected * 3**0.5 * (1 + 1e-6), name
-  blocks = found['decoder/dec_01_8x3/enc/c2/kernel']
+  blocks = by_name['decoder/dec_01_8x3/enc/c2/kernel']
   assert np.any(blocks[0] != blocks[1])  # no block is a copy of another
 
 
@@ -72,16 +74,17 @@ def test_scanned_run_equals_a_python_loop():
   normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
   x, acts, noise = normal(2, 4, 4, 8), normal(2, 4, 4, 8), normal(3, 2, 32)
   z, given = normal(3, 2, 4, 4, 2), jnp.array([True, False, True])
-  stacked = layers.stack_blocks(network.DecoderBlock, 3, (nn.broadcast, 0, 0, 0, 0, 0))(**fields)
+  stacked = layers.stack_blocks(network.DecoderBlock, 3, (nn.broadcast, 0))(**fields)
   keep = jnp.array([[True, True], [True, False], [False, False]])
-  arguments = (x, acts, noise, z, given, None, keep)
+  draws = GroupDraw(noise, z, given, None, keep)
+  arguments = (x, acts, draws)
   params = stacked.init(jax.random.key(0), *arguments)['params']
   params = jax.tree.map(lambda p: p + 0.1 * normal(*p.shape), params)
   scanned, levels = jax.jit(stacked.apply)({'params': params}, *arguments)
 
   block = network.DecoderBlock(**fields)
-  for i, mine in enumerate(layers.unstack(params, 3)):
-    x, level = block.apply({'params': mine}, x, acts, noise[i], z[i], given[i], None, keep[i])
+  for i, (params_of_block, draw) in enumerate(layers.unstack((params, draws), 3)):
+    x, level = block.apply({'params': params_of_block}, x, acts, draw)
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
       level,
@@ -94,8 +97,8 @@ def test_scanned_run_equals_a_python_loop():
 
 def loss_of(model, out, kl, train, monkeypatch):
   """The objective with `out` [B, H, W, C] and `kl` [B, zdim] in place of the network."""
-  levels = [network.Level(None, kl, log_q=None, log_p=None)]
-  monkeypatch.setattr(VDVAE, '_infer', lambda *_: (jnp.asarray(out), levels))
+  levels = [hierarchy.Level(None, kl, log_q=None, log_p=None)]
+  monkeypatch.setattr(VDVAE, 'infer', lambda *_: (jnp.asarray(out), levels))
   image = np.zeros(out.shape, np.uint8)
   return model.loss({}, {}, {'image': image}, rng=None, step=0, train=train)[0]
 

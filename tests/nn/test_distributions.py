@@ -241,6 +241,6 @@ def test_gelu_is_that_of_jax(approximate):
   x = jnp.concatenate([jnp.linspace(-12, 12, 997), jnp.array([-1e4, 1e4, 0.0])])
   ours = jax.jit(jax.vmap(jax.value_and_grad(lambda v: layers.gelu(v, approximate))))
   theirs = jax.jit(jax.vmap(jax.value_and_grad(lambda v: jax.nn.gelu(v, approximate=approximate))))
-  for found, expected in zip(ours(x), theirs(x), strict=True):
+  for actual, expected in zip(ours(x), theirs(x), strict=True):
     # In the far tail erf leaves the rounding error of 1 - 1, times x.
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Layers that systems share: what holds whatever the model is."""
+"""Layers that systems share."""
 
 from flax import linen as nn
 import jax
@@ -16,14 +16,14 @@ START = nn.initializers.ones
 @pytest.mark.parametrize(
   'module',
   [
-    layers.conv(6, 1, START, jnp.bfloat16, 'conv'),
-    layers.conv(6, 3, START, jnp.bfloat16, 'conv'),
-    layers.Patches(6, 2, START, jnp.bfloat16),
-    layers.Conv(6, 3, 1, START, START, jnp.bfloat16),
+    layers.Conv(6, 1, START, jnp.bfloat16),
+    layers.Conv(6, 3, START, jnp.bfloat16),
+    layers.Conv(6, 2, START, jnp.bfloat16, stride=2),
+    layers.PaddedConv(6, 3, 1, START, START, jnp.bfloat16),
     nvae_convs.Conv(6, 3, '', jnp.bfloat16),
     frames.Conv(6, START, jnp.bfloat16, by_products=False),
   ],
-  ids=['pointwise', 'same', 'patches', 'conv', 'nvae', 'cwvae'],
+  ids=['pointwise', 'same', 'patches', 'padded', 'nvae', 'cwvae'],
 )
 def test_gradients_of_biases_do_not_drown_in_rounding(module):
   rng = np.random.default_rng(0)
@@ -31,7 +31,7 @@ def test_gradients_of_biases_do_not_drown_in_rounding(module):
   params = module.init(jax.random.key(0), x)
   out, pull = jax.vjp(jax.jit(module.apply), params, x)
   cotangent = jnp.asarray(1 + rng.standard_normal(out.shape), out.dtype)
-  found = jax.jit(pull)(cotangent)[0]['params']['bias']
+  gradient = jax.jit(pull)(cotangent)[0]['params']['bias']
   expected = np.asarray(cotangent, np.float64).sum((0, 1, 2))
-  assert found.dtype == jnp.float32
-  np.testing.assert_allclose(found, expected, rtol=1e-3)
+  assert gradient.dtype == jnp.float32
+  np.testing.assert_allclose(gradient, expected, rtol=1e-3)

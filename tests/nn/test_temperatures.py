@@ -23,16 +23,16 @@ THREE = types.SimpleNamespace(level_names=('a', 'b', 'c'))
   ],
 )
 def test_settings(setting, expected):
-  found = temperatures.per_level(THREE, setting, 't')
-  assert found.dtype == np.float32
-  np.testing.assert_allclose(found, expected, rtol=1e-6)
+  values = temperatures.per_level(THREE, setting, 't')
+  assert values.dtype == np.float32
+  np.testing.assert_allclose(values, expected, rtol=1e-6)
 
 
 def test_a_model_may_say_what_a_ramp_is():
   """Efficient-VDVAE: the blocks of one level of its lists share their temperature."""
   model = tiny.SYSTEMS['efficient_vdvae'].model
-  found = temperatures.per_level(model, 'linear(0.6,0.9)', 't')
-  np.testing.assert_allclose(found, [0.6, 0.6, 0.7, 0.8], rtol=1e-6)
+  values = temperatures.per_level(model, 'linear(0.6,0.9)', 't')
+  np.testing.assert_allclose(values, [0.6, 0.6, 0.7, 0.8], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -36,14 +36,14 @@ def events(directory: pathlib.Path) -> dict[str, list[tuple[int, object]]]:
   from tensorboard.util import tensor_util
 
   (path,) = directory.glob('events.out.tfevents.*')
-  found = {}
+  entries = {}
   for event in event_file_loader.EventFileLoader(str(path)).Load():
     for value in event.summary.value:
       tensor = None
       if value.HasField('tensor'):
         tensor = tensor_util.make_ndarray(value.tensor)
-      found.setdefault(value.tag, []).append((event.step, tensor))
-  return found
+      entries.setdefault(value.tag, []).append((event.step, tensor))
+  return entries
 
 
 @pytest.fixture(scope='module')
@@ -67,14 +67,14 @@ def written(tmp_path_factory):
 
 
 def test_scalars(written):
-  found = written[2]
-  assert found['train/loss'] == [(1, 1.5)]
-  assert found['eval/bpd'] == [(2, 3.5)]
+  entries = written[2]
+  assert entries['train/loss'] == [(1, 1.5)]
+  assert entries['eval/bpd'] == [(2, 3.5)]
 
 
 def test_levels_and_sums_by_resolution(written):
-  found = {tag: v for tag, v in written[2].items() if tag.startswith('train/kl')}
-  assert found == {
+  entries = {tag: v for tag, v in written[2].items() if tag.startswith('train/kl')}
+  assert entries == {
     'train/kl/res1/group00': [(1, 1.0)],
     'train/kl/res4/group00': [(1, 2.0)],
     'train/kl/res4/group01': [(1, 4.0)],
@@ -84,19 +84,19 @@ def test_levels_and_sums_by_resolution(written):
 
 
 def test_images(written):
-  _, pictures, found = written
-  ((step, (width, height, png)),) = found['eval/one']
+  _, pictures, entries = written
+  ((step, (width, height, png)),) = entries['eval/one']
   assert (step, int(width), int(height)) == (2, 6, 4)
   np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), pictures['one'])
-  ((step, (_, _, *pngs)),) = found['eval/grey']
+  ((step, (_, _, *pngs)),) = entries['eval/grey']
   grey = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in pngs])
   assert step == 3
   np.testing.assert_array_equal(grey, pictures['grey'][..., 0])
 
 
 def test_gif(written):
-  _, pictures, found = written
-  ((step, (width, height, data)),) = found['eval/denoise']
+  _, pictures, entries = written
+  ((step, (width, height, data)),) = entries['eval/denoise']
   assert (step, int(width), int(height)) == (4, 10, 8)
   movie = Image.open(io.BytesIO(data))
   assert (movie.format, movie.n_frames, movie.info['duration']) == ('GIF', 5, 100)
@@ -179,8 +179,11 @@ def test_a_failure_of_the_thread_is_raised(tmp_path, monkeypatch):
 def test_refuses_other_shapes(tmp_path, monkeypatch):
   monkeypatch.setattr(metric_writer, '_open_events', lambda directory: None)
   writer = metric_writer.Writer(str(tmp_path), level_names=LEVELS)
-  with pytest.raises(ValueError, match=r"'train/kl' has shape \[2\]; expected a scalar or \[3\]"):
+  with pytest.raises(UserError, match=r"'train/kl' has shape \[2\]; expected a scalar or \[3\]"):
     writer.scalars(1, 'train', {'kl': np.zeros(2)})
+  for wrong in (np.zeros((2, 2), np.uint8), np.zeros((2, 2, 2)), np.zeros((1,) * 6, np.uint8)):
+    with pytest.raises(UserError, match=r"result 'eval/x' is .*\]; expected a number or \[L\]"):
+      writer.write(1, 'eval', {'x': wrong})
   with pytest.raises(ValueError, match='expected uint8 .* found float32'):
     writer.images(1, 'eval', {'x': np.zeros((4, 4, 3), np.float32)})
   with pytest.raises(ValueError, match='C = 1, 3 or 4'):

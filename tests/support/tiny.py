@@ -12,6 +12,7 @@ from hvae_tpu.models.cwvae import CWVAE
 from hvae_tpu.models.efficient_morl import EfficientMORL
 from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
+from hvae_tpu.models.hierarchy import ImageHierarchy
 from hvae_tpu.models.nvae import NVAE
 from hvae_tpu.models.vdvae import VDVAE
 
@@ -34,24 +35,10 @@ class System(NamedTuple):
   learning_rate: float = 1e-2
 
 
-def _vdvae_decoded(
-  model: VDVAE, params: Any, state: Any, images: Array, rng: Array, decode_rng: Array
-):
-  out, _ = model._infer(params, images, rng)
-  return model.pictures(out, jax.random.split(decode_rng)[1])
-
-
-def _efficient_vdvae_decoded(
-  model: EfficientVDVAE, params: Any, state: Any, images: Array, rng: Array, decode_rng: Array
-):
-  out, _ = model._infer(params, model.scale(images), rng)
-  return model.pictures(out, jax.random.split(decode_rng)[1])
-
-
-def _nvae_decoded(
-  model: NVAE, params: Any, state: Any, images: Array, rng: Array, decode_rng: Array
-):
-  out, _, _ = model._infer(params, state, model.scale(images), rng, False)
+def _decoded(
+  model: ImageHierarchy, params: Any, state: Any, images: Array, rng: Array, decode_rng: Array
+) -> Array:
+  out, _ = model.infer(params, state, images, rng)
   return model.pictures(out, jax.random.split(decode_rng)[1])
 
 
@@ -65,7 +52,7 @@ SYSTEMS = {
       enc_blocks='8x2,8d8,1x1',
       dec_blocks='1x2,8m1,8x2',
     ),
-    _vdvae_decoded,
+    _decoded,
   ),
   'efficient_vdvae': System(
     EfficientVDVAE(
@@ -80,7 +67,7 @@ SYSTEMS = {
       zdim=2,
       num_mixtures=2,
     ),
-    _efficient_vdvae_decoded,
+    _decoded,
   ),
   'cwvae': System(
     CWVAE(
@@ -110,7 +97,7 @@ SYSTEMS = {
       num_mixtures=2,
       weight_decay_norm=1e-2,
     ),
-    _nvae_decoded,
+    _decoded,
   ),
   'efficient_morl': System(
     EfficientMORL(

@@ -15,7 +15,7 @@ from hvae_tpu.errors import UserError
 from hvae_tpu.nn import layers
 from hvae_tpu.runs.checkpoints import Checkpoints
 from hvae_tpu.training import optimizers
-from hvae_tpu.training.loop import summarize, too_many_skipped
+from hvae_tpu.training.metrics_log import summarize, too_many_skipped
 from hvae_tpu.training.state import abstract_state, create_state, eval_params
 from hvae_tpu.training.step import make_train_step, trace_step
 from tests.support import tiny
@@ -211,7 +211,7 @@ def test_too_many_drops_in_a_row():
   section = types.SimpleNamespace(max_skipped_in_row=3, skip_threshold=400.0)
   bad = {'skipped_in_row': np.array(3), 'loss': np.array(2.5), 'grad_norm': np.array(500.0)}
   bad['grad_norm_max'] = np.array(600.0)
-  message = too_many_skipped(bad, section)
+  message = str(too_many_skipped(bad, section))
   for part in ('last 3 updates', '2.5', '500', '600', 'config.train.skip_threshold=400.0'):
     assert part in message
   assert 'config.train.max_skipped_in_row=0' in message

@@ -1,4 +1,4 @@
-"""A page about a run: one HTML file that needs no server and asks the network for nothing."""
+"""Report about a run: one HTML file that needs no server and asks the network for nothing."""
 
 from hvae_tpu.figures.report.page import build
 

@@ -1,4 +1,4 @@
-"""What is to be said about a run besides numbers and pictures."""
+"""Facts about a run besides numbers and pictures: data, configuration, commands, environment."""
 
 import platform
 import shlex
@@ -9,24 +9,24 @@ import jax
 import numpy as np
 import optax
 
-# Sections of a config that decide what a run is; the others are of single modes.
+# Sections of a config that make a run; the others are of single modes.
 DECISIVE = ('data', 'model', 'optimizer', 'train', 'seed')
-# Say where a run found things, not what it is: commands have them, the list of changes does not.
+# Places on a disk: commands name them, the list of changes does not.
 PLACES = ('data.root', 'train.init_from')
 
 
 class Facts(NamedTuple):
-  """All of it as it is shown.
+  """Facts as they are shown.
 
   Attributes:
     name: of the run.
     step: of the checkpoint.
-    head: what stands at the top.
+    head: names and values at the top of the page.
     level_names: of the model.
     card: of the data.
     config: of the run, by dotted key.
     differences: dotted key -> (published value, value of the run).
-    commands: that make such a run again, and this page.
+    commands: command lines that repeat the run and make this page.
     environment: of the machine that the page was made on.
   """
 
@@ -41,22 +41,22 @@ class Facts(NamedTuple):
   environment: dict[str, str]
 
 
-def differences(published: dict[str, Any], mine: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-  """Decisive keys of two flat configs with other values; a key that one lacks is passed over."""
-  keys = [k for k in published if k in mine and k.split('.')[0] in DECISIVE]
-  return {k: (published[k], mine[k]) for k in keys if published[k] != mine[k]}
+def differences(published: dict[str, Any], actual: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+  """Returns the decisive keys of two flat configs whose values differ; both must have the key."""
+  keys = [k for k in published if k in actual and k.split('.')[0] in DECISIVE]
+  return {k: (published[k], actual[k]) for k in keys if published[k] != actual[k]}
 
 
 def commands(
   source: str, workdir: str | None, changed: dict[str, tuple[Any, Any]], modes: list[str]
 ) -> list[str]:
-  """The command lines of a run.
+  """Returns the command lines of a run.
 
   Args:
     source: of its config: FILE[:ARGUMENT].
     workdir: of the run; None where it is the usual one of the config.
     changed: dotted key -> (published value, value of the run).
-    modes: that made what the page shows.
+    modes: modes whose results the page shows.
   """
   start = f'python -m hvae_tpu.main --config={shlex.quote(source)}'
   if workdir is not None:
@@ -67,11 +67,12 @@ def commands(
 
 
 def _plain(value: Any) -> str:
-  """JSON's list is a tuple on the command line."""
+  """Writes a value for the command line, where a list of JSON is a tuple."""
   return repr(tuple(value)) if isinstance(value, list) else str(value)
 
 
 def environment() -> dict[str, str]:
+  """Returns versions and devices of this process."""
   device = jax.devices()[0]
   return {
     'Python': platform.python_version(),

@@ -11,13 +11,12 @@ import numpy as np
 from PIL import Image
 
 from hvae_tpu.figures import images
-from hvae_tpu.figures.report import results as results_lib
-from hvae_tpu.figures.report import svg
-from hvae_tpu.figures.report.drawn import Drawn, error_map
+from hvae_tpu.figures.report import results, svg
 from hvae_tpu.figures.report.facts import Facts
+from hvae_tpu.figures.report.model_pictures import ModelPictures, error_map
 
-WIDEST = 1000  # pixels of a grid of pictures that were drawn for the page
-NARROW = 200  # files are enlarged to about this width
+WIDEST = 1000  # pixels, width of a grid of pictures
+NARROW = 200  # pixels, to about which picture files are enlarged
 UNITS = {
   'loss': 'in the scale of the paper',
   'bpd': 'bits/dim',
@@ -31,23 +30,27 @@ UNITS = {
 
 
 def build(
-  facts: Facts, workdir: Path, drawn: Drawn, temperatures: list[str], modes: list[str]
+  facts: Facts,
+  workdir: Path,
+  pictures: ModelPictures,
+  temperatures: list[str],
+  modes: list[str],
 ) -> str:
   """Returns the page as HTML.
 
   Args:
     facts: of run, data and machine.
     workdir: where modes left their files.
-    drawn: pictures made for the page.
+    pictures: made for the page.
     temperatures: names of the rows of samples.
     modes: the modes whose pictures are shown, in the order of the page.
   """
   sections = {
     'Training': _training(workdir),
-    'Samples': _samples(drawn, temperatures),
-    'Reconstructions': _reconstructions(drawn),
-    'Progressive decoding': _progressive(drawn),
-    'Information per group': _information(drawn, facts.level_names),
+    'Samples': _samples(pictures, temperatures),
+    'Reconstructions': _reconstructions(pictures),
+    'Progressive decoding': _progressive(pictures),
+    'Information per group': _information(pictures, facts.level_names),
     'Rate and distortion': _rates(workdir, facts.step),
     'Evaluation': _evaluation(workdir, facts.step),
     'Sample quality': _quality(workdir, facts.step),
@@ -70,7 +73,7 @@ def _anchor(name: str) -> str:
 
 def _head(facts: Facts, names: list[str]) -> str:
   links = ''.join(f'<a href="#{_anchor(name)}">{name}</a>' for name in names)
-  told = ''.join(
+  entries = ''.join(
     f'<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>' for k, v in facts.head.items()
   )
   warning = ''
@@ -81,12 +84,12 @@ def _head(facts: Facts, names: list[str]) -> str:
     )
   return (
     f'<header><h1>{html.escape(facts.name)}</h1>{warning}<nav aria-label="Sections">{links}</nav>'
-    f'<dl class="facts">{told}</dl></header>'
+    f'<dl class="facts">{entries}</dl></header>'
   )
 
 
 def _training(workdir: Path) -> str:
-  lines, charts = results_lib.curves(workdir), []
+  lines, charts = results.curves(workdir), []
   for name, unit in UNITS.items():
     parts = {
       'training': lines.get(f'train/{name}', []),
@@ -101,36 +104,36 @@ def _training(workdir: Path) -> str:
   return f'<p>By step: {key}.</p><div class="charts">{"".join(charts)}</div>'
 
 
-def _samples(drawn: Drawn, temperatures: list[str]) -> str:
-  if drawn.samples is None:
+def _samples(pictures: ModelPictures, temperatures: list[str]) -> str:
+  if pictures.samples is None:
     return '<p>This model draws no samples from a prior alone.</p>'
   rows = []
-  for name, row in zip(temperatures, drawn.samples, strict=True):
+  for name, row in zip(temperatures, pictures.samples, strict=True):
     rows.append(_grid([row], f'{len(row)} samples at temperature {name}', f'temperature {name}'))
   return '<p>The same noise at every temperature.</p>' + ''.join(rows)
 
 
-def _reconstructions(drawn: Drawn) -> str:
-  if drawn.originals is None or not drawn.partial:
+def _reconstructions(pictures: ModelPictures) -> str:
+  if pictures.originals is None or not pictures.partial:
     return ''
-  best = list(drawn.partial.values())[-1]
-  errors = error_map(drawn.originals, best)
-  mean = np.abs(drawn.originals.astype(np.int16) - best).mean()
+  best = list(pictures.partial.values())[-1]
+  errors = error_map(pictures.originals, best)
+  mean = np.abs(pictures.originals.astype(np.int16) - best).mean()
   rows = (
-    ('originals', drawn.originals),
+    ('originals', pictures.originals),
     ('reconstructions, all groups kept', best),
     (f'absolute error, black is none; {mean:.1f} of 255 on average', errors),
   )
   return ''.join(_grid([row], f'{len(row)} {name}', name) for name, row in rows)
 
 
-def _progressive(drawn: Drawn) -> str:
-  if not drawn.partial:
+def _progressive(pictures: ModelPictures) -> str:
+  if not pictures.partial:
     return ''
-  levels, frames = max(drawn.partial), []
-  for kept, row in drawn.partial.items():
-    name = f'first {kept} of {levels} groups kept'
-    frames.append(_grid([drawn.originals, row], f'originals above decodings, {name}', name))
+  levels, frames = max(pictures.partial), []
+  for count, row in pictures.partial.items():
+    name = f'first {count} of {levels} groups kept'
+    frames.append(_grid([pictures.originals, row], f'originals above decodings, {name}', name))
   last = len(frames) - 1
   return (
     '<p>The coarsest groups are those of the picture (above), the others are drawn from their '
@@ -139,17 +142,17 @@ def _progressive(drawn: Drawn) -> str:
   )
 
 
-def _information(drawn: Drawn, names: tuple[str, ...]) -> str:
-  if drawn.kl is None:
+def _information(pictures: ModelPictures, names: tuple[str, ...]) -> str:
+  if pictures.kl is None:
     return ''
-  values = {name: float(v) for name, v in zip(names, drawn.kl, strict=True)}
+  values = {name: float(v) for name, v in zip(names, pictures.kl, strict=True)}
   total = sum(values.values())
   chart = svg.bars('KL of every group', values, 'nats')
   return f'<p>KL from the prior, nats per example; {total:.4g} in all.</p><figure>{chart}</figure>'
 
 
 def _rates(workdir: Path, step: int) -> str:
-  rows = results_lib.rate_distortion(workdir, step)
+  rows = results.rate_distortion(workdir, step)
   if not rows:
     return ''
   return '<p>By share of latent channels kept; nats per example.</p>' + _table(
@@ -158,7 +161,7 @@ def _rates(workdir: Path, step: int) -> str:
 
 
 def _evaluation(workdir: Path, step: int) -> str:
-  record = results_lib.record(workdir, 'eval', step)
+  record = results.record(workdir, 'eval', step)
   if record is None:
     return ''
   single = [(k, _short(v)) for k, v in record['results'].items() if isinstance(v, int | float)]
@@ -167,22 +170,22 @@ def _evaluation(workdir: Path, step: int) -> str:
 
 
 def _quality(workdir: Path, step: int) -> str:
-  record = results_lib.record(workdir, 'quality', step)
+  record = results.record(workdir, 'quality', step)
   if record is None:
     return ''
-  results = record['results']
-  names = list(next(iter(results.values())))
-  rows = [[name, *(_short(result[name]) for result in results.values())] for name in names]
+  pairs = record['results']
+  names = list(next(iter(pairs.values())))
+  rows = [[name, *(_short(numbers[name]) for numbers in pairs.values())] for name in names]
   counts = ', '.join(f'{count:,} {name}' for name, count in record['pictures'].items())
   return (
     f'<p>Pictures: {html.escape(counts)}. Features are named in brackets; a distance is to be '
     'compared with that of the test split to the training split, and with no other features.</p>'
-  ) + _table(['score[features]', *results], rows)
+  ) + _table(['score[features]', *pairs], rows)
 
 
 def _files(workdir: Path, step: int, modes: list[str]) -> str:
   parts = []
-  for mode, paths in results_lib.pictures(workdir, step, modes).items():
+  for mode, paths in results.pictures(workdir, step, modes).items():
     parts.append(f'<h3>{mode}</h3><div class="gallery">')
     for path in paths:
       name = str(path.relative_to(workdir))
@@ -237,10 +240,10 @@ def _short(value: Any) -> str:
 
 
 def _grid(rows: list[np.ndarray], alt: str, caption: str) -> str:
-  """Pictures [N, H, W, C] of each row below each other, as a figure."""
+  """Returns the figure of rows of pictures [N, H, W, C], below each other."""
   picture = images.grid(np.stack(rows))
   buffer = io.BytesIO()
-  Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(buffer, 'PNG')
+  images.to_pillow(picture).save(buffer, 'PNG')
   zoom = max(1, WIDEST // picture.shape[1])
   size = picture.shape[1] * zoom, picture.shape[0] * zoom
   return _figure(buffer.getvalue(), 'png', size, alt, caption)

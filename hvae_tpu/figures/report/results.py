@@ -1,4 +1,4 @@
-"""What modes have left in a work directory, for the page."""
+"""Results that modes have left in a work directory, for the page."""
 
 from collections.abc import Iterable, Iterator
 import csv
@@ -11,18 +11,18 @@ from hvae_tpu.storage import files
 
 PICTURES = ('.png', '.gif')
 MOST = 12  # pictures of a folder
-MOST_BYTES = 3 * 2**20  # of a picture
+MOST_BYTES = 3 * 2**20  # bytes of a picture
 
 
 def curves(workdir: Path) -> dict[str, list[tuple[int, float]]]:
-  """All numbers that training wrote, by tag: (step, value), later starts over earlier ones."""
-  found: dict[str, dict[int, float]] = {}
+  """Reads all numbers that training wrote, by tag: (step, value); later starts replace earlier."""
+  values: dict[str, dict[int, float]] = {}
   for path in sorted(workdir.glob('train/metrics-*.jsonl')):
     for entry in _lines(path):
       for tag, value in entry.items():
         if tag not in ('step', 'time') and isinstance(value, int | float):
-          found.setdefault(tag, {})[entry['step']] = value
-  return {tag: sorted(points.items()) for tag, points in found.items()}
+          values.setdefault(tag, {})[entry['step']] = value
+  return {tag: sorted(points.items()) for tag, points in values.items()}
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -40,13 +40,13 @@ def _time(path: Path) -> float:
 
 
 def _about(paths: Iterable[Path], workdir: Path, step: int) -> list[Path]:
-  """Those whose name, or folder's name, has the step as modes write it: `test-1400-ema`."""
+  """Returns the paths whose name, or folder's name, has the step: `test-1400-ema`."""
   pattern = re.compile(rf'(^|[-/]){step}-')
   return [path for path in paths if pattern.search(str(path.relative_to(workdir)))]
 
 
 def record(workdir: Path, mode: str, step: int) -> dict[str, Any] | None:
-  """The newest JSON file of a mode about a checkpoint."""
+  """Reads the newest JSON file of a mode about a checkpoint; None if there is none."""
   path = max(_about(workdir.glob(f'{mode}/*.json'), workdir, step), key=_time, default=None)
   if path is None:
     return None
@@ -54,7 +54,7 @@ def record(workdir: Path, mode: str, step: int) -> dict[str, Any] | None:
 
 
 def rate_distortion(workdir: Path, step: int) -> list[dict[str, str]]:
-  """Rows of the newest table of --mode=reconstruct about a checkpoint."""
+  """Reads the newest table of --mode=reconstruct about a checkpoint."""
   path = max(_about(workdir.glob('reconstruct/*.csv'), workdir, step), key=_time, default=None)
   if path is None:
     return []
@@ -63,8 +63,8 @@ def rate_distortion(workdir: Path, step: int) -> list[dict[str, str]]:
 
 
 def pictures(workdir: Path, step: int, modes: list[str]) -> dict[str, list[Path]]:
-  """Finds the picture files of modes about a checkpoint, in the newest folder of each mode."""
-  found = {}
+  """Returns picture files of modes about a checkpoint, of the newest folder of each mode."""
+  chosen = {}
   for mode in modes:
     paths = [p for p in (workdir / mode).rglob('*') if p.suffix in PICTURES]
     paths = _about(paths, workdir, step)
@@ -72,8 +72,8 @@ def pictures(workdir: Path, step: int, modes: list[str]) -> dict[str, list[Path]
     if not paths:
       continue
     folder = max(paths, key=_time).parent
-    mine = sorted(p for p in paths if p.parent == folder)
-    # Sheets of everything, and what moves, say more than single groups.
+    in_folder = sorted(p for p in paths if p.parent == folder)
+    # Sheets and animations say more than pictures of single groups.
     rank = lambda p: (p.stem not in ('contact', 'strip', 'combine', 'chosen'), p.suffix != '.gif')
-    found[mode] = sorted(mine, key=rank)[:MOST]
-  return found
+    chosen[mode] = sorted(in_folder, key=rank)[:MOST]
+  return chosen

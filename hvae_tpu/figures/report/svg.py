@@ -1,4 +1,4 @@
-"""Curves and bars as SVG elements, whose text tells what they show."""
+"""Curves and bars as SVG elements, with their numbers as text."""
 
 from collections.abc import Sequence
 import html
@@ -12,7 +12,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def curves(title: str, lines: dict[str, Points]) -> str:
-  """Lines (x, y) by name, on axes of their own; `title` is the quantity, with its unit."""
+  """Draws lines (x, y) by name; `title` is the quantity, with its unit."""
   lines = {name: [p for p in points if math.isfinite(p[1])] for name, points in lines.items()}
   lines = {name: points for name, points in lines.items() if points}
   if not lines:
@@ -32,14 +32,14 @@ def curves(title: str, lines: dict[str, Points]) -> str:
       f'<text x="{x_scale(value):.1f}" y="{HEIGHT - 6}" text-anchor="{anchor}">{value:,}</text>'
     )
   for number, points in enumerate(lines.values()):
-    kept = points[:: max(1, len(points) // 400)]
+    thinned = points[:: max(1, len(points) // 400)]
     top, bottom = y_scale(max(ys)), y_scale(min(ys))
     place = lambda y, t=top, b=bottom: min(max(y_scale(y), t), b)
-    path = ' '.join(f'{x_scale(x):.1f},{place(y):.1f}' for x, y in kept)
+    path = ' '.join(f'{x_scale(x):.1f},{place(y):.1f}' for x, y in thinned)
     parts.append(f'<polyline class="line line{number}" points="{path}"/>')
-    if len(kept) < 30:
+    if len(thinned) < 30:
       dots = ''.join(
-        f'<circle cx="{x_scale(x):.1f}" cy="{place(y):.1f}" r="2.5"/>' for x, y in kept
+        f'<circle cx="{x_scale(x):.1f}" cy="{place(y):.1f}" r="2.5"/>' for x, y in thinned
       )
       parts.append(f'<g class="dots line{number}">{dots}</g>')
   ends = [
@@ -50,7 +50,7 @@ def curves(title: str, lines: dict[str, Points]) -> str:
 
 
 def bars(title: str, values: dict[str, float], unit: str) -> str:
-  """A bar for each name, below each other, with its number."""
+  """Draws a bar with its number for each name, below each other."""
   most, parts = max(values.values()) or 1.0, []
   for row, (name, value) in enumerate(values.items()):
     y, length = row * (BAR + 4), 190 * value / most
@@ -59,30 +59,31 @@ def bars(title: str, values: dict[str, float], unit: str) -> str:
       f'<rect class="bar" x="118" y="{y}" width="{max(length, 0.5):.1f}" height="{BAR}"/>'
     )
     parts.append(f'<text x="{124 + length:.1f}" y="{y + 12}">{value:.3g}</text>')
-  told = ', '.join(f'{name} {value:.3g}' for name, value in values.items())
-  return _svg(title, f'{told} {unit}', WIDTH, len(values) * (BAR + 4), parts)
+  text = ', '.join(f'{name} {value:.3g}' for name, value in values.items())
+  return _svg(title, f'{text} {unit}', WIDTH, len(values) * (BAR + 4), parts)
 
 
-def _svg(title: str, told: str, width: int, height: int, parts: list[str]) -> str:
+def _svg(title: str, text: str, width: int, height: int, parts: list[str]) -> str:
   return (
     f'<svg role="img" viewBox="0 0 {width} {height}" aria-label="{html.escape(title)}. '
-    f'{html.escape(told)}"><title>{html.escape(title)}</title>{"".join(parts)}</svg>'
+    f'{html.escape(text)}"><title>{html.escape(title)}</title>{"".join(parts)}</svg>'
   )
 
 
 def _inner(values: list[float]) -> list[float]:
-  """Without the few highest: the first steps of training would flatten everything after them."""
+  """Leaves out the 3 % highest: the first steps of training would flatten the rest of a curve."""
   values = sorted(values)
   return values[: max(2, math.ceil(0.97 * len(values)))]
 
 
 def _scale(low: float, high: float, start: float, stop: float):
+  """Returns the linear map from [low, high] to [start, stop]."""
   span = (high - low) or 1.0
   return lambda value: start + (value - low) / span * (stop - start)
 
 
 def _ticks(low: float, high: float) -> list[float]:
-  """Three to six round numbers between."""
+  """Returns three to six round numbers between two."""
   raw = (high - low) / 4 or 1.0
   unit = 10 ** math.floor(math.log10(raw))
   step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= raw)

@@ -1,4 +1,4 @@
-"""The recurrent cell of one level, run over all ticks of a sequence (RSSM; section 3 of the paper).
+"""Recurrent cell of one level, run over all ticks of a sequence (RSSM; section 3 of the paper).
 
 Work that does not depend on the state is done for all ticks at once, before or after the loop:
 products with the context and with the encoder's features, noise, and the heads of a prior that no

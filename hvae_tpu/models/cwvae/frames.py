@@ -7,7 +7,7 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
-from hvae_tpu.nn import cpu_kernels, layers
+from hvae_tpu.nn import cpu_kernels
 
 SIZE = 64  # pixels a side of a frame; the strides below lead to it
 SLOPE = 0.2  # of leaky ReLUs
@@ -76,11 +76,11 @@ class Conv(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     if self.by_products:
-      return layers.add_bias(cpu_kernels.convolve_strided(x, kernel), bias)
+      return cpu_kernels.add_bias(cpu_kernels.convolve_strided(x, kernel), bias)
     layout = ('NHWC', 'HWIO', 'NHWC')
     conv = jax.lax.conv_general_dilated
     maps = conv(x, kernel, (2, 2), 'VALID', dimension_numbers=layout)
-    return layers.add_bias(maps, bias)
+    return cpu_kernels.add_bias(maps, bias)
 
 
 class TransposedConv(nn.Module):
@@ -103,7 +103,7 @@ class TransposedConv(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     if self.by_products:
-      return layers.add_bias(cpu_kernels.convolve_transposed(x, kernel), bias)
+      return cpu_kernels.add_bias(cpu_kernels.convolve_transposed(x, kernel), bias)
     layout = ('NHWC', 'HWIO', 'NHWC')
     maps = jax.lax.conv_transpose(x, kernel, (2, 2), 'VALID', dimension_numbers=layout)
-    return layers.add_bias(maps, bias)
+    return cpu_kernels.add_bias(maps, bias)

@@ -1,4 +1,4 @@
-"""The Clockwork VAE network: frames, a stack of recurrent levels on slower and slower clocks.
+"""Network of a Clockwork VAE: frames, a stack of recurrent levels on slower and slower clocks.
 
 Level l ticks once every `tmp_abs_factor`**l frames; level 0 is decoded. Levels are run one after
 the other from the top, each over all of its ticks.

@@ -1,4 +1,4 @@
-"""The KL part of the training loss: the KL of every level, balanced and weighted."""
+"""KL part of the training loss: the KL of every level, balanced and weighted."""
 
 from collections.abc import Sequence
 import math

@@ -1,4 +1,4 @@
-"""The loop over the ticks of one level; it holds only the work that depends on the state.
+"""Loop over the ticks of one level; it holds only the work that depends on the state.
 
 Products are taken in `dtype`; states, distributions and the sums of products are float32.
 """
@@ -169,7 +169,7 @@ def scan(
   Args:
     config, weights, state, inputs: as in `run`.
     taps: layer -> zeros [T, B, m]; the gradient by them is the gradient by the layer's outputs.
-      Empty where no gradient is wanted.
+      Empty where no gradient is taken.
 
   Returns:
     The result of `run`, and layer -> its inputs [T, B, n].

@@ -13,7 +13,7 @@ import numpy as np
 
 from hvae_tpu.models.efficient_morl import weights
 from hvae_tpu.models.efficient_morl.encoder import positions
-from hvae_tpu.nn import layers
+from hvae_tpu.nn import cpu_kernels
 
 OUTPUTS = 4  # three colours and the logit of the mask
 
@@ -39,7 +39,7 @@ class Broadcast(nn.Module):
     kernel = self.param('kernel', weights.xavier, (k, k, size, self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     z, place, kernel, bias = (v.astype(self.dtype) for v in (z, place, kernel, bias))
-    fixed = layers.convolve(place[None], kernel, self.padding)
+    fixed = cpu_kernels.convolve(place[None], kernel, self.padding)
     inside, repeats = windows(self.side, k, self.padding)
     sums = jnp.einsum('rk,sl,kldo->rsdo', inside, inside, kernel)
     kinds = jnp.einsum('nd,rsdo->nrso', z, sums)

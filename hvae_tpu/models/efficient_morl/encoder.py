@@ -1,4 +1,4 @@
-"""The encoder: pictures to one feature vector per pixel."""
+"""Encoder: pictures to one feature vector per pixel."""
 
 from typing import Any
 

@@ -61,10 +61,10 @@ def linear(inputs: int, features: int, scheme: str, name: str, use_bias: bool = 
 
 def conv(
   inputs: int, features: int, kernel: int, padding: int, scheme: str, dtype: Any, name: str
-) -> layers.Conv:
+) -> layers.PaddedConv:
   """Returns a layer [N, n, n, inputs] -> [N, m, m, features], m = n + 2 padding + 1 - kernel."""
   init = initializers(scheme, kernel**2 * inputs)
-  return layers.Conv(features, kernel, padding, dtype=dtype, name=name, **init)
+  return layers.PaddedConv(features, kernel, padding, dtype=dtype, name=name, **init)
 
 
 def layer_norm(name: str) -> nn.LayerNorm:

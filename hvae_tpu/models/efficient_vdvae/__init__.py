@@ -11,97 +11,80 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu import settings
-from hvae_tpu.errors import UserError
-from hvae_tpu.models import protocol
+from hvae_tpu.models import hierarchy
 from hvae_tpu.models.efficient_vdvae import layout, objective
 from hvae_tpu.models.efficient_vdvae.network import BlockConfig, Net
+from hvae_tpu.models.hierarchy import Level
 from hvae_tpu.models.protocol import Batch, Metrics, Params, State
 from hvae_tpu.nn import distributions, layers
-from hvae_tpu.nn.distributions import Level
 from hvae_tpu.settings import setting
 
 BASES = ('std', 'logstd')
 
 
 @dataclasses.dataclass(frozen=True)
-class EfficientVDVAE:
+class EfficientVDVAE(hierarchy.PrunableHierarchy):
   """Hyper-parameters, and the interface that the trainer and the evaluations use."""
 
-  image_size: int = 32
-  image_channels: int = 3
-  # Lists by level, or one entry for all: up_* from fine to coarse, down_* from coarse to fine. The
-  # strides of the one side are those of the other, reversed.
-  input_conv_filters: int = 512
-  input_kernel_size: int = 1
-  up_n_blocks_per_res: tuple[int, ...] = (0,)  # blocks without a skip, before the one with it
-  up_n_blocks: tuple[int, ...] = (1,)  # residual cells of a block
-  up_n_layers: tuple[int, ...] = (2,)  # middle convolutions of a cell
-  up_filters: tuple[int, ...] = (512,)  # channels behind the pooling
-  up_mid_filters_ratio: tuple[float, ...] = (0.25,)
-  up_kernel_size: tuple[int, ...] = (3,)
-  down_strides: tuple[int, ...] = (1,)  # required
-  down_n_blocks_per_res: tuple[int, ...] = (0,)  # further blocks with the skip of the first
-  down_n_blocks: tuple[int, ...] = (1,)
-  down_n_layers: tuple[int, ...] = (2,)
-  down_filters: tuple[int, ...] = (512,)
-  down_mid_filters_ratio: tuple[float, ...] = (0.25,)
-  down_kernel_size: tuple[int, ...] = (3,)
-  output_kernel_size: int = 1
+  image_size: int = setting(32, least=1)
+  image_channels: int = setting(3, least=1)
+  # Lists have an entry per level, or one for all: up_* from fine to coarse, down_* from coarse to
+  # fine. The strides of the bottom-up side are `down_strides`, reversed.
+  input_conv_filters: int = setting(512, least=1)
+  input_kernel_size: int = setting(1, least=1)
+  up_n_blocks_per_res: tuple[int, ...] = setting((0,), least=0)  # blocks before the one with a skip
+  up_n_blocks: tuple[int, ...] = setting((1,), least=1)  # residual cells of a block
+  up_n_layers: tuple[int, ...] = setting((2,), least=0)  # middle convolutions of a cell
+  up_filters: tuple[int, ...] = setting((512,), least=1)  # channels behind the pooling
+  up_mid_filters_ratio: tuple[float, ...] = setting((0.25,), above=0)
+  up_kernel_size: tuple[int, ...] = setting((3,), least=1)
+  down_strides: tuple[int, ...] = setting((1,), least=1)  # required
+  down_n_blocks_per_res: tuple[int, ...] = setting((0,), least=0)  # more blocks with the same skip
+  down_n_blocks: tuple[int, ...] = setting((1,), least=1)
+  down_n_layers: tuple[int, ...] = setting((2,), least=0)
+  down_filters: tuple[int, ...] = setting((512,), least=1)
+  down_mid_filters_ratio: tuple[float, ...] = setting((0.25,), above=0)
+  down_kernel_size: tuple[int, ...] = setting((3,), least=1)
+  output_kernel_size: int = setting(1, least=1)
   use_1x1_conv: bool = True  # at the ends of a residual cell; False: the kernel of the level
-  zdim: int = 32  # latent channels of a group (`down_latent_variates`)
+  zdim: int = setting(32, least=1)  # latent channels of a group (`down_latent_variates`)
   stable_init: bool = True  # last kernels of residual cells times 1 / sqrt(L)
   initialize_prior_weights_as_zero: bool = False
   distribution_base: str = setting('std', choices=BASES)  # logstd: the raw scale is a log-scale
-  gradient_smoothing_beta: float = 0.6931472  # of the latent scales; ln 2: raw 0 is scale 1
+  gradient_smoothing_beta: float = setting(0.6931472, above=0)  # ln 2: raw 0 is scale 1
   use_residual_distribution: bool = False
-  legacy_jax_logstd_kl: bool = setting(False, changeable=True)  # of the reference; no true KL
+  # the KL of the reference's JAX form for logstd, which is no true KL
+  legacy_jax_logstd_kl: bool = setting(False, changeable=True)
   likelihood: str = setting('dmol', choices=('dmol', 'bernoulli'))
-  num_mixtures: int = 10
+  num_mixtures: int = setting(10, least=1)
   num_bits: int = setting(8, choices=(8, 5))  # of input and target
   output_distribution_base: str = setting('std', choices=BASES)
-  output_gradient_smoothing_beta: float = 0.6931472
-  min_mol_logscale: float = -250.0
-  output_temperature: float = setting(1.0, changeable=True)  # of drawn pixels
+  output_gradient_smoothing_beta: float = setting(0.6931472, above=0)
+  min_mol_logscale: float = setting(-250.0, most=0)
+  output_temperature: float = setting(1.0, above=0, changeable=True)  # of sampled pixels
   output_statistic: str = setting('sample', choices=distributions.STATISTICS, changeable=True)
-  target_crop: int = 0  # rows and columns of padding on each side that carry no likelihood
+  target_crop: int = setting(0, least=0)  # rows and columns on each side without a likelihood
   beta_schedule: str = setting('linear', choices=tuple(objective.BETA_SCHEDULES), changeable=True)
-  beta_start: int = setting(21, changeable=True)  # linear: 1 at 2 * beta_start + beta_steps
-  beta_steps: int = setting(5000, changeable=True)
-  beta_min: float = setting(1e-4, changeable=True)
-  beta_activation_step: int = setting(10_000, changeable=True)  # logistic: 1 / 2 there
-  beta_growth_rate: float = setting(1e-5, changeable=True)
+  beta_start: int = setting(21, least=0, changeable=True)  # 1 at 2 * beta_start + beta_steps
+  beta_steps: int = setting(5000, least=0, changeable=True)
+  beta_min: float = setting(1e-4, least=0, most=1, changeable=True)
+  beta_activation_step: int = setting(10_000, least=0, changeable=True)  # logistic: 1 / 2 there
+  beta_growth_rate: float = setting(1e-5, least=0, changeable=True)
   use_gamma_schedule: bool = setting(True, changeable=True)
-  gamma_max_steps: int = setting(10_000, changeable=True)
+  gamma_max_steps: int = setting(10_000, least=0, changeable=True)
   scaled_gamma: bool = setting(True, changeable=True)  # balance the KL per latent dimension
-  latent_active_threshold: float = setting(1e-4, changeable=True)  # bits per latent dimension
-  dtype: str = setting('float32', choices=('float32', 'bfloat16'))  # of blocks and between them
+  # bits per latent dimension, above which a group counts as active
+  latent_active_threshold: float = setting(1e-4, least=0, changeable=True)
+  dtype: str = setting('float32', choices=('float32', 'bfloat16'))  # inside and between blocks
   remat: str = setting('none', choices=layers.REMAT, changeable=True)
   unroll: str = setting('full', changeable=True)  # blocks per iteration of a loop, or 'full'
 
-  def __post_init__(self):
-    settings.check(self, 'config.model')
+  def problems(self) -> list[str]:
+    """Returns a sentence for each group of fields that do not fit together."""
     lists = {name: getattr(self, name) for name in layout.LISTS}
     errors = layout.problems(self.down_strides, lists, self.image_size, self.input_conv_filters)
-    errors += protocol.likelihood_problems(self)
-    errors += [] if errors else self._number_problems()
-    errors += protocol.unroll_problems(self)
     if errors:
-      raise UserError('; '.join('config.' + error for error in errors))
-
-  def _number_problems(self) -> list[str]:
-    names = ('image_channels', 'input_conv_filters', 'zdim', 'num_mixtures', 'input_kernel_size')
-    positive = ('gradient_smoothing_beta', 'output_gradient_smoothing_beta', 'output_temperature')
-    errors = [
-      f'model.{name}={getattr(self, name)} must be at least 1'
-      for name in (*names, 'output_kernel_size')
-      if getattr(self, name) < 1
-    ]
-    errors += [
-      f'model.{name}={getattr(self, name)} must be positive'
-      for name in positive
-      if getattr(self, name) <= 0
-    ]
+      return errors
     for run in (*self.up_runs, *self.down_runs):
       ratio = run.cells.ratio
       if int(run.cells.width * ratio) < 1 or run.cells.width < 2:
@@ -111,10 +94,10 @@ class EfficientVDVAE:
         )
     return errors
 
-  # What the network reads.
+  # The network's layout.
 
   def at_every_level(self, name: str) -> tuple:
-    """A list of the layout with one entry per level."""
+    """Returns a list of the layout with one entry per level."""
     return layout.at_every_level(getattr(self, name), len(self.down_strides))
 
   @functools.cached_property
@@ -123,11 +106,13 @@ class EfficientVDVAE:
 
   @functools.cached_property
   def down_runs(self) -> list[layout.DownRun]:
+    """Runs of the top-down side, the coarsest first."""
     side = self.image_size // int(np.prod(self.down_strides))
     return layout.down_runs(self.down_strides, self._lists, side)
 
   @functools.cached_property
   def up_runs(self) -> list[layout.UpRun]:
+    """Runs of the bottom-up side, the finest first."""
     return layout.up_runs(
       tuple(reversed(self.down_strides)),
       self._lists,
@@ -137,8 +122,14 @@ class EfficientVDVAE:
     )
 
   @functools.cached_property
+  def sides(self) -> tuple[int, ...]:
+    """Side of the latent map of every group."""
+    return tuple(run.res for run in self.down_runs for _ in range(run.count))
+
+  @functools.cached_property
   def block_config(self) -> BlockConfig:
-    deep = (1 / len(self.level_names)) ** 0.5
+    """Settings that all blocks share."""
+    deep = (1 / len(self.sides)) ** 0.5
     return BlockConfig(
       zdim=self.zdim,
       use_1x1=self.use_1x1_conv,
@@ -153,87 +144,25 @@ class EfficientVDVAE:
     )
 
   @property
-  def out_channels(self) -> int:
-    return self.image_channels if self.likelihood == 'bernoulli' else 10 * self.num_mixtures
-
-  def stack(self, block, count: int, in_axes):
-    unroll = count if self.unroll == 'full' else int(self.unroll)
-    return layers.stack_blocks(block, count, in_axes, self.remat, unroll)
-
-  # The objective.
-
-  @functools.cached_property
-  def _sides(self) -> tuple[int, ...]:
-    return tuple(run.res for run in self.down_runs for _ in range(run.count))
-
-  @functools.cached_property
-  def level_names(self) -> tuple[str, ...]:
-    return tuple(f'res{res:02d}/group{i:02d}' for i, res in enumerate(self._sides))
+  def network(self) -> Net:
+    """The module of the whole network."""
+    return Net(self)
 
   @property
   def level_of_groups(self) -> np.ndarray:
-    """Which entry of `down_strides` every group belongs to, [L]."""
+    """Index of the entry of `down_strides` that every group belongs to, [L]."""
     return np.concatenate([run.levels for run in self.down_runs])
 
   def temperature_ramp(self, start: float, stop: float) -> Array:
-    """Temperatures of the groups, [L], linear in their level; `stop` itself is not reached."""
+    """Returns temperatures [L], linear in the level of each group; `stop` is not reached."""
     return start + self.level_of_groups * ((stop - start) / len(self.down_strides))
 
-  @property
-  def level_sizes(self) -> Array:
-    """Latent dimensions of every group, [L]."""
-    return jnp.array([res**2 * self.zdim for res in self._sides], jnp.float32)
-
-  @property
-  def num_dims(self) -> int:
-    """H * W * C of the target."""
-    return (self.image_size - 2 * self.target_crop) ** 2 * self.image_channels
-
-  def scale(self, image: Array) -> Array:
-    """uint8 -> [-1, 1] (`num_bits` levels), or [0, 1] for the Bernoulli likelihood."""
-    if self.likelihood == 'bernoulli':
-      return image.astype(jnp.float32) / 255
-    return distributions.scale_pixels(image, self.num_bits)
-
-  def mixture(self, out: Array) -> distributions.LogisticMixture:
-    """The network's output as a mixture whose scales are log-scales (over `smoothing`)."""
-    mixture = distributions.mixture_by_colour(out, self.num_mixtures)
-    if self.output_distribution_base == 'logstd':
-      return mixture
-    scales = distributions.log_softplus(mixture.scales, self.output_gradient_smoothing_beta)
-    return mixture._replace(scales=scales)
-
-  @property
-  def _smoothing(self) -> float:
-    is_log = self.output_distribution_base == 'logstd'
-    return self.output_gradient_smoothing_beta if is_log else 1.0
-
-  def log_likelihood(self, out: Array, target: Array) -> Array:
-    """Log-probability of the target given the network's output, per pixel [B, H, W], nats."""
-    if self.likelihood == 'bernoulli':
-      return distributions.bernoulli_log_prob(out, target).sum(-1)
-    return distributions.dmol_log_prob(
-      self.mixture(out),
-      target,
-      half_bin=1 / (2**self.num_bits - 1),  # at 5 bits the bins of the reference overlap a little
-      upper_edge=distributions.EDGE if self.num_bits == 8 else 244 / 127.5 - 1,
-      min_log_scale=self.min_mol_logscale,
-      smoothing=self._smoothing,
-    )
-
-  def init(self, rng: Array, batch: Batch) -> tuple[Params, State]:
-    protocol.check_images(self, batch)
-    # A loop compiles faster than its copies, and makes the same parameters.
-    net = Net(dataclasses.replace(self, unroll='1', remat='none'))
-    params_rng, sample_rng = jax.random.split(rng)
-    x = self.scale(batch['image'])
-    variables = net.init({'params': params_rng, 'sample': sample_rng}, x, len(x))
-    return variables['params'], {}
+  # The objective.
 
   def loss(
     self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array, train: bool
   ) -> tuple[Array, tuple[State, Metrics]]:
-    """Nats per dimension; in training the KL is weighted by `objective.beta` and `gamma`."""
+    """Returns nats per dimension; in training, `objective.beta` and `gamma` weight the KL."""
     metrics = self.pruned(params, state, batch, rng, None)
     if not train:
       return metrics['neg_elbo'].mean() / self.num_dims, (state, metrics)
@@ -250,93 +179,47 @@ class EfficientVDVAE:
     }
     return (metrics['nll'].mean() + beta * weighted) / self.num_dims, (state, metrics)
 
-  def pruned(
-    self, params: Params, state: State, batch: Batch, rng: Array, variates: Array | None
-  ) -> Metrics:
-    """The metrics where only `variates` [L, V] (None: all) are drawn from the posterior."""
-    x = self.scale(batch['image'])
-    out, levels = self._infer(params, x, rng, variates)
-    nll = self._nll(out, x)
-    metrics = distributions.elbo_metrics(nll, distributions.kl_of_runs(levels), self.num_dims)
+  def metrics(self, out: Array, target: Array, levels: list[Level]) -> Metrics:
+    """Returns the metrics of one pass, with the number of active groups."""
+    metrics = super().metrics(out, target, levels)
     bits = metrics['kl_per_level'].mean(0) / (self.level_sizes * np.log(2))
     active = (bits >= self.latent_active_threshold).sum().astype(jnp.float32)
     return {**metrics, 'active_groups': active}
 
-  def _nll(self, out: Array, target: Array) -> Array:
-    """Negative log-likelihood of scaled images, [B], nats."""
-    crop = slice(self.target_crop, self.image_size - self.target_crop)
-    return -self.log_likelihood(out, target)[:, crop, crop].sum((1, 2))
+  # Images, and their likelihood.
 
-  def histograms(self, params: Params, state: State, batch: Batch, rng: Array) -> dict[str, Array]:
-    """Targets, draws from the likelihood, and means and log-scales of its components."""
-    latent_rng, pixel_rng = jax.random.split(rng)
-    x = self.scale(batch['image'])
-    out, _ = self._infer(params, x, latent_rng)
-    found = {'targets': x, 'outputs': self.draw(out, pixel_rng)}
+  def scale_input(self, image: Array) -> Array:
+    """Returns uint8 images in the scale of the target, which the network reads too."""
+    return self.scale_target(image)
+
+  def mixture(self, out: Array) -> distributions.LogisticMixture:
+    """Returns the mixture of output channels; its scales are log-scales (over `smoothing`)."""
+    mixture = distributions.mixture_by_colour(out, self.num_mixtures)
+    if self.output_distribution_base == 'logstd':
+      return mixture
+    scales = distributions.log_softplus(mixture.scales, self.output_gradient_smoothing_beta)
+    return mixture._replace(scales=scales)
+
+  @property
+  def _smoothing(self) -> float:
+    is_log = self.output_distribution_base == 'logstd'
+    return self.output_gradient_smoothing_beta if is_log else 1.0
+
+  def log_likelihood(self, out: Array, target: Array) -> Array:
+    """Returns the log-probability of the target given output channels, [B, H, W], nats."""
     if self.likelihood == 'bernoulli':
-      return found
-    mixture = self.mixture(out)
-    return {**found, 'mixture_means': mixture.means, 'mixture_log_scales': mixture.scales}
-
-  # Inference and generation.
-
-  def log_weights(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
-    x = self.scale(batch['image'])
-    out, levels = self._infer(params, x, rng)
-    return distributions.log_ratio_of_runs(levels) - self._nll(out, x)
-
-  def encode(
-    self,
-    params: Params,
-    state: State,
-    batch: Batch,
-    rng: Array,
-    variates: Array | None = None,
-  ) -> distributions.Latents:
-    _, levels = self._infer(params, self.scale(batch['image']), rng, variates)
-    return layers.groups_of_runs(levels)
-
-  def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
-    return distributions.kl_of_runs(self._infer(params, self.scale(batch['image']), rng)[1])
-
-  def draw_prior(
-    self,
-    params: Params,
-    state: State,
-    rng: Array,
-    num: int,
-    temperature: Array | float | None = None,
-    noise: tuple[Array, ...] | None = None,
-  ) -> distributions.Latents:
-    latent_rng = jax.random.split(rng)[0]
-    _, levels = self._top_down(params, latent_rng, num, temperature, noise=noise)
-    return layers.groups_of_runs(levels)
-
-  def decode(
-    self,
-    params: Params,
-    state: State,
-    latents: distributions.Latents,
-    rng: Array,
-    temperature: Array | float | None = None,
-    given: Array | None = None,
-  ) -> Array:
-    given = jnp.ones(len(latents), bool) if given is None else given
-    z = tuple(group.z for group in latents)
-    return self._generate(params, rng, len(z[0]), temperature, z, given)
-
-  def sample(
-    self,
-    params: Params,
-    state: State,
-    rng: Array,
-    num: int,
-    temperature: Array | float | None = None,
-  ) -> Array:
-    return self._generate(params, rng, num, temperature)
+      return distributions.bernoulli_log_prob(out, target).sum(-1)
+    return distributions.dmol_log_prob(
+      self.mixture(out),
+      target,
+      half_bin=1 / (2**self.num_bits - 1),  # at 5 bits the bins of the reference overlap a little
+      upper_edge=distributions.EDGE if self.num_bits == 8 else 244 / 127.5 - 1,
+      min_log_scale=self.min_mol_logscale,
+      smoothing=self._smoothing,
+    )
 
   def draw(self, out: Array, rng: Array) -> Array:
-    """One draw from the likelihood in the scale of the target (Bernoulli: its mean)."""
+    """Returns one draw from the likelihood in the scale of the target (Bernoulli: its mean)."""
     if self.likelihood == 'bernoulli':
       return jax.nn.sigmoid(out / self.output_temperature)
     highest = 1.0 if self.num_bits == 8 else 248 / 127.5 - 1
@@ -349,28 +232,6 @@ class EfficientVDVAE:
       highest=highest,
     )
 
-  def pictures(self, out: Array, rng: Array) -> Array:
-    """`draw`, or the mean by `output_statistic`, as uint8, black where nothing was modelled."""
-    has_draw = self.output_statistic == 'sample' or self.likelihood == 'bernoulli'
-    x = self.draw(out, rng) if has_draw else distributions.dmol_mean(self.mixture(out))
-    image = distributions.to_uint8(2 * x - 1 if self.likelihood == 'bernoulli' else x)
-    return distributions.blank_padding(image, self.target_crop)
-
-  def _infer(
-    self, params: Params, x: Array, rng: Array, variates: Array | None = None
-  ) -> tuple[Array, list[Level]]:
-    rngs = {'sample': rng}
-    return Net(self).apply({'params': params}, x, len(x), variates=variates, rngs=rngs)
-
-  def _generate(self, params, rng, num, temperature, z=None, given=None) -> Array:
-    latent_rng, pixel_rng = jax.random.split(rng)
-    out, _ = self._top_down(params, latent_rng, num, temperature, z, given)
-    return self.pictures(out, pixel_rng)
-
-  def _top_down(
-    self, params, rng, num, temperature, z=None, given=None, noise=None
-  ) -> tuple[Array, list[Level]]:
-    temperature = layers.per_level(temperature, len(self.level_names))
-    rngs = {'sample': rng}
-    args = None, num, z, given, temperature, None, noise
-    return Net(self).apply({'params': params}, *args, rngs=rngs)
+  def to_uint8(self, x: Array) -> Array:
+    """Returns images in the scale of the target as uint8."""
+    return distributions.to_uint8(2 * x - 1 if self.likelihood == 'bernoulli' else x)

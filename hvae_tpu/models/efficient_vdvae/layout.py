@@ -1,4 +1,4 @@
-"""The lists that lay out an Efficient-VDVAE, and the runs of equal blocks that they stand for.
+"""The lists that lay out an Efficient-VDVAE, and its runs of equal blocks.
 
 A list has one number per level; bottom-up levels go from fine to coarse, top-down levels from
 coarse to fine, and the two sides mirror each other. A list of one number holds for every level.
@@ -6,18 +6,19 @@ Reference: the sections `model.up_*` and `model.down_*` of Rayhane-mamah/Efficie
 """
 
 from collections.abc import Mapping
-import itertools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-# Lists that count blocks may hold zeros.
-COUNTS = ('up_n_blocks_per_res', 'up_n_layers', 'down_n_blocks_per_res', 'down_n_layers')
+# Fields that are lists with an entry per level.
 LISTS = (
-  *COUNTS,
+  'up_n_blocks_per_res',
+  'up_n_layers',
   'up_n_blocks',
   'up_filters',
   'up_mid_filters_ratio',
   'up_kernel_size',
+  'down_n_blocks_per_res',
+  'down_n_layers',
   'down_n_blocks',
   'down_filters',
   'down_mid_filters_ratio',
@@ -31,7 +32,7 @@ class Cells(NamedTuple):
   Attributes:
     count: number of cells.
     width: channels of the block.
-    ratio: bottleneck channels, as a part of what goes into a cell.
+    ratio: bottleneck channels over input channels.
     kernel: of the middle convolutions.
     layers: number of middle convolutions.
   """
@@ -87,6 +88,7 @@ class DownRun(NamedTuple):
 
 
 def at_every_level(values: tuple, levels: int) -> tuple:
+  """Returns one entry per level."""
   return values * levels if len(values) == 1 else values
 
 
@@ -98,7 +100,7 @@ def _cells(lists: Mapping[str, tuple], side: str, level: int, width: int) -> Cel
 
 
 def down_runs(strides: tuple[int, ...], lists: Mapping[str, tuple], side: int) -> list[DownRun]:
-  """The top-down runs.
+  """Returns the top-down runs.
 
   Args:
     strides: of the top-down levels.
@@ -110,11 +112,11 @@ def down_runs(strides: tuple[int, ...], lists: Mapping[str, tuple], side: int) -
     side *= rate
     width = lists['down_filters'][level] if rate > 1 else width
     cells = _cells(lists, 'down', level, width)
-    mine = (level,) * (1 + lists['down_n_blocks_per_res'][level])
+    levels = (level,) * (1 + lists['down_n_blocks_per_res'][level])
     if runs and rate == 1 and runs[-1].cells == cells:
-      runs[-1] = runs[-1]._replace(levels=runs[-1].levels + mine)
+      runs[-1] = runs[-1]._replace(levels=runs[-1].levels + levels)
     else:
-      runs.append(DownRun('', side, 0, cells, rate, '', mine))
+      runs.append(DownRun('', side, 0, cells, rate, '', levels))
   return [
     run._replace(
       name=f'down_{i:02d}_{run.res}x{len(run.levels)}',
@@ -132,7 +134,7 @@ def up_runs(
   width: int,
   side: int,
 ) -> list[UpRun]:
-  """The bottom-up runs.
+  """Returns the bottom-up runs.
 
   Args:
     strides: of the bottom-up levels.
@@ -162,7 +164,7 @@ def up_runs(
 
 
 def skip_widths(strides: tuple[int, ...], down_filters: tuple[int, ...]) -> tuple[int, ...]:
-  """Channels of every bottom-up level's skip: the width of the top-down level that it meets."""
+  """Returns the channels of every bottom-up level's skip: the width of its top-down level."""
   width, widths = down_filters[0], []
   for rate, filters in zip(strides, down_filters, strict=True):
     width = filters if rate > 1 else width
@@ -173,7 +175,7 @@ def skip_widths(strides: tuple[int, ...], down_filters: tuple[int, ...]) -> tupl
 def problems(
   strides: tuple[int, ...], lists: Mapping[str, tuple], image_size: int, input_width: int
 ) -> list[str]:
-  """What is wrong with a layout, one sentence each, named by config field; empty if it is sound.
+  """Returns a sentence for each contradiction in a layout, by config field.
 
   Args:
     strides: `down_strides`.
@@ -186,13 +188,10 @@ def problems(
     f'model.{name} has {len(values)} entries; it must have 1, or {levels}, one per entry of '
     f'model.down_strides'
     for name, values in lists.items()
-    if len(values) not in (1, levels)
+    if not values or len(values) not in (1, levels)
   ]
-  smallest = {name: 0 if name in COUNTS else 1 for name in lists}
-  for name, values in {'down_strides': strides, **lists}.items():
-    wrong = [v for v in values if _too_small(v, name, smallest.get(name, 1))]
-    if wrong or not values:
-      errors.append(f'model.{name}={_shown(values)} has an entry that is too small: {wrong[:1]}')
+  if not strides:
+    errors = ['model.down_strides has no entry']
   if errors:
     return errors
   if image_size % math.prod(strides):
@@ -207,26 +206,16 @@ def problems(
   return errors
 
 
-def _too_small(value: Any, name: str, smallest: int) -> bool:
-  return value <= 0 if name.endswith('ratio') else value < smallest
-
-
 def _width_problems(
   name: str, strides: tuple[int, ...], filters: tuple[int, ...], width: int | None
 ) -> list[str]:
-  """Only a level that resamples can change the width; any other entry must repeat it."""
+  """Refuses another width at a level that does not resample."""
   width = filters[0] if width is None else width
-  for level, (rate, wanted) in enumerate(zip(strides, filters, strict=True)):
-    if rate == 1 and wanted != width:
+  for level, (rate, next_width) in enumerate(zip(strides, filters, strict=True)):
+    if rate == 1 and next_width != width:
       return [
         f'model.{name}: level {level} does not resample, so it cannot change {width} channels to '
-        f'{wanted}'
+        f'{next_width}'
       ]
-    width = wanted
+    width = next_width
   return []
-
-
-def _shown(values: tuple) -> str:
-  """(1, 1, 2) -> '1x2, 2': runs of equal entries."""
-  groups = [(value, len(list(group))) for value, group in itertools.groupby(values)]
-  return ', '.join(str(v) if n == 1 else f'{v}x{n}' for v, n in groups)

@@ -11,23 +11,26 @@ from flax import linen as nn
 from jax import Array
 import jax.numpy as jnp
 
+from hvae_tpu.models import hierarchy
 from hvae_tpu.models.efficient_vdvae import layout
-from hvae_tpu.nn import distributions, layers
-from hvae_tpu.nn.distributions import Level, Normal
+from hvae_tpu.models.hierarchy import NO_OVERRIDES, GroupDraw, Level, Overrides
+from hvae_tpu.nn import distributions, layers, rows
+from hvae_tpu.nn.distributions import Normal
 
 
 class BlockConfig(NamedTuple):
-  """What every block needs to know.
+  """Settings that all blocks share.
 
   Attributes:
     zdim: latent channels of a group.
     use_1x1: whether the first and last convolution of a cell are 1x1.
-    base: 'std' or 'logstd', what the raw scale of a latent distribution means.
-    beta: gradient smoothing of it.
+    base: 'std' or 'logstd', the meaning of the raw scale of a latent distribution.
+    beta: gradient smoothing of the scale.
     residual: whether the posterior is relative to the prior.
-    legacy_kl: the KL of the reference's JAX form, for base 'logstd'.
-    prior_scale: of the last kernel of the prior's network at initialisation.
-    deep: of the last kernel of a residual cell; `projected` of the kernel that z enters by.
+    legacy_kl: whether the KL is that of the reference's JAX form, for base 'logstd'.
+    prior_scale: initial factor of the last kernel of the prior's network.
+    deep: initial factor of the last kernel of a residual cell.
+    projected: initial factor of the kernel that z enters by.
     dtype: of the computation.
   """
 
@@ -43,17 +46,17 @@ class BlockConfig(NamedTuple):
   dtype: Any
 
   def conv(self, features: int, kernel: int, name: str, scale: float = 1.0) -> nn.Module:
-    return layers.conv(features, kernel, layers.glorot_uniform(scale), self.dtype, name)
+    return layers.Conv(features, kernel, layers.glorot_uniform(scale), self.dtype, name=name)
 
   def normal(self, features: Array) -> Normal:
-    """Channels (mean, raw scale) -> the distribution. Reference: `GaussianLatentLayer`."""
+    """Returns the distribution of channels (mean, raw scale). Reference: `GaussianLatentLayer`."""
     mean, raw = jnp.split(features.astype(jnp.float32), 2, axis=-1)
     if self.base == 'std':
       return Normal(mean, distributions.log_softplus(raw, self.beta))
     return Normal(mean, self.beta * raw)
 
   def kl(self, dist: Normal, prior: Normal) -> Array:
-    """KL per element, nats."""
+    """Returns the KL per element, nats."""
     kl = dist.kl(prior)
     if self.legacy_kl:
       # The reference's JAX form has log-scales without beta in the log term: no KL, may be < 0.
@@ -122,43 +125,30 @@ class DownBlock(nn.Module):
   config: BlockConfig
 
   @nn.compact
-  def __call__(
-    self,
-    y: Array,
-    skip: Array | None,
-    noise: Array,
-    z: Array | None,
-    given: Array | None,
-    temperature: Array | None,
-    variates: Array | None,
-  ) -> tuple[Array, Level]:
-    # y, skip [B, h, w, width]; noise [B, h * w * zdim]; z [B, h, w, zdim]; given [] or [zdim];
-    # variates [zdim].
-    o, cells = self.config, self.cells
-    prior_features = self._net(y, cells.ratio, 2.0, o.prior_scale, 'prior_net')
+  def __call__(self, y: Array, skip: Array | None, draw: GroupDraw) -> tuple[Array, Level]:
+    # y, skip [B, h, w, width]
+    c, cells = self.config, self.cells
+    prior_features = self._net(y, cells.ratio, 2.0, c.prior_scale, 'prior_net')
     residual, prior_features = jnp.split(prior_features, 2, axis=-1)
-    prior = o.normal(o.conv(2 * o.zdim, 1, 'prior_projection')(prior_features))
+    prior = c.normal(c.conv(2 * c.zdim, 1, 'prior_projection')(prior_features))
     if skip is None:
-      dist = prior.tempered(temperature)
+      dist = prior.tempered(draw.temperature)
     else:
       both = jnp.concatenate([y, skip], axis=-1)
       features = self._net(both, 0.5 * cells.ratio, 0.5, 1.0, 'posterior_net')
-      dist = o.normal(o.conv(2 * o.zdim, 1, 'posterior_projection')(features))
-      if o.residual:
-        dist = Normal(dist.mean + prior.mean, dist.logstd + prior.logstd)
-      if variates is not None:
-        dist = Normal(*(jnp.where(variates, *pair) for pair in zip(dist, prior, strict=True)))
-    drawn = dist.sample(noise.reshape(dist.mean.shape))
-    z = drawn if z is None else jnp.where(given, z, drawn)
-    kl = o.kl(dist, prior)
-    if variates is not None:
-      kl = jnp.where(variates, kl, 0.0)  # exactly: not what rounding leaves
+      posterior = c.normal(c.conv(2 * c.zdim, 1, 'posterior_projection')(features))
+      if c.residual:
+        mean, logstd = posterior.mean + prior.mean, posterior.logstd + prior.logstd
+        posterior = Normal(mean, logstd)
+      dist = draw.prune(posterior, prior)
+    z = draw.replace_given(draw.sample(dist))
+    kl = draw.prune_kl(c.kl(dist, prior))
     y = y + residual
-    y = y + o.conv(cells.width, 1, 'z_projection', o.projected)(z)
-    y = _residual_cells(y, cells, o)
+    y = y + c.conv(cells.width, 1, 'z_projection', c.projected)(z)
+    y = _residual_cells(y, cells, c)
     self.sow('intermediates', 'prior_dist', prior)
     self.sow('intermediates', 'kl', kl)
-    return y, distributions.level(dist, prior, z, kl)
+    return y, hierarchy.make_level(dist, prior, z, kl)
 
   def _net(self, x: Array, ratio: float, output_ratio: float, scale: float, name: str) -> Array:
     channels, cells = x.shape[-1], self.cells
@@ -176,7 +166,7 @@ class Pool(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     init = layers.glorot_uniform()
-    x = layers.Patches(self.features, self.rate, init, self.dtype, name='conv')(x)
+    x = layers.Conv(self.features, self.rate, init, self.dtype, self.rate, name='conv')(x)
     return nn.leaky_relu(x, 0.1)
 
 
@@ -196,110 +186,76 @@ class Unpool(nn.Module):
 
 
 class BottomUp(nn.Module):
-  """Images to one skip per level, the coarsest first."""
+  """The bottom-up side: images to one skip per level, the coarsest first."""
 
-  config: Any
+  model: Any
 
   @nn.compact
   def __call__(self, x: Array) -> list[Array]:
-    c = self.config
-    x = c.block_config.conv(c.input_conv_filters, c.input_kernel_size, 'input_conv')(x)
+    m, config = self.model, self.model.block_config
+    x = config.conv(m.input_conv_filters, m.input_kernel_size, 'input_conv')(x)
     skips = []
-    for run in c.up_runs:
-      stack = c.stack(UpBlock, run.count, in_axes=())
-      x, skip = stack(run.cells, run.skip, c.block_config, name=run.name)(layers.split_rows(x))
+    for run in m.up_runs:
+      stack = m.stack(UpBlock, run.count, in_axes=())
+      x, skip = stack(run.cells, run.skip, config, name=run.name)(rows.split_rows(x))
       skips += layers.unstack(skip, run.count) if run.skip else []
       if run.rate > 1:
-        x = Pool(run.pooled, run.rate, c.block_config.dtype, name=run.pool)(x)
+        x = Pool(run.pooled, run.rate, config.dtype, name=run.pool)(x)
     return skips[::-1]
 
 
 class TopDown(nn.Module):
-  """The same blocks infer (skips given) and generate (none)."""
+  """The top-down side. The same blocks infer (skips given) and generate (none)."""
 
-  config: Any
+  model: Any
 
   @nn.compact
   def __call__(
-    self,
-    skips: list[Array] | None,
-    num: int,
-    latents: tuple[Array, ...] | None = None,
-    given: Array | None = None,
-    temperature: Array | None = None,
-    variates: Array | None = None,
-    noise: tuple[Array, ...] | None = None,
+    self, skips: list[Array] | None, num: int, overrides: Overrides
   ) -> tuple[Array, list[Level]]:
-    """Args as `Net`. Returns the output channels, and one stacked `Level` a run."""
-    c, levels, first = self.config, [], 0
-    sizes = [(run.count, run.res**2 * c.zdim) for run in c.down_runs]
-    draws = layers.noise_of_runs(self.make_rng('sample'), num, sizes, noise)
+    """Returns the output channels, and one stacked `Level` a run."""
+    m, config, levels = self.model, self.model.block_config, []
+    sizes = [(run.count, run.res**2 * m.zdim) for run in m.down_runs]
+    draws = hierarchy.draws_of_runs(self.make_rng('sample'), num, sizes, overrides)
     y = self._start(num)
-    for run, drawn in zip(c.down_runs, draws, strict=True):
-      mine = slice(first, first + run.count)
-      part = lambda array, mine=mine: None if array is None else array[mine]
+    for run, draw in zip(m.down_runs, draws, strict=True):
       if run.rate > 1:
-        y = Unpool(run.cells.width, run.rate, c.block_config, name=run.unpool)(y)
-      stack = c.stack(DownBlock, run.count, in_axes=(0,) * 6)
-      y, level = stack(run.cells, c.block_config, name=run.name)(
-        layers.split_rows(y),
-        jnp.stack([skips[i] for i in run.levels]) if skips is not None else None,
-        drawn,
-        jnp.stack(latents[mine]) if latents is not None else None,
-        part(given),
-        part(temperature),
-        part(variates),
-      )
+        y = Unpool(run.cells.width, run.rate, config, name=run.unpool)(y)
+      block = m.stack(DownBlock, run.count, in_axes=(0, 0))(run.cells, config, name=run.name)
+      skips_of_run = None if skips is None else jnp.stack([skips[i] for i in run.levels])
+      y, level = block(rows.split_rows(y), skips_of_run, draw)
       levels.append(level)
-      first += run.count
     y = y.astype(jnp.float32)
     init = layers.glorot_uniform()
-    out = layers.conv(c.out_channels, c.output_kernel_size, init, jnp.float32, 'output_conv')(y)
+    out = layers.Conv(m.out_channels, m.output_kernel_size, init, jnp.float32, name='output_conv')(
+      y
+    )
     return out, levels
 
   def _start(self, num: int) -> Array:
-    """The learned map that the hierarchy starts from."""
-    c = self.config
-    run = c.down_runs[0]
+    """Returns the learned map that the hierarchy starts from."""
+    m, run = self.model, self.model.down_runs[0]
     side = run.res // run.rate
-    shape = (side, side, c.down_filters[0])
+    shape = (side, side, m.down_filters[0])
     start = self.param('trainable_h', nn.initializers.zeros, shape)
-    return jnp.broadcast_to(start.astype(c.block_config.dtype), (num, *shape))
+    return jnp.broadcast_to(start.astype(m.block_config.dtype), (num, *shape))
 
 
 class Net(nn.Module):
-  """Images to output channels, or latents to output channels.
+  """The whole network: images, or latents, to output channels.
 
-  `config` is the `EfficientVDVAE` dataclass; the network reads its fields and resolved settings.
+  `model` is the `EfficientVDVAE` dataclass; the network reads its fields and layout only.
   """
 
-  config: Any
+  model: Any
 
   @nn.compact
   def __call__(
-    self,
-    x: Array | None,
-    num: int,
-    latents: tuple[Array, ...] | None = None,
-    given: Array | None = None,
-    temperature: Array | None = None,
-    variates: Array | None = None,
-    noise: tuple[Array, ...] | None = None,
+    self, x: Array | None, num: int, overrides: Overrides = NO_OVERRIDES
   ) -> tuple[Array, list[Level]]:
-    """Runs the hierarchy once.
+    """Infers from scaled images x [B, H, W, C], or generates B images where x is None.
 
-    Args:
-      x: [B, H, W, C] scaled images, to infer; None, to generate.
-      num: B.
-      latents: z of every group, [B, h, w, zdim] each, or None.
-      given: [L] or [L, V] bool; which of `latents` to use. The others are drawn.
-      temperature: [L], multiplies the prior's standard deviations where x is None; None is 1.
-      variates: [L, V] bool; the others are drawn from the prior although x is given; None is all.
-      noise: what the groups are drawn with, [B, h, w, zdim] each; None: standard normal draws.
-
-    Returns:
-      Output channels [B, H, W, out_channels], float32, and per run a `Level` with leading [count].
+    Returns output channels [B, H, W, out_channels], float32, and one stacked `Level` a run.
     """
-    skips = BottomUp(self.config, name='bottom_up')(x) if x is not None else None
-    top_down = TopDown(self.config, name='top_down')
-    return top_down(skips, num, latents, given, temperature, variates, noise)
+    skips = BottomUp(self.model, name='bottom_up')(x) if x is not None else None
+    return TopDown(self.model, name='top_down')(skips, num, overrides)

@@ -1,4 +1,4 @@
-"""How the KL is weighted in the first steps of training; pure functions of the clock."""
+"""Weights of the KL in the first steps of training: pure functions of the clock."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,22 +30,21 @@ BETA_SCHEDULES: dict[str, Callable[[Any, Array], Array]] = {
 
 
 def beta(c: Any, step: Array) -> Array:
-  """Weight of the whole KL at a step, []. `c` has the fields of `EfficientVDVAE`."""
+  """Returns the weight of the whole KL at a step, []. `c` has the fields of `EfficientVDVAE`."""
   return BETA_SCHEDULES[c.beta_schedule](c, jnp.asarray(step, jnp.float32))
 
 
 def gamma(kl: Array, sizes: Array, step: Array, max_steps: int, scaled: bool) -> Array:
-  """Weights of the groups, [L]: proportional to their KL, of mean 1; all 1 after `max_steps`.
+  """Returns weights of the groups in proportion to their KL, [L], of mean 1 (NVAE, section 3.2).
 
-  Groups that already carry information pay for those that do not (NVAE, section 3.2). No gradient
-  passes through the weights.
+  Groups with a large KL pay more, so that no group falls silent. No gradient passes through.
 
   Args:
     kl: [L], mean over the batch.
     sizes: [L], latent dimensions of the groups.
     step: the clock.
-    max_steps: last step with balancing.
-    scaled: compare the KL per latent dimension, not per group.
+    max_steps: last step with balancing; later weights are 1.
+    scaled: whether to compare the KL per latent dimension, not per group.
   """
   share = jax.lax.stop_gradient(kl / sizes if scaled else kl)
   # No KL at all would give 0 / 0 in the branch that `where` does not take.

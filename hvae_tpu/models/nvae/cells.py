@@ -1,4 +1,4 @@
-"""Residual cells, and the table of what they are made of.
+"""Residual cells, and the table of their operations.
 
 `Cell(x) = skip(x) + 0.1 SE(op_k(... op_1(x)))`; the first operation carries the stride.
 """
@@ -47,7 +47,7 @@ OPS = {
 
 
 class Architecture(NamedTuple):
-  """Operations of the cells of each place."""
+  """Operations of the cells at each place of the network."""
 
   enc: tuple[str, ...]
   pre: tuple[str, ...]
@@ -78,17 +78,17 @@ ARCHITECTURES = {
 
 
 class CellConfig(NamedTuple):
-  """What every cell needs to know; the differences between the two forms of NVAE.
+  """Settings shared by all cells (covers NVlabs/NVAE and mgp123/nvae).
 
   Attributes:
     train: whether batch normalisation uses the batch.
     norm: weight normalisation of samplers, combiners, stem and output.
-    cell_norm: of the convolutions in cells and skips (never of inverted residuals).
+    cell_norm: weight normalisation in cells and skips (never in inverted residuals).
     se: squeeze and excitation: hidden channels; 'none' leaves it out.
     shift_down: whether the four parts of a downsampling skip see four different grids.
     bias_up: whether an upsampling skip has a bias.
-    multiplier: of the channels where the side halves.
-    depthwise: how depthwise convolutions are computed.
+    multiplier: factor of the channels where the side halves.
+    depthwise: form of depthwise convolutions, one of `cpu_kernels.FORMS`.
     dtype: of the computation.
   """
 
@@ -107,13 +107,13 @@ class CellConfig(NamedTuple):
 
 
 def upsample_bilinear(x: Array) -> Array:
-  """[B, H, W, C] -> [B, 2 H, 2 W, C]; the corners of both grids coincide."""
+  """Interpolates [B, H, W, C] to [B, 2 H, 2 W, C]; the corners of both grids coincide."""
   rows, columns = (jnp.asarray(_interpolation(n), x.dtype) for n in x.shape[1:3])
   return jnp.einsum('oh,pw,bhwc->bopc', rows, columns, x)
 
 
 def _interpolation(size: int) -> np.ndarray:
-  """The matrix [2 size, size] of linear interpolation along one axis."""
+  """Returns the matrix [2 size, size] of linear interpolation along one axis."""
   matrix = np.zeros((2 * size, size), np.float32)
   for i in range(2 * size):
     place = i * (size - 1) / (2 * size - 1)
@@ -169,7 +169,7 @@ class SkipDown(nn.Module):
 
 
 class ResidualOp(nn.Module):
-  """One `Residual`."""
+  """A `Residual` operation."""
 
   op: Residual
   features: int
@@ -196,7 +196,7 @@ class ResidualOp(nn.Module):
 
 
 class InvertedOp(nn.Module):
-  """One `Inverted`."""
+  """An `Inverted` operation."""
 
   op: Inverted
   features: int

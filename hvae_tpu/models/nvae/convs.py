@@ -1,7 +1,7 @@
 """Convolutions with weight normalisation, and batch normalisation. Images are NHWC.
 
-What a convolution applies is a pure function of its parameters (`effective`), so that the
-regularisers of the whole network need nothing but the parameter tree.
+The kernel that a convolution applies is a pure function of its parameters (`effective_kernel`). So
+the regularisers of the whole network need nothing but the parameter tree.
 """
 
 from collections.abc import Mapping
@@ -17,17 +17,17 @@ import numpy as np
 from hvae_tpu.nn import cpu_kernels, distributions, layers
 
 EPS = 1e-5
-MOMENTUM = 0.05  # of a batch in the running statistics
+MOMENTUM = 0.05  # weight of a batch in the running statistics
 NORMS = ('log', 'gain', 'none')
 
 
 class Mask(NamedTuple):
-  """What an autoregressive convolution may see.
+  """The inputs that an autoregressive convolution may see.
 
   Attributes:
     strict: whether a channel must not see itself.
     mirrored: whether the order of rows and columns is reversed.
-    side: of the centre row, what counts as earlier: 'left' or 'right'.
+    side: the earlier part of the centre row, 'left' or 'right'.
   """
 
   strict: bool
@@ -35,7 +35,7 @@ class Mask(NamedTuple):
   side: str
 
   def array(self, shape: tuple[int, ...]) -> np.ndarray:
-    """Zeros and ones for a kernel [k, k, inputs, outputs]; one input stands for depthwise ones."""
+    """Returns zeros and ones for a kernel [k, k, inputs, outputs]; one input: depthwise."""
     size, _, inputs, outputs = shape
     centre = (size - 1) // 2
     mask = np.zeros(shape, np.float32)
@@ -53,30 +53,31 @@ class Mask(NamedTuple):
     return mask[::-1, ::-1] if self.mirrored else mask
 
 
-def norm_of(kernel: Array) -> Array:
-  """Length of every output channel's weights: [..., k, k, I, O] -> [..., 1, 1, 1, O].
+def kernel_norm(kernel: Array) -> Array:
+  """Returns the length of every output channel's weights: [..., k, k, I, O] -> [..., 1, 1, 1, O].
 
-  Its gradient where all weights are zero is zero.
+  The gradient is zero where all weights are zero.
   """
   squares = jnp.square(kernel).sum((-4, -3, -2), keepdims=True)
   return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
 
 
-def effective(leaves: Mapping[str, Array], mask: Mask | None = None) -> Array:
-  """The kernel that a convolution applies, [..., k, k, I, O].
+def effective_kernel(leaves: Mapping[str, Array], mask: Mask | None = None) -> Array:
+  """Returns the kernel that a convolution applies, [..., k, k, I, O].
 
   Args:
-    leaves: its parameters: `kernel`, and `log_gain` [..., O] (the official form) or `gain` [..., O]
-      (PyTorch's weight normalisation) or neither.
+    leaves: parameters of the convolution: `kernel`, and `log_gain` [..., O] (the official form),
+      `gain` [..., O] (PyTorch's weight normalisation) or neither.
+    mask: factor of the kernel; None is 1.
   """
   kernel = leaves['kernel']
   if mask is not None:
     kernel = kernel * mask.array(kernel.shape[-4:])
   spread = lambda gain: gain[..., None, None, None, :]
   if 'log_gain' in leaves:
-    return spread(jnp.exp(leaves['log_gain'])) * (kernel / (norm_of(kernel) + 1e-5))
+    return spread(jnp.exp(leaves['log_gain'])) * (kernel / (kernel_norm(kernel) + 1e-5))
   if 'gain' in leaves:
-    norm = norm_of(kernel)
+    norm = kernel_norm(kernel)
     return spread(leaves['gain']) * (kernel / jnp.where(norm > 0, norm, 1.0))
   return kernel
 
@@ -85,11 +86,11 @@ class Conv(nn.Module):
   """A convolution with symmetric zero padding, whatever its stride, as PyTorch pads.
 
   Attributes:
-    norm: of the weights, see `effective`.
-    groups: 0 is depthwise.
-    depthwise: how a depthwise one is computed, of `depthwise.FORMS`.
-    initial_gain: what the initial gain is multiplied by.
-    from_data: start with outputs of mean 0 and deviation 0.2 on the batch of `init`.
+    norm: weight normalisation, see `effective_kernel`.
+    groups: number of groups; 0 is depthwise.
+    depthwise: form of a depthwise convolution, one of `cpu_kernels.FORMS`.
+    initial_gain: factor of the initial gain.
+    from_data: whether outputs start with mean 0 and deviation 0.2 on the batch of `init`.
   """
 
   features: int
@@ -114,18 +115,18 @@ class Conv(nn.Module):
     if self.norm == 'log':
       leaves['log_gain'] = self.param('log_gain', lambda _: self._log_gain(leaves, start))
     elif self.norm == 'gain':
-      leaves['gain'] = self.param('gain', lambda _: norm_of(leaves['kernel'])[0, 0, 0])
-    y = self._apply(x, effective(leaves, self.mask))
+      leaves['gain'] = self.param('gain', lambda _: kernel_norm(leaves['kernel'])[0, 0, 0])
+    y = self._apply(x, effective_kernel(leaves, self.mask))
     if not self.bias:
       return y
-    return layers.add_bias(y, self.param('bias', lambda rng: self._bias(rng, shape, start)))
+    return cpu_kernels.add_bias(y, self.param('bias', lambda rng: self._bias(rng, shape, start)))
 
   def _apply(self, x: Array, kernel: Array) -> Array:
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     if self.kernel == 1:
-      return layers.pointwise_matmul(x[:, :: self.stride, :: self.stride], kernel[0, 0])
+      return cpu_kernels.pointwise_matmul(x[:, :: self.stride, :: self.stride], kernel[0, 0])
     if not self.groups and self.stride == 1 and self.depthwise == 'shifts':
-      return cpu_kernels.convolve(x, kernel)
+      return cpu_kernels.convolve_depthwise(x, kernel)
     pad = (self.kernel - 1) // 2 * self.dilation
     return jax.lax.conv_general_dilated(
       x,
@@ -142,7 +143,7 @@ class Conv(nn.Module):
       return -jnp.log(start[1] + EPS)
     kernel = leaves['kernel']
     kernel = kernel if self.mask is None else kernel * self.mask.array(kernel.shape)
-    return jnp.log(norm_of(kernel)[0, 0, 0] + 0.01) + math.log(self.initial_gain)
+    return jnp.log(kernel_norm(kernel)[0, 0, 0] + 0.01) + math.log(self.initial_gain)
 
   def _bias(self, rng: Array, shape: tuple[int, ...], start: tuple[Array, Array] | None) -> Array:
     if start is not None:
@@ -151,17 +152,17 @@ class Conv(nn.Module):
     return distributions.uniform(rng, (self.features,), -limit, limit)
 
   def _data_start(self, x: Array, leaves: Mapping[str, Array]) -> tuple[Array, Array]:
-    """Mean of the outputs of a normalised kernel without bias, and 5 deviations, both [O]."""
+    """Returns mean and 5 deviations of the outputs of a normalised kernel without bias, [O]."""
     kernel = leaves['kernel']
-    out = self._apply(x, kernel / (norm_of(kernel) + 1e-5)).astype(jnp.float32)
+    out = self._apply(x, kernel / (kernel_norm(kernel) + 1e-5)).astype(jnp.float32)
     return out.mean((0, 1, 2)), 5 * out.std((0, 1, 2), ddof=1)
 
 
 class BatchNorm(nn.Module):
-  """Batch normalisation over the whole batch, wherever its rows lie.
+  """Batch normalisation over the whole batch, on all devices.
 
-  The running variance is the unbiased one, as in PyTorch. `train` normalises by the batch and
-  moves the running statistics; otherwise they normalise.
+  The running variance is unbiased, as in PyTorch. With `train`, the batch normalises and moves the
+  running statistics. Otherwise the running statistics normalise.
   """
 
   train: bool

@@ -19,13 +19,13 @@ STRICT = {'dense': True, 'depthwise': False, 'mean': False}  # convolutions of a
 
 
 class FlowConfig(NamedTuple):
-  """What every flow needs to know.
+  """Settings that all flows share.
 
   Attributes:
-    norm: of the weights, see `convs.effective`.
-    bias: whether all convolutions have one, or the last only.
-    side: of the masks.
-    depthwise: how depthwise convolutions are computed.
+    norm: weight normalisation, see `convs.effective_kernel`.
+    bias: whether all convolutions have a bias, or only the last.
+    side: of the masks, see `convs.Mask`.
+    depthwise: form of depthwise convolutions, one of `cpu_kernels.FORMS`.
     dtype: of the computation.
   """
 
@@ -37,14 +37,14 @@ class FlowConfig(NamedTuple):
 
 
 def mask_of(path: tuple[str, ...], side: str) -> Mask | None:
-  """The mask of the convolution that stands at a path of the parameter tree."""
+  """Returns the mask of the convolution at a path of the parameter tree; None: no mask."""
   if len(path) < 2 or path[-2].rpartition('_')[2] not in ORDERS:
     return None
   return Mask(STRICT[path[-1]], path[-2].endswith('mirrored'), side)
 
 
 class FlowCell(nn.Module):
-  """z -> z - mean(earlier z); the determinant is 1."""
+  """A cell of a flow: z -> z - mean(earlier z); the determinant is 1."""
 
   mirrored: bool
   config: FlowConfig
@@ -66,7 +66,7 @@ class FlowCell(nn.Module):
 
 
 class Flow(nn.Module):
-  """`pairs` pairs of cells."""
+  """A flow of `pairs` pairs of cells."""
 
   pairs: int
   config: FlowConfig
@@ -82,7 +82,7 @@ class Flow(nn.Module):
 def mixture_log_cdf(
   z: Array, logits: Array, means: Array, log_scales: Array, log_a: Array, b: Array
 ) -> tuple[Array, Array]:
-  """The elementwise flow that the reference defines but never enables.
+  """Computes the elementwise flow that the reference defines but never enables.
 
   Args:
     z, log_a, b: [...].

@@ -1,7 +1,7 @@
 """Likelihoods of pixels, by the name that configs use. Targets are in [0, 1].
 
-The first three are those of NVAE; the last three are of mgp123/nvae, where every colour selects its
-component by itself.
+The first three belong to NVAE. The last three belong to mgp123/nvae, where every colour selects its
+component independently.
 """
 
 from typing import Any, NamedTuple
@@ -20,15 +20,15 @@ U_EDGE = 1e-5  # uniform draws keep this distance from 0 and 1
 
 
 class Head(NamedTuple):
-  """A likelihood, with what of the config it depends on.
+  """A likelihood of pixels, with its settings.
 
   Attributes:
-    name: a key of `HEADS`.
-    image_channels: of the target.
-    num_mixtures: components, where there are any.
-    num_bits: of the target.
-    upper_edge: of the discretised logistics: targets above it, in [-1, 1], own the upper tail.
-    temperature: of drawn pixels.
+    name: an entry of `HEADS`.
+    image_channels: channels of the target.
+    num_mixtures: components of a mixture.
+    num_bits: bits of the target.
+    upper_edge: discretised logistics: targets above it, in [-1, 1], own the upper tail.
+    temperature: of sampled pixels.
   """
 
   name: str
@@ -46,7 +46,7 @@ class Head(NamedTuple):
     )
 
   def log_prob(self, out: Array, x: Array) -> Array:
-    """Log-probability (density) of x [B, H, W, C] given output channels, per pixel [B, H, W]."""
+    """Returns the log-probability (density) of x [B, H, W, C] given output channels, [B, H, W]."""
     if self.name == 'dmol':
       return distributions.dmol_log_prob(
         distributions.mixture_by_colour(out, self.num_mixtures),
@@ -57,7 +57,7 @@ class Head(NamedTuple):
     return self.log_prob_of_colours(out, x).sum(-1)
 
   def log_prob_of_colours(self, out: Array, x: Array) -> Array:
-    """The same per colour [B, H, W, C], for heads that treat colours apart."""
+    """Returns it per colour, [B, H, W, C], for heads that treat colours independently."""
     if self.name == 'bernoulli':
       return distributions.bernoulli_log_prob(out, x)
     if self.name in PLAIN:
@@ -68,7 +68,7 @@ class Head(NamedTuple):
     return jax.nn.logsumexp(log_probs + jax.nn.log_softmax(mixture.logits), axis=-1)
 
   def mean(self, out: Array) -> Array:
-    """Expected pixels in the scale of the target; not limited to [0, 1] but for 'dmol'."""
+    """Returns expected pixels in the scale of the target; only 'dmol' limits them to [0, 1]."""
     if self.name == 'bernoulli':
       return jax.nn.sigmoid(out)
     if self.name == 'dmol':
@@ -80,14 +80,14 @@ class Head(NamedTuple):
     return self._unit((jax.nn.softmax(mixture.logits) * mixture.means).sum(-1))
 
   def mode(self, out: Array) -> Array:
-    """The mean of the most probable component (of the heads of mgp123/nvae)."""
+    """Returns the mean of the most probable component (only the heads of mgp123/nvae)."""
     if self.name in PLAIN:
       return self._unit(plain(out).mean)
     mixture = self._mixture(out)
     return self._unit(mixture.component(jnp.argmax(mixture.logits, -1))[0])
 
   def draw(self, out: Array, rng: Array) -> Array:
-    """One draw in [0, 1], [B, H, W, C]; the Bernoulli likelihood gives its mean."""
+    """Returns one draw in [0, 1], [B, H, W, C]; the Bernoulli likelihood gives its mean."""
     if self.name == 'bernoulli':
       return jax.nn.sigmoid(out)
     if self.name == 'dmol':
@@ -116,7 +116,7 @@ class Head(NamedTuple):
     return make(out, self.num_mixtures)
 
   def _unit(self, x: Array) -> Array:
-    """From the scale that the head models pixels in to [0, 1]."""
+    """Maps pixels from the scale of the head to [0, 1]."""
     return _unit(x) if self.name in ('normal', 'logistic_mixture') else x
 
 
@@ -125,7 +125,7 @@ PLAIN = ('normal', 'gaussian')
 
 
 def scale(image: Array, num_bits: int) -> Array:
-  """uint8 -> [0, 1], on the 2**num_bits levels that keep the upper bits."""
+  """Maps uint8 to [0, 1], on the 2**num_bits levels that keep the upper bits."""
   # Compilers divide by multiplying with the rounded reciprocal, which is off by one ulp: enough
   # to decide whether a difference of two sigmoids is zero. The first product is exact here.
   inverse = 1 / (2**num_bits - 1)
@@ -143,7 +143,7 @@ def soft_clamp(v: Array) -> Array:
 
 
 def plain(out: Array) -> Normal:
-  """[..., 6] channels, three means and three log-deviations, clamped softly -> [..., 3]."""
+  """Returns the Gaussian [..., 3] of channels [..., 6]: means, log-deviations; clamped softly."""
   mean, raw = jnp.split(soft_clamp(out), 2, axis=-1)
   return Normal(mean, jnp.log(jnp.exp(raw) + 0.01))
 
@@ -156,18 +156,18 @@ class Mixture(NamedTuple):
   log_scales: Array
 
   def component(self, index: Array) -> tuple[Array, Array]:
-    """Mean and log-scale of component `index` [..., 3]."""
+    """Returns mean and log-scale of component `index` [..., 3]."""
     pick = lambda a: jnp.take_along_axis(a, index[..., None], -1)[..., 0]
     return pick(self.means), pick(self.log_scales)
 
   def log_probs(self, x: Array) -> Array:
-    """Log-density of every component as a Gaussian, at x [..., 3, 1] in [0, 1]."""
+    """Returns the log-density of every component as a Gaussian, at x [..., 3, 1] in [0, 1]."""
     return Normal(self.means, self.log_scales).log_prob(x)
 
   def masses(self, x: Array) -> Array:
-    """Log-mass of every component as a logistic, in the 8-bit bin around x [..., 3, 1].
+    """Returns the log-mass of every component as a logistic, in the 8-bit bin of x [..., 3, 1].
 
-    No density stands in where the difference of two sigmoids is lost in float32.
+    It is floored where the difference of two sigmoids is lost in float32.
     """
     centred, inverse = 2 * x - 1 - self.means, jnp.exp(-self.log_scales)
     plus, minus = inverse * (centred + 1 / 255), inverse * (centred - 1 / 255)
@@ -178,19 +178,22 @@ class Mixture(NamedTuple):
 
 
 def _parts(out: Array, num_mixtures: int) -> Any:
-  """[..., 9 K] channels, ordered colour, kind (logit, mean, log-scale), k -> three [..., 3, K]."""
+  """Splits [..., 9 K] channels, ordered colour, kind, k, into three kinds [..., 3, K].
+
+  The kinds are logit, mean and log-scale.
+  """
   parts = out.reshape(*out.shape[:-1], 3, 3, num_mixtures)
   return tuple(parts[..., kind, :] for kind in range(3))
 
 
 def gaussian_mixture(out: Array, num_mixtures: int) -> Mixture:
-  """All parameters clamped softly at +-5."""
+  """Returns a mixture whose parameters are all clamped softly at +-5."""
   logits, means, raw = _parts(soft_clamp(out), num_mixtures)
   return Mixture(logits, means, jnp.log(jnp.exp(raw) + 0.01))
 
 
 def logistic_mixture(out: Array, num_mixtures: int) -> Mixture:
-  """Logits clamped softly, means cut at +-5, log-scales at -7."""
+  """Returns a mixture: logits clamped softly, means cut at +-5, log-scales at -7."""
   logits, means, raw = _parts(out, num_mixtures)
   means = jnp.clip(means, -BOUND, BOUND)
   return Mixture(soft_clamp(logits), means, jnp.maximum(raw, MIN_LOG_SCALE))

@@ -1,4 +1,4 @@
-"""How the numbers that lay out an NVAE become runs of equal groups.
+"""The layout of an NVAE: runs of equal groups, computed from its fields.
 
 Scale 0 is the finest of the latent scales; the top-down side starts from the last. Source: section
 2.1 of the reference dossier of NVlabs/NVAE, whose flags the fields are named after.
@@ -27,7 +27,7 @@ class Run(NamedTuple):
 
 
 def groups_per_scale(first: int, scales: int, divider: int, smallest: int) -> tuple[int, ...]:
-  """Groups of every scale, from the finest on; each has those of the one before over `divider`."""
+  """Returns the groups of every scale, the finest first; `divider` divides them each time."""
   counts = [first]
   for _ in range(scales - 1):
     counts.append(max(smallest, counts[-1] // divider))
@@ -35,26 +35,29 @@ def groups_per_scale(first: int, scales: int, divider: int, smallest: int) -> tu
 
 
 def scales(c: Any) -> list[Run]:
-  """All groups, a run for every scale, from the finest on. `c` has the fields of `NVAE`."""
+  """Returns one run per scale, the finest first. `c` has the fields of `NVAE`."""
   counts = groups_per_scale(
     c.num_groups_per_scale, c.num_latent_scales, c.group_divider, c.min_groups_per_scale
   )
-  found = []
+  runs = []
   for scale, count in enumerate(counts):
     halvings = c.num_process_blocks + scale
     side, factor = c.image_size >> halvings, c.channel_multiplier**halvings
     widths = c.num_channels_enc * factor, c.num_channels_dec * factor
-    found.append(Run('', scale, side, count, *widths))
-  return found
+    runs.append(Run('', scale, side, count, *widths))
+  return runs
 
 
 def bottom_up_runs(c: Any) -> list[Run]:
-  """Runs of the encoder, from fine to coarse."""
+  """Returns the runs of the encoder, the finest first."""
   return [run._replace(name=f'enc_{run.scale:02d}_{run.side}x{run.count}') for run in scales(c)]
 
 
 def top_down_runs(c: Any) -> list[Run]:
-  """Runs of the decoder, from coarse to fine, without the first group, which is of its own kind."""
+  """Returns the runs of the decoder, the coarsest first.
+
+  The first group is left out: it is of its own kind.
+  """
   coarse_first = scales(c)[::-1]
   coarse_first[0] = coarse_first[0]._replace(count=coarse_first[0].count - 1)
   return [
@@ -63,19 +66,8 @@ def top_down_runs(c: Any) -> list[Run]:
 
 
 def problems(c: Any) -> list[str]:
-  """What is wrong with a layout, one sentence each, named by config field; empty if it is sound."""
-  names = ('num_channels_enc', 'num_channels_dec', 'channel_multiplier', 'num_latent_scales')
-  names += ('num_groups_per_scale', 'group_divider', 'min_groups_per_scale', 'zdim', 'num_mixtures')
-  names += ('num_preprocess_cells', 'num_postprocess_cells', 'image_channels')
-  least = {**dict.fromkeys(names, 1)}
-  least |= dict.fromkeys(('num_process_blocks', 'num_cells_enc', 'num_cells_dec', 'num_flows'), 0)
-  errors = [
-    f'model.{name}={getattr(c, name)} must be at least {low}'
-    for name, low in least.items()
-    if getattr(c, name) < low
-  ]
-  if errors:
-    return errors
+  """Returns a sentence for each contradiction in a layout. `c` has the fields of `NVAE`."""
+  errors = []
   if c.min_groups_per_scale > c.num_groups_per_scale:
     errors.append(
       f'model.min_groups_per_scale={c.min_groups_per_scale} must not exceed '

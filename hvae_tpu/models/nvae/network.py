@@ -11,27 +11,29 @@ import jax
 from jax import Array
 import jax.numpy as jnp
 
+from hvae_tpu.models import hierarchy
+from hvae_tpu.models.hierarchy import NO_OVERRIDES, GroupDraw, Level, Overrides
 from hvae_tpu.models.nvae.cells import ARCHITECTURES, UP, Cell, CellConfig
 from hvae_tpu.models.nvae.convs import Conv
 from hvae_tpu.models.nvae.flows import Flow, FlowConfig
-from hvae_tpu.nn import distributions, layers
-from hvae_tpu.nn.distributions import Group, Level, Normal
+from hvae_tpu.nn import distributions, rows
+from hvae_tpu.nn.distributions import Group, Normal
 
 CLAMP = 5.0
 MIN_STD = 0.01  # added to every deviation: that of a standard normal prior is 1.01
 
 
 class LatentConfig(NamedTuple):
-  """What every group needs to know.
+  """Settings that the latent variables of all groups share.
 
   Attributes:
     zdim: latent channels.
     residual: whether the posterior is relative to the prior.
     tempered_whole: whether a temperature multiplies the whole deviation, or all but `MIN_STD`.
-    analytic_kl: the other is the difference of the log-densities of the draw.
+    analytic_kl: whether the KL is analytic; otherwise it is log q - log p of the draw.
     flow_encodes, flow_samples: whether the flow acts in inference and in generation.
-    pairs: of flow cells.
-    flow: see `FlowConfig`.
+    pairs: number of pairs of flow cells.
+    flow: settings of the flow.
   """
 
   zdim: int
@@ -44,7 +46,7 @@ class LatentConfig(NamedTuple):
   flow: FlowConfig
 
   def normal(self, mean: Array, raw: Array, temperature: Array | None = None) -> Normal:
-    """The distribution that raw channels stand for: both are clamped softly at +-5."""
+    """Returns the distribution of raw channels; both are clamped softly at +-5."""
     clamp = lambda v: CLAMP * jnp.tanh(v / CLAMP)
     std = jnp.exp(clamp(raw))
     if temperature is None:
@@ -56,7 +58,7 @@ class LatentConfig(NamedTuple):
 
 
 def split(channels: Array) -> tuple[Array, Array]:
-  """Channels of a sampler -> (mean, raw log-deviation), float32."""
+  """Splits the channels of a sampler into (mean, raw log-deviation), float32."""
   mean, raw = jnp.split(channels.astype(jnp.float32), 2, axis=-1)
   return mean, raw
 
@@ -66,30 +68,30 @@ class Cells(nn.Module):
 
   ops: tuple[str, ...]
   count: int
-  cell_config: CellConfig
+  config: CellConfig
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     for i in range(self.count):
-      x = Cell(self.ops, 1, self.cell_config, name=f'cell_{i}')(x)
+      x = Cell(self.ops, 1, self.config, name=f'cell_{i}')(x)
     return x
 
 
 class EncGroup(nn.Module):
-  """The cells of one bottom-up group; their output is also what the top-down side sees."""
+  """The cells of one bottom-up group; the top-down side sees their output."""
 
   ops: tuple[str, ...]
   count: int
-  cell_config: CellConfig
+  config: CellConfig
 
   @nn.compact
   def __call__(self, x: Array) -> tuple[Array, Array]:
-    x = Cells(self.ops, self.count, self.cell_config, name='cells')(x)
+    x = Cells(self.ops, self.count, self.config, name='cells')(x)
     return x, x
 
 
 class Latent(nn.Module):
-  """Draws, or takes, the variables of a group, and reports on them."""
+  """The latent variables of a group: drawn, or replaced by given ones."""
 
   config: LatentConfig
 
@@ -98,53 +100,50 @@ class Latent(nn.Module):
     self,
     prior: tuple[Array, Array],
     posterior: tuple[Array, Array] | None,
-    noise: Array,
-    z: Array | None,
-    given: Array | None,
-    temperature: Array | None,
+    draw: GroupDraw,
   ) -> Level:
-    # prior, posterior: mean and raw scale [B, h, w, zdim]; noise [B, h * w * zdim].
-    f = self.config
+    # prior, posterior: mean and raw scale [B, h, w, zdim].
+    c = self.config
     if posterior is None:
-      p = dist = f.normal(*prior, temperature)
+      p = dist = c.normal(*prior, draw.temperature)
     else:
-      if f.residual:
+      if c.residual:
         posterior = posterior[0] + prior[0], posterior[1] + prior[1]
-      p, dist = f.normal(*prior), f.normal(*posterior)
-    before = drawn = dist.sample(noise.reshape(dist.mean.shape))
-    if f.pairs and (f.flow_encodes if posterior is not None else f.flow_samples):
-      drawn = Flow(f.pairs, f.flow, name='flow')(drawn)
-    z = drawn if z is None else jnp.where(given, z, drawn)
+      p, dist = c.normal(*prior), c.normal(*posterior)
+    before_flow = z = draw.sample(dist)
+    if c.pairs and (c.flow_encodes if posterior is not None else c.flow_samples):
+      z = Flow(c.pairs, c.flow, name='flow')(z)
+    z = draw.replace_given(z)
     # A flow that also generates is a layer of the decoder; the latent variables are before it.
-    log_q, log_p = dist.log_prob(before), p.log_prob(before if f.flow_samples else z)
-    kl = dist.kl(p) if f.analytic_kl else log_q - log_p
+    log_q, log_p = dist.log_prob(before_flow), p.log_prob(before_flow if c.flow_samples else z)
+    kl = dist.kl(p) if c.analytic_kl else log_q - log_p
     self.sow('intermediates', 'prior', p)
     group = Group(dist.mean, dist.std, z)
     return Level(group, kl.sum((1, 2)), log_q.sum((1, 2, 3)), log_p.sum((1, 2, 3)))
 
 
 class FirstGroup(nn.Module):
-  """The group whose prior is a standard normal; `single` is a hierarchy of this group alone."""
+  """The group whose prior is a standard normal; `single`: it is the only group."""
 
   width: int
   enc_width: int
   single: bool
-  cell_config: CellConfig
+  config: CellConfig
   latent: LatentConfig
 
   @nn.compact
-  def __call__(self, s: Array, act: Array | None, *draw: Array | None) -> tuple[Array, Level]:
-    cell_config, zdim = self.cell_config, self.latent.zdim
+  def __call__(self, s: Array, act: Array | None, draw: GroupDraw) -> tuple[Array, Level]:
+    config, zdim = self.config, self.latent.zdim
     zeros = jnp.zeros((*s.shape[:3], zdim))
     posterior = None
     if act is not None:
-      top = nn.elu(cell_config.conv(self.enc_width, 1, 'enc_top')(nn.elu(act)))
+      top = nn.elu(config.conv(self.enc_width, 1, 'enc_top')(nn.elu(act)))
       self.sow('intermediates', 'top', top)
-      posterior = split(cell_config.conv(2 * zdim, 3, 'enc_sampler')(top))
-    level = Latent(self.latent, name='latent')((zeros, zeros), posterior, *draw)
-    z = level.group.z.astype(cell_config.dtype)
+      posterior = split(config.conv(2 * zdim, 3, 'enc_sampler')(top))
+    level = Latent(self.latent, name='latent')((zeros, zeros), posterior, draw)
+    z = level.group.z.astype(config.dtype)
     combined = z if self.single else jnp.concatenate([s, z], axis=-1)
-    return cell_config.conv(self.width, 1, 'dec_combiner')(combined), level
+    return config.conv(self.width, 1, 'dec_combiner')(combined), level
 
 
 class DecGroup(nn.Module):
@@ -153,154 +152,125 @@ class DecGroup(nn.Module):
   ops: tuple[str, ...]
   count: int
   enc_width: int
-  cell_config: CellConfig
+  config: CellConfig
   latent: LatentConfig
 
   @nn.compact
-  def __call__(self, s: Array, act: Array | None, *draw: Array | None) -> tuple[Array, Level]:
-    cell_config, zdim = self.cell_config, self.latent.zdim
-    s = Cells(self.ops, self.count, cell_config, name='cells')(s)
-    prior = split(cell_config.conv(2 * zdim, 1, 'dec_sampler')(nn.elu(s)))
+  def __call__(self, s: Array, act: Array | None, draw: GroupDraw) -> tuple[Array, Level]:
+    config, zdim = self.config, self.latent.zdim
+    s = Cells(self.ops, self.count, config, name='cells')(s)
+    prior = split(config.conv(2 * zdim, 1, 'dec_sampler')(nn.elu(s)))
     posterior = None
     if act is not None:
-      feature = cell_config.conv(self.enc_width, 1, 'enc_combiner')(s)
+      feature = config.conv(self.enc_width, 1, 'enc_combiner')(s)
       feature = act + feature
       self.sow('intermediates', 'combined', feature)
-      posterior = split(cell_config.conv(2 * zdim, 3, 'enc_sampler')(feature))
-    level = Latent(self.latent, name='latent')(prior, posterior, *draw)
-    both = jnp.concatenate([s, level.group.z.astype(cell_config.dtype)], axis=-1)
-    return cell_config.conv(s.shape[-1], 1, 'dec_combiner')(both), level
+      posterior = split(config.conv(2 * zdim, 3, 'enc_sampler')(feature))
+    level = Latent(self.latent, name='latent')(prior, posterior, draw)
+    both = jnp.concatenate([s, level.group.z.astype(config.dtype)], axis=-1)
+    return config.conv(s.shape[-1], 1, 'dec_combiner')(both), level
 
 
 class BottomUp(nn.Module):
-  """Images to what every group sees, the coarsest first: [count, B, h, w, C] per scale."""
+  """The bottom-up side: images to the activations of a scale's groups, [count, B, h, w, C].
 
-  config: Any
-  cell_config: CellConfig
+  Scales and groups are in the order of the top-down side, the coarsest first.
+  """
+
+  model: Any
+  config: CellConfig
 
   @nn.compact
   def __call__(self, x: Array) -> list[Array]:
-    c, arch, acts = self.config, ARCHITECTURES[self.config.arch_instance], []
-    x = self.cell_config.conv(c.num_channels_enc, 3, 'stem')(x)
-    for b in range(c.num_process_blocks):
-      for i in range(c.num_preprocess_cells):
-        stride = 2 if i == c.num_preprocess_cells - 1 else 1
-        x = c.kept(Cell)(arch.pre, stride, self.cell_config, name=f'pre_{b}_{i}')(x)
-    for run in c.bottom_up_runs:
+    m, arch, acts = self.model, ARCHITECTURES[self.model.arch_instance], []
+    x = self.config.conv(m.num_channels_enc, 3, 'stem')(x)
+    for b in range(m.num_process_blocks):
+      for i in range(m.num_preprocess_cells):
+        stride = 2 if i == m.num_preprocess_cells - 1 else 1
+        x = m.rematerialise(Cell)(arch.pre, stride, self.config, name=f'pre_{b}_{i}')(x)
+    for run in m.bottom_up_runs:
       if run.scale:
-        x = c.kept(Cell)(arch.enc, 2, self.cell_config, name=f'down_{run.scale}')(x)
-      stack = c.stack(EncGroup, run.count, in_axes=())
-      stack = stack(arch.enc, 0 if c.single else c.num_cells_enc, self.cell_config, name=run.name)
-      x, seen = stack(layers.split_rows(x))
-      acts.append(seen[::-1])
+        x = m.rematerialise(Cell)(arch.enc, 2, self.config, name=f'down_{run.scale}')(x)
+      stack = m.stack(EncGroup, run.count, in_axes=())
+      groups = stack(arch.enc, 0 if m.single else m.num_cells_enc, self.config, name=run.name)
+      x, acts_of_run = groups(rows.split_rows(x))
+      acts.append(acts_of_run[::-1])
     return acts[::-1]
 
 
 class TopDown(nn.Module):
-  """The same groups infer (activations given) and generate (none)."""
+  """The top-down side. The same groups infer (activations given) and generate (none)."""
 
-  config: Any
-  cell_config: CellConfig
+  model: Any
+  config: CellConfig
   latent: LatentConfig
 
   @nn.compact
   def __call__(
-    self,
-    acts: list[Array] | None,
-    num: int,
-    latents: tuple[Array, ...] | None = None,
-    given: Array | None = None,
-    temperature: Array | None = None,
-    noise: tuple[Array, ...] | None = None,
+    self, acts: list[Array] | None, num: int, overrides: Overrides
   ) -> tuple[Array, list[Level]]:
-    """Args as `Net`. Returns the output channels, and one stacked `Level` a run."""
-    c, cell_config, runs = self.config, self.cell_config, self.config.top_down_runs
-    arch, top = ARCHITECTURES[c.arch_instance], runs[0]
-    draws = layers.noise_of_runs(self.make_rng('sample'), num, c.latent_runs, noise)
-    part = lambda array, where: None if array is None else array[where]
+    """Returns the output channels, and one stacked `Level` a run."""
+    m, config, runs = self.model, self.config, self.model.top_down_runs
+    arch, top = ARCHITECTURES[m.arch_instance], runs[0]
+    draws = hierarchy.draws_of_runs(self.make_rng('sample'), num, m.latent_runs, overrides)
     s = self._start(num)
     acts = [None] * len(runs) if acts is None else acts
-    first = FirstGroup(
-      top.dec_width, top.enc_width, c.single, cell_config, self.latent, name='first'
-    )
-    drawn = part(latents, 0), part(given, 0), part(temperature, 0)
-    s, level = first(s, part(acts[0], 0), draws[0][0], *drawn)
-    levels, done = [jax.tree.map(lambda leaf: leaf[None], level)], 1
-    for j, (run, seen) in enumerate(zip(runs, acts, strict=True)):
+    first = FirstGroup(top.dec_width, top.enc_width, m.single, config, self.latent, name='first')
+    first_act, first_draw = jax.tree.map(lambda leaf: leaf[0], (acts[0], next(draws)))
+    s, level = first(s, first_act, first_draw)
+    levels = [jax.tree.map(lambda leaf: leaf[None], level)]
+    for j, (run, acts_of_run) in enumerate(zip(runs, acts, strict=True)):
       if j:
-        s = c.kept(Cell)(arch.dec, UP, cell_config, name=f'up_{j}')(s)
+        s = m.rematerialise(Cell)(arch.dec, UP, config, name=f'up_{j}')(s)
       if not run.count:
         continue
-      mine, done = slice(done, done + run.count), done + run.count
-      stack = c.stack(DecGroup, run.count, in_axes=(0,) * 5)
-      s, level = stack(
-        arch.dec, c.num_cells_dec, run.enc_width, cell_config, self.latent, name=run.name
-      )(
-        layers.split_rows(s),
-        part(seen, slice(-run.count, None)),
-        draws[len(levels)],
-        jnp.stack(latents[mine]) if latents is not None else None,
-        part(given, mine),
-        part(temperature, mine),
-      )
+      stack = m.stack(DecGroup, run.count, in_axes=(0, 0))
+      fields = arch.dec, m.num_cells_dec, run.enc_width, config, self.latent
+      acts_of_run = None if acts_of_run is None else acts_of_run[-run.count :]
+      s, level = stack(*fields, name=run.name)(rows.split_rows(s), acts_of_run, next(draws))
       levels.append(level)
     return self._image(s, arch.post), levels
 
   def _start(self, num: int) -> Array:
-    """The learned map that the hierarchy starts from; a single group leaves it unused."""
-    c, run = self.config, self.config.top_down_runs[0]
+    """Returns the learned map that the hierarchy starts from; a single group does not use it."""
+    m, run = self.model, self.model.top_down_runs[0]
     shape = (run.side, run.side, run.dec_width)
-    draw = distributions.uniform if c.prior_init == 'uniform' else distributions.normal
+    draw = distributions.uniform if m.prior_init == 'uniform' else distributions.normal
     start = self.param('prior_ftr0', lambda rng: draw(rng, shape))
-    return jnp.broadcast_to(start.astype(self.cell_config.dtype), (num, *shape))
+    return jnp.broadcast_to(start.astype(self.config.dtype), (num, *shape))
 
   def _image(self, s: Array, ops: tuple[str, ...]) -> Array:
-    c = self.config
-    last = c.num_postprocess_cells - 1
-    for b in range(c.num_process_blocks):
-      for i in range(c.num_postprocess_cells):
-        up = i == (last if c.post_up_last else 0)
-        s = c.kept(Cell)(ops, UP if up else 1, self.cell_config, name=f'post_{b}_{i}')(s)
-    conv = Conv(c.out_channels, 3, self.cell_config.norm, jnp.float32, name='image_conditional')
+    """Returns output channels at the side of the image."""
+    m = self.model
+    last = m.num_postprocess_cells - 1
+    for b in range(m.num_process_blocks):
+      for i in range(m.num_postprocess_cells):
+        up = i == (last if m.post_up_last else 0)
+        s = m.rematerialise(Cell)(ops, UP if up else 1, self.config, name=f'post_{b}_{i}')(s)
+    conv = Conv(m.out_channels, 3, self.config.norm, jnp.float32, name='image_conditional')
     return conv(nn.elu(s.astype(jnp.float32)))
 
 
 class Net(nn.Module):
-  """Images to output channels, or latents to output channels.
+  """The whole network: images, or latents, to output channels.
 
-  `config` is the `NVAE` dataclass; the network reads its fields and runs. `train` decides what
-  batch normalisation uses.
+  `model` is the `NVAE` dataclass; the network reads its fields and runs. `train`: whether batch
+  normalisation uses the batch.
   """
 
-  config: Any
+  model: Any
   train: bool
   latent: LatentConfig
 
   @nn.compact
   def __call__(
-    self,
-    x: Array | None,
-    num: int,
-    latents: tuple[Array, ...] | None = None,
-    given: Array | None = None,
-    temperature: Array | None = None,
-    noise: tuple[Array, ...] | None = None,
+    self, x: Array | None, num: int, overrides: Overrides = NO_OVERRIDES
   ) -> tuple[Array, list[Level]]:
-    """Runs the hierarchy once.
+    """Infers from scaled images x [B, H, W, C], or generates B images where x is None.
 
-    Args:
-      x: [B, H, W, C] scaled images, to infer; None, to generate.
-      num: B.
-      latents: z of every group, [B, h, w, zdim] each, or None.
-      given: [L] bool; which of `latents` to use. The other groups are drawn.
-      temperature: [L], of the prior's deviations where x is None; None is 1.
-      noise: what the groups are drawn with, [B, h, w, zdim] each; None: standard normal draws.
-
-    Returns:
-      Output channels [B, H, W, out_channels], float32, and per run a `Level` with leading [count].
+    Returns output channels [B, H, W, out_channels], float32, and one stacked `Level` a run. The
+    `variates` of overrides are not supported.
     """
-    c = self.config
-    cell_config = c.cell_config(self.train)
-    acts = BottomUp(c, cell_config, name='bottom_up')(x) if x is not None else None
-    top_down = TopDown(c, cell_config, self.latent, name='top_down')
-    return top_down(acts, num, latents, given, temperature, noise)
+    m, config = self.model, self.model.cell_config(self.train)
+    acts = BottomUp(m, config, name='bottom_up')(x) if x is not None else None
+    return TopDown(m, config, self.latent, name='top_down')(acts, num, overrides)

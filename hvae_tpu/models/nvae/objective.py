@@ -1,4 +1,4 @@
-"""How the KL is weighted in training; pure functions of the clock and of the KL itself."""
+"""Weights of the KL and of the penalties in training: pure functions."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ KL_BALANCES = ('square', 'equal', 'const', 'linear', 'sqrt')
 
 
 def beta(c: Any, step: Array) -> Array:
-  """Weight of the whole KL at a step, []. `c` has the fields of `NVAE`.
+  """Returns the weight of the whole KL at a step, []. `c` has the fields of `NVAE`.
 
-  'steps' rises linearly from `kl_min` on; 'epochs' is a staircase that starts at 0 (mgp123/nvae).
+  'steps' rises linearly from `kl_min` on. 'epochs' is a staircase that starts at 0 (mgp123/nvae).
   """
   if c.kl_schedule == 'epochs':
     epoch = jnp.asarray(step) // c.steps_per_epoch
@@ -29,32 +29,32 @@ def beta(c: Any, step: Array) -> Array:
 
 
 def alphas(groups: tuple[int, ...], kind: str) -> np.ndarray:
-  """What the weights of the groups are divided by, float32 [L].
+  """Returns the per-group normalisers of KL balancing, float32 [L] (NVAE, section 3.2).
 
   Args:
-    groups: per scale, from the coarsest on.
+    groups: number of groups per scale, the coarsest first.
     kind: of `KL_BALANCES`; 'const' is another name of 'equal'.
   """
   scale = np.arange(len(groups), dtype=np.float64)
-  of_scale = {
+  per_scale = {
     'equal': np.ones(len(groups)),
     'const': np.ones(len(groups)),
     'linear': 2**scale,
     'sqrt': np.sqrt(2**scale),
     'square': 4**scale / np.array(groups),
   }[kind]
-  found = np.repeat(of_scale, groups)
-  return (found / found.min()).astype(np.float32)
+  per_group = np.repeat(per_scale, groups)
+  return (per_group / per_group.min()).astype(np.float32)
 
 
 def balance(kl: Array, alpha: Array) -> Array:
-  """Weights of the groups, [L], of mean 1: in proportion to their KL (NVAE, section 3.2).
+  """Returns weights of the groups in proportion to their KL, [L], of mean 1 (NVAE, section 3.2).
 
-  Groups that carry much pay more, so that none falls silent. No gradient passes through.
+  Groups with a large KL pay more, so that no group falls silent. No gradient passes through.
 
   Args:
     kl: [B, L], nats.
-    alpha: [L], see `alphas`.
+    alpha: [L], from `alphas`.
   """
   share = jnp.abs(jax.lax.stop_gradient(kl)).mean(0) + 0.01
   share = share / alpha * share.sum()
@@ -62,7 +62,7 @@ def balance(kl: Array, alpha: Array) -> Array:
 
 
 def norm_weight(c: Any, weight: Array) -> Array:
-  """What the regularisers are multiplied by where the KL's weight is `weight`."""
+  """Returns the factor of the regularisers at a step where the KL has this weight, []."""
   if not c.weight_decay_norm_init:
     return jnp.float32(c.weight_decay_norm)
   low, high = np.log(c.weight_decay_norm), np.log(c.weight_decay_norm_init)
@@ -72,7 +72,7 @@ def norm_weight(c: Any, weight: Array) -> Array:
 def penalty(
   c: Any, params: Params, state: State, rng: Array, step: Array
 ) -> tuple[Array, State, Metrics]:
-  """The weighted regularisers, [], the new part of the state, and what they are."""
+  """Returns the weighted regularisers, [], the new part of the state, and metrics."""
   if not c.weight_decay_norm:
     return jnp.zeros(()), {}, {}
   vectors = {}
@@ -91,15 +91,11 @@ def penalty(
 
 
 def problems(c: Any) -> list[str]:
-  """What is wrong with the numbers of the objective, one sentence each, by config field."""
+  """Returns a sentence for each pair of fields of the objective that do not fit together."""
   errors = []
   if c.num_bits != 8 and c.likelihood in ('bernoulli', 'logistic_mixture'):
     errors.append(f'model.num_bits={c.num_bits} must be 8 for model.likelihood={c.likelihood}')
-  if c.steps_per_epoch < 1:
-    errors.append(f'model.steps_per_epoch={c.steps_per_epoch} must be at least 1')
-  if c.output_temperature <= 0:
-    errors.append(f'model.output_temperature={c.output_temperature} must be positive')
-  if c.weight_decay_norm_init and c.weight_decay_norm <= 0:
+  if c.weight_decay_norm_init and not c.weight_decay_norm:
     errors.append(
       f'model.weight_decay_norm_init={c.weight_decay_norm_init} is annealed to '
       f'model.weight_decay_norm={c.weight_decay_norm}, which must be positive'

@@ -1,7 +1,7 @@
 """Penalties on the parameters alone: pure functions of the parameter tree.
 
-A tree of singular vectors has, where the parameter tree has the kernel of a convolution, its left
-vectors [..., O].
+A tree of singular vectors holds the left vectors [..., O] of a convolution where the parameter tree
+holds its kernel.
 """
 
 from typing import Any
@@ -21,33 +21,33 @@ Path = tuple[str, ...]
 
 
 def matrices(params: Any, side: str) -> dict[Path, Array]:
-  """What every convolution applies, as matrices [..., O, k * k * I], by the path of its kernel.
+  """Returns the kernels that convolutions apply, as matrices [..., O, k * k * I], by path.
 
   Args:
     params: of the network.
     side: of the masks of the flows.
   """
   flat = traverse_util.flatten_dict(params)
-  found = {}
+  weights = {}
   for path, kernel in flat.items():
-    if path[-1] != 'kernel' or kernel.ndim < 4:  # those of squeeze and excitation are matrices
+    if path[-1] != 'kernel' or kernel.ndim < 4:  # squeeze and excitation have matrices
       continue
     leaves = {k: flat[*path[:-1], k] for k in ('log_gain', 'gain') if (*path[:-1], k) in flat}
     mask = flows.mask_of(path[:-1], side)
-    weight = jnp.moveaxis(convs.effective({'kernel': kernel, **leaves}, mask), -1, -4)
-    found[path] = weight.reshape(*weight.shape[:-3], -1)
-  return found
+    weight = jnp.moveaxis(convs.effective_kernel({'kernel': kernel, **leaves}, mask), -1, -4)
+    weights[path] = weight.reshape(*weight.shape[:-3], -1)
+  return weights
 
 
 def normalized(v: Array) -> Array:
-  """Rows of length 1, or shorter where they are below `MIN_NORM`; no NaN gradient at zero."""
+  """Scales rows to length 1; rows below `MIN_NORM` stay shorter. No NaN gradient at zero."""
   squares = jnp.square(v).sum(-1, keepdims=True)
   floor = MIN_NORM**2
   return v / jnp.where(squares > floor, jnp.sqrt(jnp.where(squares > floor, squares, 1)), MIN_NORM)
 
 
 def first_vectors(params: Any, rng: Array) -> Any:
-  """Random left vectors of length 1."""
+  """Returns random left vectors of length 1."""
   weights = {
     path: kernel.shape[:-4] + kernel.shape[-1:]
     for path, kernel in traverse_util.flatten_dict(params).items()
@@ -61,7 +61,7 @@ def first_vectors(params: Any, rng: Array) -> Any:
 
 
 def spectral(params: Any, vectors: Any, side: str, iterations: Array | int) -> tuple[Array, Any]:
-  """Sum of the largest singular values of all convolutions (NVAE, section 3.2), by power iteration.
+  """Sums the largest singular values of all convolutions by power iteration (NVAE, section 3.2).
 
   Args:
     params: of the network; no gradient passes through the iteration.
@@ -77,11 +77,11 @@ def spectral(params: Any, vectors: Any, side: str, iterations: Array | int) -> t
   left = traverse_util.flatten_dict(vectors)
 
   def iterate(_, pairs):
-    found = {}
+    updated = {}
     for path, (u, _) in pairs.items():
       v = normalized(jnp.einsum('...oc,...o->...c', fixed[path], u))
-      found[path] = normalized(jnp.einsum('...oc,...c->...o', fixed[path], v)), v
-    return found
+      updated[path] = normalized(jnp.einsum('...oc,...c->...o', fixed[path], v)), v
+    return updated
 
   start = {path: (left[path], jnp.zeros(w.shape[:-2] + w.shape[-1:])) for path, w in fixed.items()}
   pairs = jax.lax.stop_gradient(jax.lax.fori_loop(0, iterations, iterate, start))
@@ -92,10 +92,10 @@ def spectral(params: Any, vectors: Any, side: str, iterations: Array | int) -> t
 
 
 def power(params: Any, side: str, rng: Array) -> Array:
-  """Squared singular values after one power step from a random vector, summed (mgp123/nvae).
+  """Sums squared singular values after one power step from a random vector (mgp123/nvae).
 
-  Of the convolutions on the main branch of cells, and of the samplers. The gradient passes through
-  the step too.
+  The sum is over convolutions on the main branch of cells, and samplers. The gradient passes
+  through the step too.
   """
   named = ('enc_sampler', 'dec_sampler')
   weights = {
@@ -112,14 +112,19 @@ def power(params: Any, side: str, rng: Array) -> Array:
 
 
 def power_penalty(weight: Array, start: Array) -> Array:
-  """||W v||^2 with v the direction of W^T W v0: weight [..., O, C], start v0 [..., C] -> [...]."""
+  """Returns ||W v||^2, [...], for v in the direction of W^T W v0.
+
+  Args:
+    weight: W [..., O, C].
+    start: v0 [..., C].
+  """
   times = lambda v: jnp.einsum('...oc,...c->...o', weight, v)
   v = normalized(jnp.einsum('...oc,...o->...c', weight, times(normalized(start))))
   return jnp.square(times(v)).sum(-1)
 
 
 def batch_norm_scales(params: Any) -> Array:
-  """Sum over all batch normalisations of the largest absolute scale, []."""
+  """Sums the largest absolute scale of every batch normalisation, []."""
   flat = traverse_util.flatten_dict(params)
   scales = (jnp.abs(leaf).max(-1).sum() for path, leaf in flat.items() if path[-1] == 'scale')
   return sum(scales, start=jnp.zeros(()))

@@ -1,4 +1,4 @@
-"""The strings that lay out a VDVAE, e.g. `32x11,32d2,16x6` and `1x1,4m1,4x2`.
+"""The layout strings of a VDVAE, such as `32x11,32d2,16x6` and `1x1,4m1,4x2`.
 
 Items of a block string, separated by commas: `RxN`, N blocks at resolution R; `RmM`, one block at R
 that first adds the map of resolution M, upsampled (decoder); `RdK`, one block at R followed by
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 def parse_blocks(string: str) -> list[tuple[int, int | None]]:
-  """Returns (resolution, second) per block; second is M or K, or None. Raises ValueError."""
+  """Parses a block string into (resolution, M or K or None) per block. Raises ValueError."""
   blocks = []
   for item in string.split(','):
     try:
@@ -30,7 +30,7 @@ def parse_blocks(string: str) -> list[tuple[int, int | None]]:
 
 
 def parse_widths(string: str | None) -> dict[int, int]:
-  """`res:width,res:width` -> {res: width}; empty gives {}. Raises ValueError."""
+  """Parses `res:width,res:width` into {res: width}; empty gives {}. Raises ValueError."""
   widths = {}
   for item in string.split(',') if string else ():
     try:
@@ -72,7 +72,7 @@ def encoder_runs(string: str) -> list[Run]:
 
 
 def decoder_runs(string: str) -> list[Run]:
-  """Consecutive blocks of one resolution; a mixin begins a run."""
+  """Joins consecutive blocks of one resolution into runs; a mixin begins a run."""
   runs = []
   for res, mixin in parse_blocks(string):
     if runs and runs[-1].res == res and mixin is None:
@@ -89,7 +89,7 @@ def _named(side: str, runs: list[Run]) -> list[Run]:
 def problems(
   *, enc_blocks: str, dec_blocks: str, widths: str, width: int, image_size: int, no_bias_above: int
 ) -> list[str]:
-  """What is wrong with a layout, one sentence each, named by config field; empty if it is sound.
+  """Returns a sentence for each mistake in a layout, by config field.
 
   The reference checks none of this: it fails later, or silently builds another network.
   """

@@ -10,20 +10,31 @@ from flax import linen as nn
 from jax import Array
 import jax.numpy as jnp
 
+from hvae_tpu.models import hierarchy
+from hvae_tpu.models.hierarchy import NO_OVERRIDES, GroupDraw, Level, Overrides
 from hvae_tpu.models.vdvae import layout
-from hvae_tpu.nn import distributions, layers
-from hvae_tpu.nn.distributions import Level
+from hvae_tpu.nn import distributions, layers, rows
 
 
 class BlockConfig(NamedTuple):
-  """What every block needs to know: activation, initialisation, compute type."""
+  """Settings that all blocks share.
+
+  Attributes:
+    gelu_approximate: whether GELU has its tanh form.
+    scheme: initialisation of kernels, 'torch' or 'lecun'.
+    dtype: of the computation.
+  """
 
   gelu_approximate: bool
   scheme: str
   dtype: Any
 
   def initializer(self, scale: float = 1.0):
-    """`torch`: uniform, deviation times `scale`; `lecun`: truncated normal, variance times it."""
+    """Returns the initialiser of a kernel.
+
+    For 'torch' it is uniform, its deviation times `scale`. For 'lecun' it is truncated normal, its
+    variance times `scale`.
+    """
     if self.scheme == 'torch':
       return layers.uniform_fan_in(scale)
     if scale == 0:
@@ -49,7 +60,7 @@ class Block(nn.Module):
     def step(h, features, kernel, name, scale=1.0):
       h = layers.gelu(h, self.config.gelu_approximate)
       init = self.config.initializer(scale)
-      return layers.conv(features, kernel, init, self.config.dtype, name)(h)
+      return layers.Conv(features, kernel, init, self.config.dtype, name=name)(h)
 
     h = step(x, self.mid, 1, 'c1')
     h = step(h, self.mid, self.kernel, 'c2')
@@ -59,7 +70,7 @@ class Block(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-  """A residual block; the carry also holds its input, which is the skip of a run that pools."""
+  """A residual block. Its carry also holds the block's input: the skip of a run that pools."""
 
   mid: int
   width: int
@@ -93,42 +104,27 @@ class DecoderBlock(nn.Module):
   zdim: int
 
   @nn.compact
-  def __call__(
-    self,
-    x: Array,
-    acts: Array | None,
-    noise: Array,
-    z: Array | None,
-    given: Array | None,
-    temperature: Array | None,
-    variates: Array | None,
-  ) -> tuple[Array, Level]:
-    # x, acts [B, h, w, width]; noise [B, h * w * zdim]; z [B, h, w, zdim]; temperature [];
-    # given [] or [zdim]; variates [zdim].
+  def __call__(self, x: Array, acts: Array | None, draw: GroupDraw) -> tuple[Array, Level]:
+    # x, acts [B, h, w, width]
     def block(out, name, **kwargs):
       return Block(self.mid, out, self.kernel, self.config, name=name, **kwargs)
 
     features = block(2 * self.zdim + self.width, 'prior', last_scale=0.0)(x)
     prior, skip = _normal(features[..., : 2 * self.zdim]), features[..., 2 * self.zdim :]
     if acts is None:
-      dist = prior.tempered(temperature)
+      dist = prior.tempered(draw.temperature)
     else:
-      dist = _normal(block(2 * self.zdim, 'enc')(jnp.concatenate([x, acts], axis=-1)))
-      if variates is not None:
-        pairs = zip(dist, prior, strict=True)
-        dist = distributions.Normal(*(jnp.where(variates, *pair) for pair in pairs))
-    drawn = dist.sample(noise.reshape(dist.mean.shape))
-    z = drawn if z is None else jnp.where(given, z, drawn)
-    kl = dist.kl(prior)
-    if variates is not None:
-      kl = jnp.where(variates, kl, 0.0)  # exactly: not what rounding leaves
+      posterior = _normal(block(2 * self.zdim, 'enc')(jnp.concatenate([x, acts], axis=-1)))
+      dist = draw.prune(posterior, prior)
+    z = draw.replace_given(draw.sample(dist))
+    kl = draw.prune_kl(dist.kl(prior))
     init = self.config.initializer(self.last_scale)
     x = x + skip
-    x = x + layers.conv(self.width, 1, init, self.config.dtype, 'z_proj')(z)
+    x = x + layers.Conv(self.width, 1, init, self.config.dtype, name='z_proj')(z)
     x = block(self.width, 'resnet', residual=True, last_scale=self.last_scale)(x)
     self.sow('intermediates', 'prior_dist', prior)
     self.sow('intermediates', 'kl', kl)
-    return x, distributions.level(dist, prior, z, kl)
+    return x, hierarchy.make_level(dist, prior, z, kl)
 
 
 def _normal(features: Array) -> distributions.Normal:
@@ -137,7 +133,7 @@ def _normal(features: Array) -> distributions.Normal:
 
 
 def _block_fields(model: Any, run: layout.Run, num_blocks: int) -> dict[str, Any]:
-  """What the blocks of a run have in common, and the name of the run."""
+  """Returns the fields of the blocks of a run, and the name of the run."""
   width = model.width_at(run.res)
   deep = (1 / num_blocks) ** 0.5
   return dict(
@@ -151,129 +147,93 @@ def _block_fields(model: Any, run: layout.Run, num_blocks: int) -> dict[str, Any
 
 
 class Encoder(nn.Module):
-  """Bottom-up: images to one map of activations per resolution."""
+  """The bottom-up side: images to one map of activations per resolution."""
 
-  config: Any
+  model: Any
 
   @nn.compact
   def __call__(self, x: Array) -> dict[int, Array]:
-    c = self.config
-    runs, num_blocks = c.encoder_runs, sum(run.count for run in c.encoder_runs)
-    x = layers.conv(c.width, 3, c.block_config.initializer(), c.block_config.dtype, 'in_conv')(x)
+    m, config = self.model, self.model.block_config
+    runs, num_blocks = m.encoder_runs, sum(run.count for run in m.encoder_runs)
+    x = layers.Conv(m.width, 3, config.initializer(), config.dtype, name='in_conv')(x)
     acts = {x.shape[1]: x}
     for run in runs:
-      fields = _block_fields(c, run, num_blocks)
-      if c.kernel_init == 'lecun':
+      fields = _block_fields(m, run, num_blocks)
+      if m.kernel_init == 'lecun':
         fields['last_scale'] = 1.0  # vdvae-jax does not scale the encoder
-      stack = c.stack(EncoderBlock, run.count, in_axes=())
-      x = layers.split_rows(x)
+      stack = m.stack(EncoderBlock, run.count, in_axes=())
+      x = rows.split_rows(x)
       (x, before_last), _ = stack(**fields)((x, x))
       acts[run.res] = before_last if run.rate > 1 else x
       if run.rate > 1:
         x = layers.average_pool(x, run.rate)
-        x = layers.pad_channels(x, c.width_at(x.shape[1]))
+        x = layers.pad_channels(x, m.width_at(x.shape[1]))
         acts[x.shape[1]] = x
     return acts
 
 
 class Decoder(nn.Module):
-  """Top-down: the same blocks infer (activations given) and generate (none)."""
+  """The top-down side. The same blocks infer (activations given) and generate (none)."""
 
-  config: Any
+  model: Any
 
   @nn.compact
   def __call__(
-    self,
-    acts: dict[int, Array] | None,
-    num: int,
-    latents: tuple[Array, ...] | None = None,
-    given: Array | None = None,
-    temperature: Array | None = None,
-    variates: Array | None = None,
-    noise: tuple[Array, ...] | None = None,
+    self, acts: dict[int, Array] | None, num: int, overrides: Overrides
   ) -> tuple[Array, list[Level]]:
-    """Args as `Net`. Returns the last map [B, H, W, width] and one stacked `Level` a run."""
-    c = self.config
-    num_blocks = sum(run.count for run in c.decoder_runs)
-    maps, levels, first = self._start_maps(num), [], 0
-    for run, draws in zip(c.decoder_runs, self._noise(num, noise), strict=True):
-      width = c.width_at(run.res)
-      x = maps.get(run.res, jnp.zeros((num, run.res, run.res, width), c.block_config.dtype))
+    """Returns the last map [B, H, W, width], and one stacked `Level` a run."""
+    m, dtype = self.model, self.model.block_config.dtype
+    num_blocks = sum(run.count for run in m.decoder_runs)
+    sizes = [(run.count, run.res**2 * m.zdim) for run in m.decoder_runs]
+    draws = hierarchy.draws_of_runs(self.make_rng('sample'), num, sizes, overrides)
+    maps, levels = self._start_maps(num), []
+    for run, draw in zip(m.decoder_runs, draws, strict=True):
+      width = m.width_at(run.res)
+      x = maps.get(run.res, jnp.zeros((num, run.res, run.res, width), dtype))
       if run.mixin is not None:
         x += layers.upsample_nearest(maps[run.mixin][..., :width], run.res // run.mixin)
-      x = layers.split_rows(x)
-      mine = slice(first, first + run.count)
-      stack = c.stack(DecoderBlock, run.count, in_axes=(nn.broadcast, 0, 0, 0, 0, 0))
-      x, level = stack(zdim=c.zdim, **_block_fields(c, run, num_blocks))(
-        x,
-        acts[run.res] if acts is not None else None,
-        draws,
-        jnp.stack(latents[mine]) if latents is not None else None,
-        given[mine] if given is not None else None,
-        temperature[mine] if temperature is not None else None,
-        variates[mine] if variates is not None else None,
-      )
-      maps[run.res] = x
+      stack = m.stack(DecoderBlock, run.count, in_axes=(nn.broadcast, 0))
+      block = stack(zdim=m.zdim, **_block_fields(m, run, num_blocks))
+      acts_of_run = None if acts is None else acts[run.res]
+      maps[run.res], level = block(rows.split_rows(x), acts_of_run, draw)
       levels.append(level)
-      first += run.count
-    return maps[c.image_size], levels
-
-  def _noise(self, num: int, noise: tuple[Array, ...] | None) -> list[Array]:
-    """Standard normal draws of all blocks: per run [count, B, h * w * zdim]."""
-    sizes = [(run.count, run.res**2 * self.config.zdim) for run in self.config.decoder_runs]
-    return layers.noise_of_runs(self.make_rng('sample'), num, sizes, noise)
+    return maps[m.image_size], levels
 
   def _start_maps(self, num: int) -> dict[int, Array]:
-    """The learned maps that the coarse resolutions start from (`bias_xs` of the release)."""
-    c, maps = self.config, {}
-    for res in sorted({run.res for run in c.decoder_runs}):
-      if res <= c.no_bias_above:
-        shape = (res, res, c.width_at(res))
+    """Returns the learned maps that coarse resolutions start from (`bias_xs` of the release)."""
+    m, maps = self.model, {}
+    for res in sorted({run.res for run in m.decoder_runs}):
+      if res <= m.no_bias_above:
+        shape = (res, res, m.width_at(res))
         start = self.param(f'start_{res}', nn.initializers.zeros, shape)
-        maps[res] = jnp.broadcast_to(start.astype(c.block_config.dtype), (num, *shape))
+        maps[res] = jnp.broadcast_to(start.astype(m.block_config.dtype), (num, *shape))
     return maps
 
 
 class Net(nn.Module):
-  """Images to output channels, or latents to output channels.
+  """The whole network: images, or latents, to output channels.
 
-  `config` is the `VDVAE` dataclass; the network reads its fields and resolved settings only.
+  `model` is the `VDVAE` dataclass; the network reads its fields and layout only.
   """
 
-  config: Any
+  model: Any
 
   @nn.compact
   def __call__(
-    self,
-    x: Array | None,
-    num: int,
-    latents: tuple[Array, ...] | None = None,
-    given: Array | None = None,
-    temperature: Array | None = None,
-    variates: Array | None = None,
-    noise: tuple[Array, ...] | None = None,
+    self, x: Array | None, num: int, overrides: Overrides = NO_OVERRIDES
   ) -> tuple[Array, list[Level]]:
-    """Runs the hierarchy once.
+    """Infers from scaled images x [B, H, W, C], or generates B images where x is None.
 
-    Args:
-      x: [B, H, W, C] scaled images, to infer; None, to generate.
-      num: B.
-      latents: z of every group, [B, h, w, zdim] each, or None.
-      given: [L] or [L, V] bool; which of `latents` to use. The others are drawn.
-      temperature: [L], multiplies the prior's standard deviations where x is None; None is 1.
-      variates: [L, V] bool; the others are drawn from the prior although x is given; None is all.
-      noise: what the groups are drawn with, [B, h, w, zdim] each; None: standard normal draws.
-
-    Returns:
-      Output channels [B, H, W, out_channels], float32, and per run a `Level` with leading [count].
+    Returns output channels [B, H, W, out_channels], float32, and one stacked `Level` a run.
     """
-    c = self.config
-    acts = Encoder(c, name='encoder')(x) if x is not None else None
-    decoder = Decoder(c, name='decoder')
-    px, levels = decoder(acts, num, latents, given, temperature, variates, noise)
-    gain = self.param('gain', nn.initializers.ones, (c.width,))
-    bias = self.param('bias', nn.initializers.zeros, (c.width,))
+    m = self.model
+    acts = Encoder(m, name='encoder')(x) if x is not None else None
+    px, levels = Decoder(m, name='decoder')(acts, num, overrides)
+    gain = self.param('gain', nn.initializers.ones, (m.width,))
+    bias = self.param('bias', nn.initializers.zeros, (m.width,))
     px = px.astype(jnp.float32) * gain + bias
     self.sow('intermediates', 'px_z', px)
-    out = layers.conv(c.out_channels, 1, c.block_config.initializer(), jnp.float32, 'out_conv')(px)
+    out = layers.Conv(
+      m.out_channels, 1, m.block_config.initializer(), jnp.float32, name='out_conv'
+    )(px)
     return out, levels

@@ -58,7 +58,7 @@ def measure(config: Any, workdir: Any, steps: int) -> dict[str, list[float]]:
   from hvae_tpu.runs.checkpoints import Checkpoints
   from hvae_tpu.runs.metric_writer import Writer
   from hvae_tpu.training import setup
-  from hvae_tpu.training.loop import summarize
+  from hvae_tpu.training.metrics_log import summarize
   from hvae_tpu.training.state import create_state
   from hvae_tpu.training.step import trace_step
 
@@ -138,7 +138,7 @@ def _run() -> int:
 
 def _check() -> None:
   if commands.CONFIG.value is None or not commands.WORKDIR.value:
-    raise ValueError('--config=configs/<data set>.py and --workdir=DIR (of its own) are needed')
+    raise ValueError('--config=configs/<data set>.py and --workdir=DIR (a new folder) are needed')
 
 
 if __name__ == '__main__':

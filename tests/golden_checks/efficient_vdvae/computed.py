@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvae_tpu.importers import efficient_vdvae_table
+from hvae_tpu.models import hierarchy
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.models.efficient_vdvae.network import Net
 from hvae_tpu.models.protocol import Metrics
-from hvae_tpu.nn import distributions, layers
+from hvae_tpu.nn import layers
 from hvae_tpu.nn.distributions import Normal
 from tests.support import tracing
 from tests.support.golden_files import Tolerance
@@ -108,7 +109,7 @@ def run(
 def results(model: EfficientVDVAE, watched_run: tuple, metrics: Metrics) -> dict[str, Array]:
   """Returns features and numbers of a watched pass, under the names of the files."""
   (_, levels), _ = watched_run
-  kl = distributions.kl_of_runs(levels)
+  kl = hierarchy.kl_of_runs(levels)
   named = features(model, watched_run) | summary(model, metrics, kl)
   if 'weighted_kl_bpd' in metrics:
     named['kl_div'] = metrics['weighted_kl_bpd'] * math.log(2)

@@ -54,7 +54,7 @@ def forward_cases(golden: Golden) -> Cases:
 def _check_inputs(golden: Golden) -> None:
   model = networks.model_of(golden.config)
   image = computed.pixels(model, golden['input/image_uint8'])
-  compare({'image': model.scale(image)}, {'image': golden['input/image']}, lambda _: EXACT)
+  compare({'image': model.scale_target(image)}, {'image': golden['input/image']}, lambda _: EXACT)
 
 
 @functools.cache
@@ -133,7 +133,7 @@ def _check_drawn(golden: Golden, name: str) -> None:
   expected = {key: value for key, value in stored.items() if key.startswith(DRAWN)}
   draws = dict.fromkeys(key.removeprefix('ssim_vs_') for key in expected)
   results = {key: _sampler(golden)(logits, float(key.removeprefix('sample_u'))) for key in draws}
-  target = distributions.to_uint8(model.scale(golden['input/image_uint8']))
+  target = distributions.to_uint8(model.scale_target(golden['input/image_uint8']))
   for key in expected:
     if key.startswith('ssim_vs_'):
       sample = distributions.to_uint8(results[key.removeprefix('ssim_vs_')])

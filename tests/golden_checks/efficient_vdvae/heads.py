@@ -55,11 +55,11 @@ def _check_mixture(golden: Golden, name: str) -> None:
   model, stored = networks.head_of(golden.config[name]), golden.under(f'output/{name}')
   image, colours = golden[f'input/{name}/image'], model.image_channels
   if f'input/{name}/image_uint8' in golden:
-    scaled = model.scale(golden[f'input/{name}/image_uint8'])
+    scaled = model.scale_target(golden[f'input/{name}/image_uint8'])
     compare({'image': scaled}, {'image': image}, lambda _: EXACT)
   nll, grad = _evaluated(golden, name)
   per_dim = nll.mean() / colours
-  lowest, highest = (float(model.scale(np.uint8(v))) for v in (0, 255))
+  lowest, highest = (float(model.scale_target(np.uint8(v))) for v in (0, 255))
   results: dict[str, Any] = {
     'nll_per_pixel': nll,
     'log_likelihood_per_example': -nll.sum((1, 2)),

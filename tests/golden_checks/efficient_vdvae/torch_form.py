@@ -69,11 +69,11 @@ def _check_channels(golden: Golden) -> None:
 def _run(golden: Golden):
   model, params = _imported(golden)
   # The file has the scaled image only.
-  values = np.asarray(model.scale(np.arange(256, dtype=np.uint8)))
+  values = np.asarray(model.scale_target(np.arange(256, dtype=np.uint8)))
   image = np.searchsorted(values, golden['input/image_nchw'] - 1e-6).astype(np.uint8)
   image = image.transpose(0, 2, 3, 1)
   np.testing.assert_array_equal(
-    model.scale(image).transpose(0, 3, 1, 2), golden['input/image_nchw']
+    model.scale_target(image).transpose(0, 3, 1, 2), golden['input/image_nchw']
   )
   run = golden_files.quick_jit(lambda p, image, eps: computed.run(model, p, image, eps)[1])
   return lambda eps: run(params, image, eps)

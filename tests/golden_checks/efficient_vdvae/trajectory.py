@@ -110,7 +110,7 @@ def _check_inputs(golden: Golden) -> None:
   model = networks.model_of(golden.config)
   for name in golden.names_under('input'):
     if re.fullmatch(r'batch\d+', name):
-      scaled = {'image': model.scale(golden[f'input/{name}_uint8'])}
+      scaled = {'image': model.scale_target(golden[f'input/{name}_uint8'])}
       compare(scaled, {'image': golden[f'input/{name}']}, lambda _: EXACT)
 
 

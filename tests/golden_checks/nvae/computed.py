@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvae_tpu.importers import nvae_table
+from hvae_tpu.models import hierarchy
 from hvae_tpu.models.nvae import NVAE, cells, convs, flows, regularisers
 from hvae_tpu.models.nvae.network import Net
 from hvae_tpu.nn import distributions, layers
@@ -79,7 +80,7 @@ def groups(model: NVAE, run: tuple) -> dict[str, Array]:
 def common_numbers(model: NVAE, run: tuple, target: Array) -> dict[str, Array]:
   """Returns likelihoods and divergences of a watched run that both references have."""
   (out, levels), _ = run
-  nll, kl = model._nll(out, target), distributions.kl_of_runs(levels).sum(-1)
+  nll, kl = model.nll(out, target), hierarchy.kl_of_runs(levels).sum(-1)
   metrics = distributions.elbo_metrics(nll, kl[..., None], model.num_dims)
   return {'recon_nats': nll, 'kl_all': kl, 'bpd_elbo': metrics['bpd'], 'kl_vals': kl.mean(0)}
 
@@ -177,11 +178,12 @@ def run(
     eps: what every normal draw is.
     train: whether batch normalisation uses the batch.
   """
-  target = model.scale(image_of(golden))
+  image = image_of(golden)
+  x, target = model.scale_input(image), model.scale_target(image)
   step = golden.config['_loss'].get('current_step', 0)
   with watched() as seen, noise(normal=constant(eps)):
-    out, levels, stats = model._infer(params, state, target, RNG, train)
-    metrics = model._metrics(out, target, levels)
+    out, levels, stats = model.run_with_stats(params, state, x, len(x), RNG, train=train)
+    metrics = model.metrics(out, target, levels)
     state = {**state, 'batch_stats': stats}
     loss, state, parts = objective(golden, model, params, state, metrics, step)
   results = features(golden, model, seen[0]) | numbers(golden, model, seen[0], target) | parts

@@ -92,10 +92,10 @@ def _weights(golden: Golden) -> tuple[Any, Any]:
 def _check_inputs(golden: Golden) -> None:
   model = _model(golden, '')
   x = channels_last(golden['input/x'])
-  compare({'x': model.scale(computed.image_of(golden))}, {'x': x}, lambda _: EXACT)
+  compare({'x': model.scale_target(computed.image_of(golden))}, {'x': x}, lambda _: EXACT)
   for key in ('input/alpha_square', 'input/kl_multiplier'):
     if key in golden:
-      alphas = objective.alphas(model._groups, 'square')
+      alphas = objective.alphas(model.groups_per_scale, 'square')
       compare({'alpha': alphas}, {'alpha': golden[key]}, lambda _: SCHEDULE)
 
 

@@ -79,8 +79,8 @@ def _check_upsampling(golden: Golden, name: str) -> None:
 
 def _check_weight_norm(golden: Golden, name: str) -> None:
   kernel = tables.CONV.to_ours(golden['input/weight_norm/weight'])
-  gain = jnp.log(convs.norm_of(kernel)[0, 0, 0] + 0.01)
-  applied = convs.effective({'kernel': kernel, 'log_gain': gain})
+  gain = jnp.log(convs.kernel_norm(kernel)[0, 0, 0] + 0.01)
+  applied = convs.effective_kernel({'kernel': kernel, 'log_gain': gain})
   results = {
     'initial_log_weight_norm': GAIN.to_source(np.asarray(gain)),
     'effective_weight': tables.CONV.to_source(np.asarray(applied)),

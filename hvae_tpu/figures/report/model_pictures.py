@@ -1,4 +1,4 @@
-"""What the page shows of a model that is drawn for it: by the methods that the model has."""
+"""Pictures that are drawn for the page, by the methods that the model has."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -11,11 +11,11 @@ from hvae_tpu.devices import sharding
 MOST_CUTS = 16  # steps of the progressive decoding, at most, besides none and all
 
 
-class Drawn(NamedTuple):
-  """Pictures are uint8; None where the model lacks a method.
+class ModelPictures(NamedTuple):
+  """Pictures, uint8, and the KL of the groups; None where the model lacks a method.
 
   Attributes:
-    samples: [T, N, H, W, C], by temperature.
+    samples: [T, N, H, W, C], a row for each temperature.
     originals: [N, H, W, C].
     partial: number of groups kept -> [N, H, W, C]; the last one keeps all.
     kl: [L], nats per example, mean over one batch.
@@ -36,14 +36,14 @@ def draw(
   temperatures: list[np.ndarray],
   partial_temperature: float,
   seed: int,
-) -> Drawn:
+) -> ModelPictures:
   """Draws `num` pictures of each kind.
 
   Args:
-    state_at: temperature [L] -> the state to sample at it with.
+    state_at: temperature [L] -> the state to sample with at this temperature.
     batches: evaluation batches, of which the first is used.
     temperatures: [L] each.
-    partial_temperature: of the groups that are not kept.
+    partial_temperature: of the groups that are drawn from their prior.
   """
   rng, state = jax.random.key(seed), state_at(None)
   samples = originals = partial = kl = None
@@ -53,8 +53,8 @@ def draw(
     samples = np.stack([sharding.to_host(row) for row in rows])
   batch = next(batches)
   if hasattr(model, 'kl_per_variate'):
-    found = jax.jit(model.kl_per_variate)(params, state, batch, rng)
-    kl = sharding.to_host(found)[sharding.to_host(batch['mask'])].sum(-1).mean(0)
+    per_variate = jax.jit(model.kl_per_variate)(params, state, batch, rng)
+    kl = sharding.to_host(per_variate)[sharding.to_host(batch['mask'])].sum(-1).mean(0)
   if hasattr(model, 'encode') and hasattr(model, 'decode'):
     images = sharding.to_host(batch['image'])[sharding.to_host(batch['mask'])][:num]
     latents = jax.jit(model.encode)(params, state, {'image': images}, rng)
@@ -63,11 +63,11 @@ def draw(
     keep = lambda k: decode(params, state, latents, rng, partial_temperature, np.arange(levels) < k)
     partial = {int(k): sharding.to_host(keep(k)) for k in cuts}
     originals = images
-  return Drawn(samples, originals, partial, kl)
+  return ModelPictures(samples, originals, partial, kl)
 
 
 def error_map(originals: np.ndarray, pictures: np.ndarray) -> np.ndarray:
-  """Mean absolute difference over colours [N, H, W, C], as heat: black, red, yellow, white."""
+  """Draws the mean absolute difference over colours as heat: black, red, yellow, white."""
   error = np.abs(originals.astype(np.int16) - pictures).mean(-1)
   points = (0, 85, 170, 255)
   channels = ((0, 200, 255, 255), (0, 30, 200, 255), (0, 20, 40, 255))
