@@ -13,6 +13,10 @@ from tests.golden_checks.vdvae.release import Cases
 from tests.support.golden_files import Golden
 
 
+# Rows of samples in the release, of which a preset shows the first ones.
+TEMPERATURES = (1.0, 0.9, 0.8, 0.7)
+
+
 def config_cases(golden: Golden) -> Cases:
   presets = dict.fromkeys(key.split('/')[0] for key in golden.keys)
   return {preset: functools.partial(_check_config, golden, preset) for preset in presets}
@@ -71,7 +75,7 @@ class Labels:
 def _picture_rows(level_names: tuple[str, ...], num_partial: int) -> tuple[list, list]:
   """Returns the levels that each row of the picture grid keeps, and its samples' temperatures."""
   batches = lambda: iter([{'image': jnp.zeros((1, 1, 1, 1), jnp.uint8)}])
-  options = pictures.Options(num=1, num_partial=num_partial)
+  options = pictures.Options(num=1, temperatures=TEMPERATURES, num_partial=num_partial)
   run = pictures.make(Labels(level_names), batches, options)
   rows = run({}, {}, 0, jax.random.key(0))['partial'].ravel().tolist()
   return rows[1 : 1 + num_partial], [row / 100 for row in rows[1 + num_partial :]]
