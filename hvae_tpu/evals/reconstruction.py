@@ -72,8 +72,8 @@ def given_groups(variates: np.ndarray | None, keep: int, levels: int) -> np.ndar
   Returns:
     bool [L], or [L, V] of pruned latents.
   """
-  kept = np.arange(levels) < keep
-  return kept if variates is None else variates & kept[:, None]
+  groups = np.arange(levels) < keep
+  return groups if variates is None else variates & groups[:, None]
 
 
 def key_of(rng: Array, number: int) -> Array:

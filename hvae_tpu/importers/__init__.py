@@ -1,36 +1,17 @@
-"""Checkpoints of reference implementations, read into our parameters and written back.
+"""Checkpoints of reference implementations, read into our parameters and written back."""
 
-A format is a module of `FORMATS` with these functions:
+from hvae_tpu.importers import cwvae, efficient_morl, efficient_vdvae, exchange, nvae, vdvae
+from hvae_tpu.importers.formats import Format
 
-SETTINGS                      fields of `config.model` that all models of the reference have
-contents(held)                what a file holds, by field of the train state (`trees.Contents`)
-example(model, found)         shapes of a batch of one example, to know the parameters of the model
-field_tables(model, batch)    field -> list of `tables.Entry`, one per array of the reference; both
-                              directions follow from it
-"""
-
-from hvae_tpu.importers import (
-  cwvae_jax,
-  cwvae_tf,
-  efficient_morl,
-  efficient_vdvae_jax,
-  efficient_vdvae_torch,
-  hvae_tpu,
-  nvae_official,
-  nvae_seed,
-  openai_vdvae,
-  vdvae_jax,
-)
-
-FORMATS = {
-  'openai_vdvae': openai_vdvae,
-  'vdvae_jax': vdvae_jax,
-  'efficient_vdvae_jax': efficient_vdvae_jax,
-  'efficient_vdvae_torch': efficient_vdvae_torch,
-  'cwvae_jax': cwvae_jax,
-  'cwvae_tf': cwvae_tf,
-  'nvae': nvae_official,
-  'nvae_seed': nvae_seed,
-  'efficient_morl': efficient_morl,
-  'hvae_tpu': hvae_tpu,
+FORMATS: dict[str, Format] = {
+  'openai_vdvae': vdvae.OPENAI,
+  'vdvae_jax': vdvae.JAX,
+  'efficient_vdvae_jax': efficient_vdvae.JAX,
+  'efficient_vdvae_torch': efficient_vdvae.PYTORCH,
+  'cwvae_jax': cwvae.JAX,
+  'cwvae_tf': cwvae.TENSORFLOW,
+  'nvae': nvae.NVLABS,
+  'nvae_seed': nvae.MGP123,
+  'efficient_morl': efficient_morl.PYTORCH,
+  'hvae_tpu': exchange.FORMAT,
 }

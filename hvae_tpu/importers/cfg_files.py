@@ -1,7 +1,7 @@
-"""Cfg files whose values are Python expressions, read without running anything.
+"""Cfg files with Python expressions as values, read without running anything.
 
-Values are taken from their syntax trees: numbers, strings, tuples and lists, with + - * / **, max
-and min. Anything else is refused.
+Values are computed from their syntax trees: numbers, strings, tuples and lists, with + - * / **,
+max and min. Anything else is refused.
 """
 
 import ast
@@ -27,10 +27,10 @@ Sections = dict[str, dict[str, Any]]
 
 
 def read(path: str | Path) -> Sections:
-  """The values of a cfg, by section and name.
+  """Returns the values of a cfg, by section and name.
 
   Raises:
-    UserError: it is no cfg, or has a value that is not of the kinds above.
+    UserError: the file is no cfg, or has a value of another kind.
   """
   path = Path(path)
   try:
@@ -50,7 +50,7 @@ def read(path: str | Path) -> Sections:
 
 def _value(text: str, path: Path, key: str) -> Any:
   try:
-    return _computed(ast.parse(text.strip(), mode='eval').body)
+    return _evaluate(ast.parse(text.strip(), mode='eval').body)
   except (SyntaxError, ValueError, TypeError, ArithmeticError, MemoryError, RecursionError) as e:
     reason = ' '.join(str(e).split()) or type(e).__name__
     raise UserError(
@@ -59,21 +59,21 @@ def _value(text: str, path: Path, key: str) -> Any:
     ) from e
 
 
-def _computed(node: ast.expr) -> Any:
-  """The value of a syntax tree. Raises ValueError for what is not on the list above."""
+def _evaluate(node: ast.expr) -> Any:
+  """Returns the value of a syntax tree. Raises ValueError for other expressions."""
   if isinstance(node, ast.Constant) and isinstance(node.value, int | float | str | None):
     return node.value
   if isinstance(node, ast.Tuple | ast.List):
-    values = [_computed(item) for item in node.elts]
+    values = [_evaluate(item) for item in node.elts]
     return tuple(values) if isinstance(node, ast.Tuple) else values
   if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
-    value = _number(_computed(node.operand))
+    value = _number(_evaluate(node.operand))
     return -value if isinstance(node.op, ast.USub) else value
   if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
-    return _combined(node.op, _computed(node.left), _computed(node.right))
+    return _apply(node.op, _evaluate(node.left), _evaluate(node.right))
   if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
     if node.func.id in FUNCTIONS:
-      return FUNCTIONS[node.func.id](*(_number(_computed(item)) for item in node.args))
+      return FUNCTIONS[node.func.id](*(_number(_evaluate(item)) for item in node.args))
   raise ValueError(f'it has {ast.unparse(node)[:60]!r}')
 
 
@@ -83,8 +83,8 @@ def _number(value: Any) -> int | float:
   return value
 
 
-def _combined(op: ast.operator, left: Any, right: Any) -> Any:
-  """Numbers by any operator; lists are joined by + and repeated by *. Sizes are bounded first."""
+def _apply(op: ast.operator, left: Any, right: Any) -> Any:
+  """Applies an operator to numbers, or + and * to lists. Sizes are bounded first."""
   if isinstance(left, list) and isinstance(op, ast.Add) and isinstance(right, list):
     size = len(left) + len(right)
   elif isinstance(left, list) and isinstance(op, ast.Mult) and isinstance(right, int):

@@ -1,4 +1,4 @@
-"""Imports foreign weights as a work directory."""
+"""Imports the weights of another program as a work directory."""
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
@@ -16,7 +16,8 @@ import numpy as np
 from hvae_tpu import data, evals, models
 from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
-from hvae_tpu.importers import FORMATS, import_report, tables, trees
+from hvae_tpu.importers import FORMATS, import_report, tables
+from hvae_tpu.importers.formats import Contents, Format
 from hvae_tpu.runs import restore
 from hvae_tpu.runs.checkpoints import Checkpoints, path_name
 from hvae_tpu.runs.workdir import CONFIG, from_json, store_config, to_json
@@ -25,7 +26,8 @@ from hvae_tpu.training import optimizers, setup
 from hvae_tpu.training.state import TrainState, abstract_state, fresh_model_state
 
 SECTIONS = ('seed', 'data', 'mesh', 'model', 'optimizer', 'train', 'evals')  # of a config
-Fields = dict[str, dict[str, np.ndarray]]  # of the train state -> arrays by the source's names
+Tables = Mapping[str, list[tables.Entry]]  # by field of the train state
+Fields = Mapping[str, Mapping[str, np.ndarray]]  # field of the train state -> arrays by their names
 
 
 def import_run(
@@ -38,60 +40,61 @@ def import_run(
   step: int | None = None,
   verify_examples: int = 0,
 ) -> dict[str, Any]:
-  """Makes a work directory of foreign weights; nothing is written before all is proved.
+  """Makes a work directory from another program's weights; writes nothing before all is proved.
 
   Args:
     name: a key of `FORMATS`.
     source: file of the weights.
-    workdir: of the new run.
-    config: of the weights; None for the format hvae_tpu takes the one in the file.
+    workdir: directory of the new run.
+    config: config of the weights; None for format hvae_tpu takes the one in the file.
     ema: file of the moving average; '' takes that of the source, or else its weights.
-    step: updates that the weights were trained for; None: what the source says, or else 0.
-    verify_examples: number of test examples to measure bits/dim on, or the first of
-      `verdict.MEASURES` that the model reports.
+    step: updates that the weights were trained for; None takes the source's number, or else 0.
+    verify_examples: number of test examples to evaluate on. The result is bits/dim, or the first
+      metric of `import_report.MEASURES` that the model reports.
 
   Returns:
-    The verdict, which is also stored and printed.
+    The import report, which is also stored and printed.
 
   Raises:
-    UserError: the file, the config or the work directory is not fit for it.
+    UserError: the file, the config or the work directory cannot be used.
   """
   began, workdir = time.perf_counter(), Path(workdir)
   _refuse_used(workdir)
   if name not in FORMATS:
     raise UserError(f'--from={name} must be one of {", ".join(FORMATS)}')
   form = FORMATS[name]
-  found, sources = _read(form, name, source, ema)
-  config = _config(name, config, found, source)
+  contents, sources = _read(form, source, ema)
+  config = _config_of(name, config, contents, source)
   _check_settings(form, name, config)
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
   model = models.create(config.model.to_dict(), sharding.platform(mesh), differentiated=False)
-  batch = form.example(model, found)
-  card = _card(config, batch, found, required=verify_examples > 0)
-  entries = form.field_tables(model, batch)
-  state = _state(config, model, batch, mesh, entries, found, sources)
-  step = found.meta.get('step', 0) if step is None else step
+  form.check(model, contents.meta)
+  batch = form.batch(model, contents.meta)
+  card = _card(config, batch, contents, required=verify_examples > 0)
+  entries = form.tables(model, contents.meta)
+  state = _train_state(config, model, batch, mesh, entries, contents, sources)
+  step = contents.meta.get('step', 0) if step is None else step
   state = state.replace(step=jax.device_put(jnp.int32(step), state.step.sharding))
-  verdict = {
+  report = {
     'format': name,
     'sources': sources,
-    **_prove_round_trip(entries, state, found.fields),
-    'aside': found.aside,
-    'measured': _measure(config, model, mesh, state, verify_examples),
-    'earlier': found.meta.get('import'),
+    **_prove_round_trip(entries, state, contents.fields),
+    'aside': contents.aside,
+    'measured': _evaluate(config, model, mesh, state, verify_examples),
+    'earlier': contents.meta.get('import'),
   }
-  metrics = found.meta.get('metrics', {})
-  meta = {'config': to_json(config), 'card': card, 'metrics': metrics}
+  metrics = contents.meta.get('metrics', {})
+  meta = {'config': to_json(config), 'card': card, 'metrics': metrics, 'import': report}
   try:
-    _write(workdir, config, step, state, {**meta, 'import': verdict})
-    _check_written(workdir, config, entries, found.fields)
+    _write(workdir, config, step, state, meta)
+    _check_written(workdir, config, entries, contents.fields)
   except BaseException:
-    _remove(workdir)
+    _remove_run(workdir)
     raise
-  for line in import_report.describe(verdict):
+  for line in import_report.describe(report):
     print(line)
   print(f'wrote {workdir}, step {step:,}, in {time.perf_counter() - began:.1f} s; read back: equal')
-  return verdict
+  return report
 
 
 def _refuse_used(workdir: Path) -> None:
@@ -103,38 +106,36 @@ def _refuse_used(workdir: Path) -> None:
     )
 
 
-def _read(
-  form: Any, name: str, source: str, ema: str
-) -> tuple[trees.Contents, list[dict[str, Any]]]:
-  """The weights of one file or two, and the descriptions of the files."""
+def _read(form: Format, source: str, ema: str) -> tuple[Contents, list[dict[str, Any]]]:
+  """Returns the weights of one file or two, and the descriptions of the files."""
+  sources = []
 
-  def read(path: str, role: str) -> trees.Contents:
-    held = tensor_files.read(path)
-    sources.append(import_report.source(role, Path(path).name, held))
+  def read(path: str, role: str) -> Contents:
+    container = tensor_files.read(path)
+    sources.append(import_report.source(role, Path(path).name, container))
     try:
-      contents = form.contents(held)
+      contents = form.contents(container)
     except UserError as error:
       raise UserError(f'{path}: {error}') from error
     if 'params' not in contents.fields:
       raise UserError(f'{path} holds no parameters; give a file of weights')
     return contents
 
-  sources = []
-  found = read(source, 'params')
+  contents = read(source, 'params')
   if ema:
-    if 'ema_params' in found.fields:
+    if 'ema_params' in contents.fields:
       raise UserError(f'--ema={ema}: {source} has a moving average of its own; leave --ema out')
     average = read(ema, 'ema_params')
-    found.fields['ema_params'] = average.fields['params']
-    found.aside.update({f'{Path(ema).name}: {path}': n for path, n in average.aside.items()})
-  return found, sources
+    contents.fields['ema_params'] = average.fields['params']
+    contents.aside.update({f'{Path(ema).name}: {path}': n for path, n in average.aside.items()})
+  return contents, sources
 
 
-def _config(
-  name: str, config: ml_collections.ConfigDict | None, found: trees.Contents, source: str
+def _config_of(
+  name: str, config: ml_collections.ConfigDict | None, contents: Contents, source: str
 ) -> ml_collections.ConfigDict:
-  """The config of the command line, or the one that came with the weights."""
-  stored = found.meta.get('config')
+  """Returns the config of the command line, or the one that came with the weights."""
+  stored = contents.meta.get('config')
   if stored is None:
     if config is None:
       raise UserError(f'--from={name} needs --config=configs/<data set>.py of the weights')
@@ -149,9 +150,9 @@ def _config(
   return config
 
 
-def _check_settings(form: Any, name: str, config: ml_collections.ConfigDict) -> None:
-  """Arrays alone do not tell an activation or a likelihood; the format does."""
-  wrong = {k: v for k, v in form.SETTINGS.items() if config.model.get(k) != v}
+def _check_settings(form: Format, name: str, config: ml_collections.ConfigDict) -> None:
+  """Refuses an activation or a likelihood of another format, which arrays alone do not show."""
+  wrong = {k: v for k, v in form.settings.items() if config.model.get(k) != v}
   if wrong:
     raise UserError(
       f'--from={name} brings models with '
@@ -161,9 +162,9 @@ def _check_settings(form: Any, name: str, config: ml_collections.ConfigDict) -> 
 
 
 def _card(
-  config: ml_collections.ConfigDict, batch: Any, found: trees.Contents, required: bool
+  config: ml_collections.ConfigDict, batch: Any, contents: Contents, required: bool
 ) -> dict[str, Any]:
-  """The data card: of the data set if it is built, of the source, or just what a batch is."""
+  """Returns the data card: of the built data set, of the source, or of the shapes of a batch."""
   fields = {
     k: {'shape': list(v.shape[1:]), 'dtype': np.dtype(v.dtype).name} for k, v in batch.items()
   }
@@ -172,66 +173,71 @@ def _card(
   except UserError:
     if required:
       raise
-    return found.meta.get('card', {'name': config.data.name, 'fields': fields})
+    return contents.meta.get('card', {'name': config.data.name, 'fields': fields})
   for key in config.data.fields:
-    there, here = (_kind(key, known.get(key, {})) for known in (card['fields'], fields))
-    if there != here:
+    stored, needed = (
+      _describe_field(key, known.get(key, {})) for known in (card['fields'], fields)
+    )
+    if stored != needed:
       raise UserError(
-        f'data set {config.data.name} has {key} {there}, the weights take {here}; use the --config '
-        f'of the weights'
+        f'data set {config.data.name} has {key} {stored}, the weights take {needed}; use the '
+        f'--config of the weights'
       )
   return card
 
 
-def _kind(name: str, field: dict[str, Any]) -> str:
-  """Type and shape of a field; of a video those of a frame, as records hold any number of them."""
+def _describe_field(name: str, field: dict[str, Any]) -> str:
+  """Returns type and shape; for a video those of a frame, as records hold any number of frames."""
   shape = field.get('shape')
   return f'{field.get("dtype")} {shape[1:] if shape and name == "video" else shape}'
 
 
-def _state(
+def _train_state(
   config: ml_collections.ConfigDict,
   model: Any,
   batch: Any,
   mesh: Mesh,
-  entries: Mapping[str, list[tables.Entry]],
-  found: trees.Contents,
+  entries: Tables,
+  contents: Contents,
   sources: list[dict[str, Any]],
 ) -> TrainState:
-  """The imported weights, with a fresh optimizer."""
-  average = config.train.ema_decay is not None
-  if not average and 'ema_params' in found.fields:
+  """Returns the imported weights, with a fresh optimizer."""
+  has_average = config.train.ema_decay is not None
+  if not has_average and 'ema_params' in contents.fields:
     raise UserError(
       'the source has a moving average, but config.train.ema_decay is None; set it, or leave the '
       'average out'
     )
   tx, _ = optimizers.create(config.optimizer, config.train.num_steps)
-  abstract = abstract_state(model, tx, batch, mesh, average)
-  place = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
+  abstract = abstract_state(model, tx, batch, mesh, has_average)
+  shardings = lambda tree: jax.tree.map(lambda leaf: leaf.sharding, tree)
 
   def take(field: str, part: Any = None) -> Any:
     file = next((s['file'] for s in sources if s['role'] == field), sources[0]['file'])
-    table = entries['params' if field == 'ema_params' else field]
-    tree = tables.import_params(table, found.fields.get(field, {}), file)
+    tree = tables.import_params(_table(entries, field), contents.fields.get(field, {}), file)
     _refuse_not_finite(tree, field, file)
-    return jax.device_put(tree, place(getattr(abstract, field) if part is None else part))
+    return jax.device_put(tree, shardings(getattr(abstract, field) if part is None else part))
 
   params = take('params')
-  ema_params = take('ema_params') if 'ema_params' in found.fields else params
+  ema_params = take('ema_params') if 'ema_params' in contents.fields else params
   zero = lambda leaf: jax.device_put(jnp.zeros(leaf.shape, leaf.dtype), leaf.sharding)
   return TrainState(
     step=zero(abstract.step),
     skipped=zero(abstract.skipped),
     skipped_in_row=zero(abstract.skipped_in_row),
     params=params,
-    ema_params=ema_params if average else None,
+    ema_params=ema_params if has_average else None,
     model_state=_model_state(model, batch, abstract.model_state, entries, take),
-    opt_state=jax.jit(tx.init, out_shardings=place(abstract.opt_state))(params),
+    opt_state=jax.jit(tx.init, out_shardings=shardings(abstract.opt_state))(params),
   )
 
 
-def _model_state(model: Any, batch: Any, abstract: Any, entries: Any, take: Callable) -> Any:
-  """The source's part of the model's state; what it lacks is fresh."""
+def _table(entries: Tables, field: str) -> list[tables.Entry]:
+  return entries['params' if field == 'ema_params' else field]
+
+
+def _model_state(model: Any, batch: Any, abstract: Any, entries: Tables, take: Callable) -> Any:
+  """Returns the source's part of the model's state, and the rest fresh."""
   if 'model_state' not in entries:
     return abstract
   known = {entry.path[0] for entry in entries['model_state']}
@@ -248,36 +254,28 @@ def _refuse_not_finite(tree: Any, field: str, file: str) -> None:
       )
 
 
-def _exported(
-  entries: Mapping[str, list[tables.Entry]], state: TrainState, fields: Fields
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """(as exported, as in the source) for every tensor of the source."""
-  for field, tensors in fields.items():
-    table = entries['params' if field == 'ema_params' else field]
-    back = tables.export_params(table, jax.device_get(tables.part(table, getattr(state, field))))
-    yield from ((back[key], tensor) for key, tensor in tensors.items())
-
-
-def _prove_round_trip(
-  entries: Mapping[str, list[tables.Entry]], state: TrainState, fields: Fields
-) -> dict[str, int]:
-  """Exports to the source's names and layouts, and counts what is the same bit for bit: all.
+def _prove_round_trip(entries: Tables, state: TrainState, fields: Fields) -> dict[str, int]:
+  """Exports all weights to the source's names and layouts; counts those equal bit for bit: all.
 
   Raises:
     RuntimeError: a tensor differs; a defect of the table.
   """
   tensors = numbers = 0
-  for exported, tensor in _exported(entries, state, fields):
-    if not tables.identical(exported, tensor):
-      raise RuntimeError('the imported weights, exported again, are not those of the source')
-    tensors, numbers = tensors + 1, numbers + tensor.size
+  for field, source in fields.items():
+    table = _table(entries, field)
+    tree = tables.part(table, getattr(state, field))
+    exported = tables.export_params(table, jax.device_get(tree))
+    for key, tensor in source.items():
+      if not tables.identical(exported[key], tensor):
+        raise RuntimeError('the imported weights, exported again, are not those of the source')
+      tensors, numbers = tensors + 1, numbers + tensor.size
   return {'tensors': tensors, 'numbers': numbers}
 
 
-def _measure(
+def _evaluate(
   config: ml_collections.ConfigDict, model: Any, mesh: Mesh, state: TrainState, count: int
 ) -> dict[str, Any] | None:
-  """Bits/dim, or what stands for it, of the first `count` examples of the test view."""
+  """Computes bits/dim, or its replacement, on the first `count` examples of the test view."""
   if not count:
     return None
   dataset = data.open_dataset(config.data.name, config.data.root)
@@ -313,7 +311,7 @@ def _measure(
 def _write(
   workdir: Path, config: ml_collections.ConfigDict, step: int, state: TrainState, meta: dict
 ) -> None:
-  """Checkpoint and config.json."""
+  """Writes checkpoint and config.json."""
   try:
     checkpoints = Checkpoints(workdir)
     try:
@@ -326,19 +324,16 @@ def _write(
     raise UserError(f'--workdir={workdir} cannot be written ({error}); give another') from error
 
 
-def _remove(workdir: Path) -> None:
-  """What `_write` wrote; it would stand in the way of the next import."""
+def _remove_run(workdir: Path) -> None:
+  """Removes the files of `_write`, which would stand in the way of the next import."""
   shutil.rmtree(workdir / 'checkpoints', ignore_errors=True)
   with contextlib.suppress(OSError):
     (workdir / CONFIG).unlink()
 
 
 def _check_written(
-  workdir: Path,
-  config: ml_collections.ConfigDict,
-  entries: Mapping[str, list[tables.Entry]],
-  fields: Fields,
+  workdir: Path, config: ml_collections.ConfigDict, entries: Tables, fields: Fields
 ) -> None:
   """Reads the checkpoint as `--mode=eval` does, and compares it with the source."""
-  opened = restore.open_run(workdir, config=config, weights=('ema', 'raw'))
-  _prove_round_trip(entries, opened.state, fields)
+  run = restore.open_run(workdir, config=config, weights=('ema', 'raw'))
+  _prove_round_trip(entries, run.state, fields)

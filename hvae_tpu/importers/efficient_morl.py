@@ -1,7 +1,7 @@
 """Checkpoints of EfficientMORL and its Slot Attention baseline (`torch.save`, `*-state-*.pth`).
 
-The model of the config says which of the two a file holds. The multiplier of GECO, which stands
-among the weights there, is state here.
+The config's model says which of the two a file holds. The multiplier of GECO is a weight in the
+reference, and state in our model.
 """
 
 from collections.abc import Mapping
@@ -12,21 +12,19 @@ import numpy as np
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.importers import tables, trees
-from hvae_tpu.importers.tables import Entry, Layout, Path, Row
-from hvae_tpu.importers.trees import Contents
+from hvae_tpu.importers.formats import Contents, Format, Meta
+from hvae_tpu.importers.tables import Layout, Path, Row
 from hvae_tpu.models.efficient_morl import EfficientMORL
 from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention
 from hvae_tpu.models.protocol import Batch
 from hvae_tpu.storage.tensor_files import Container
 
-SETTINGS = {}  # two models, which the names of the arrays tell apart
 STATE = ('geco_C_ema', 'geco_beta')
 # Kernel of a transposed convolution [in, out, h, w] <-> [h, w, in, out], turned by 180 degrees.
 TRANSPOSED = Layout(
   lambda a: a.transpose(2, 3, 0, 1)[::-1, ::-1],
   lambda a: a[::-1, ::-1].transpose(2, 3, 0, 1),
 )
-MATRIX = Layout(np.transpose, np.transpose)
 CONSTANTS = ('generation_relation', 'gru.cell.zeros')  # of old files; no weights
 # Beginnings of names in older files -> now.
 OLD = {
@@ -37,15 +35,15 @@ OLD = {
 
 
 def rename(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Names without the prefix of data-parallel training, and old ones as they are now.
+  """Returns the arrays by today's names, without constants.
 
   Raises:
     UserError: two names become one.
   """
-  bare = {key.removeprefix('module.'): tensor for key, tensor in tensors.items()}
+  bare = trees.without_module(tensors)
   # The baseline has the names without the network's, and so had old files.
   is_old = any(key.startswith('object_discovery_block') for key in bare)
-  found = {}
+  renamed = {}
   for key, tensor in bare.items():
     for old, new in OLD.items() if is_old else ():
       if key.startswith(old):
@@ -53,45 +51,35 @@ def rename(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         break
     if any(part in key for part in CONSTANTS):
       continue
-    if key in found:
+    if key in renamed:
       raise UserError(f'{key} occurs under an old and a new name; save one state dict')
-    found[key] = tensor
-  if len(bare) != len(tensors):
-    raise UserError("names occur with and without the prefix 'module.'; save one state dict")
-  return found
+    renamed[key] = tensor
+  return renamed
 
 
-def contents(held: Container) -> Contents:
-  """The state dict of a file, with what belongs to the state apart."""
-  tree, aside = trees.unwrap(held.tree, ('model', 'state_dict'))
-  found = rename(trees.flatten(tree, '.'))
-  fields = {'params': {key: tensor for key, tensor in found.items() if key not in STATE}}
-  if state := {key: found[key] for key in STATE if key in found}:
+def _contents(container: Container) -> Contents:
+  """Reads a state dict, and splits it into weights and state."""
+  tree, aside = trees.unwrap(container.tree, ('model', 'state_dict'))
+  tensors = rename(trees.flatten(tree, '.'))
+  fields = {'params': {key: tensor for key, tensor in tensors.items() if key not in STATE}}
+  if state := {key: tensors[key] for key in STATE if key in tensors}:
     fields['model_state'] = state
-  return Contents(fields, aside, trees.step_of(held.tree, 'step'))
+  return Contents(fields, aside, trees.step_of(container.tree, 'step'))
 
 
-def example(model: EfficientMORL | SlotAttention, found: Contents) -> Batch:
-  """Shapes of a batch, which the file does not tell."""
+def _scene(model: EfficientMORL | SlotAttention, meta: Meta) -> Batch:
+  """Returns the shapes of a batch of one scene."""
   shape = (1, model.image_size, model.image_size)
   channels = {'image': model.image_channels, 'segmentation': 1}
   return {name: jax.ShapeDtypeStruct((*shape, n), jnp.uint8) for name, n in channels.items()}
 
 
-def field_tables(model: EfficientMORL | SlotAttention, batch: Batch) -> dict[str, list[Entry]]:
+def _rows(model: EfficientMORL | SlotAttention) -> dict[str, list[Row]]:
   if isinstance(model, SlotAttention):
-    return {'params': entries(model)}
+    return {'params': _baseline(model)}
   names = dict(zip(('c_ema', 'beta'), STATE, strict=True))
-  rows = [Row(('geco', ours), None, key, tables.SAME) for ours, key in names.items()]
-  _, state = jax.eval_shape(model.init, jax.random.key(0), batch)
-  return {'params': entries(model), 'model_state': tables.complete(rows, state)}
-
-
-def entries(model: EfficientMORL | SlotAttention) -> list[Entry]:
-  """All weights of the state dict."""
-  rows = _baseline(model) if isinstance(model, SlotAttention) else _efficient(model)
-  params, _ = jax.eval_shape(model.init, jax.random.key(0), example(model, None))
-  return tables.complete(rows, params)
+  state = [Row(('geco', ours), None, key, tables.SAME) for ours, key in names.items()]
+  return {'params': _efficient(model), 'model_state': state}
 
 
 def _efficient(model: EfficientMORL) -> list[Row]:
@@ -137,7 +125,7 @@ def _attention(path: Path, layer: Path, prefix: str) -> list[Row]:
   homes = {'to_k': (*path, 'memory'), 'to_v': (*path, 'memory'), 'to_q': (*layer, 'attention')}
   rows = _norm((*layer, 'attention', 'norm_slots'), f'{prefix}norm_slots')
   return rows + [
-    Row((*home, name, 'kernel'), None, f'{prefix}{name}.weight', MATRIX)
+    Row((*home, name, 'kernel'), None, f'{prefix}{name}.weight', tables.MATRIX)
     for name, home in homes.items()
   ]
 
@@ -157,7 +145,7 @@ def _decoder(model: EfficientMORL | SlotAttention, key: str) -> list[Row]:
 def _dual(layer: Path, nets: str) -> list[Row]:
   cell = f'{nets}.gru.cell'
   kernels = [f'{name}_{half}' for half in (1, 2) for name in ('ih', 'hh', 'in', 'hn')]
-  rows = [Row((*layer, 'gru', k), None, f'{cell}.weight_{k}', MATRIX) for k in kernels]
+  rows = [Row((*layer, 'gru', k), None, f'{cell}.weight_{k}', tables.MATRIX) for k in kernels]
   biases = [f'bias_{name}' for name in ('ih', 'hh', 'in', 'hn')]
   return rows + [Row((*layer, 'gru', b), None, f'{cell}.{b}', tables.SAME) for b in biases]
 
@@ -170,25 +158,22 @@ def _single(layer: Path, nets: str) -> list[Row]:
 def _gru(path: Path, key: str) -> list[Row]:
   rows = []
   for ours, theirs in (('input', 'ih'), ('state', 'hh')):
-    rows.append(Row((*path, ours, 'kernel'), None, f'{key}.weight_{theirs}_l0', MATRIX))
+    rows.append(Row((*path, ours, 'kernel'), None, f'{key}.weight_{theirs}_l0', tables.MATRIX))
     rows.append(Row((*path, ours, 'bias'), None, f'{key}.bias_{theirs}_l0', tables.SAME))
   return rows
 
 
 def _mlp(path: Path, name: str, key: str) -> list[Row]:
-  """Two layers with an activation between them."""
+  """Returns the rows of two layers with an activation between them."""
   return [row for i in (0, 1) for row in _linear((*path, f'{name}_{i}'), f'{key}.{2 * i}')]
 
 
 def _linear(path: Path, key: str) -> list[Row]:
-  return _conv(path, key, MATRIX)
+  return _conv(path, key, tables.MATRIX)
 
 
 def _conv(path: Path, key: str, layout: Layout) -> list[Row]:
-  return [
-    Row((*path, 'kernel'), None, f'{key}.weight', layout),
-    Row((*path, 'bias'), None, f'{key}.bias', tables.SAME),
-  ]
+  return tables.TORCH.layer(path, None, key, layout=layout)
 
 
 def _norm(path: Path, key: str) -> list[Row]:
@@ -196,3 +181,7 @@ def _norm(path: Path, key: str) -> list[Row]:
     Row((*path, 'scale'), None, f'{key}.weight', tables.SAME),
     Row((*path, 'bias'), None, f'{key}.bias', tables.SAME),
   ]
+
+
+# The two models have no field in common; the names of their arrays tell them apart.
+PYTORCH = Format(settings={}, contents=_contents, rows=_rows, batch=_scene)

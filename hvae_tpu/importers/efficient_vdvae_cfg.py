@@ -1,4 +1,4 @@
-"""`hparams-*.cfg` of Efficient-VDVAE, which lie beside its checkpoints, as configs of ours."""
+"""Converts `hparams-*.cfg`, which lie beside checkpoints of Efficient-VDVAE, to our configs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from hvae_tpu.errors import UserError
 from hvae_tpu.importers import cfg_files
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE, layout
 
-# (source, side of the images) -> config file with the data of that source.
+# (data source, side of the images) -> our config file of that data set.
 DATASETS = {
   ('binarized_mnist', 32): 'mnist',
   ('cifar-10', 32): 'cifar10',
@@ -22,7 +22,7 @@ DATASETS = {
   ('ffhq', 256): 'ffhq256',
   ('ffhq', 1024): 'ffhq1024',
 }
-# Fields that have another name, or lie elsewhere: ours -> section and name of theirs.
+# Our field of the model -> section and name in a cfg.
 MODEL = {
   **{name: ('model', name) for name in (*layout.LISTS, 'down_strides')},
   'image_size': ('data', 'target_res'),
@@ -67,21 +67,21 @@ OPTIMIZER = {
   'b2': 'beta2',
   'eps': 'epsilon',
 }
-WHOLE = (  # numbers that a cfg may write with a point
+INTEGERS = (  # numbers that a cfg may write with a point
   *('num_bits', 'image_size', 'image_channels', 'beta_start', 'beta_steps', 'gamma_max_steps'),
   *('beta_activation_step', 'warmup_steps', 'decay_start', 'decay_steps'),
 )
 
 
 def fields(values: cfg_files.Sections, path: str | Path) -> dict[str, dict[str, Any]]:
-  """Sections `model`, `optimizer` and `train` of a config of ours that says the same as a cfg.
+  """Returns the sections `model`, `optimizer` and `train` of our config, equivalent to a cfg.
 
   Args:
-    values: as read.
-    path: that errors name.
+    values: values of the cfg.
+    path: the cfg, for errors.
 
   Raises:
-    UserError: a value is missing, or asks for what our models cannot be.
+    UserError: a value is missing, or our models have nothing like it.
   """
 
   def get(section: str, key: str) -> Any:
@@ -91,57 +91,56 @@ def fields(values: cfg_files.Sections, path: str | Path) -> dict[str, dict[str, 
       raise UserError(f'--hparams={path} lacks {section}.{key}; use the whole file') from error
 
   try:
-    found = {
+    sections = {
       'model': _model(get),
       'optimizer': {name: get('optimizer', theirs) for name, theirs in OPTIMIZER.items()},
       'train': _train(get),
     }
-    found['optimizer'] |= _optimizer(get)
-    for name in WHOLE:
-      section = found['optimizer' if name in OPTIMIZER else 'model']
+    sections['optimizer'] |= _optimizer(get)
+    for name in INTEGERS:
+      section = sections['optimizer' if name in OPTIMIZER else 'model']
       section[name] = int(section[name])
-    EfficientVDVAE(**found['model'])  # refuses what does not fit together
+    EfficientVDVAE(**sections['model'])  # refuses fields that contradict each other
   except (ValueError, TypeError, IndexError, OverflowError, AttributeError) as error:
     raise UserError(f'--hparams={path}: {error}; correct the file') from error
-  return found
+  return sections
 
 
 def _model(get: Callable[[str, str], Any]) -> dict[str, Any]:
-  found = {name: get(*place) for name, place in MODEL.items()}
-  found |= {name: tuple(found[name]) for name in (*layout.LISTS, 'down_strides')}
+  model = {name: get(*place) for name, place in MODEL.items()}
+  model |= {name: tuple(model[name]) for name in (*layout.LISTS, 'down_strides')}
   for name in ('input_kernel_size', 'output_kernel_size'):
-    found[name] = _single(get('model', name), f'model.{name}')
-  found['zdim'] = _single(get('model', 'down_latent_variates'), 'model.down_latent_variates')
-  if tuple(get('model', 'up_strides')) != found['down_strides'][::-1]:
+    model[name] = _single(get('model', name), f'model.{name}')
+  model['zdim'] = _single(get('model', 'down_latent_variates'), 'model.down_latent_variates')
+  if tuple(get('model', 'up_strides')) != model['down_strides'][::-1]:
     raise ValueError('model.up_strides must be model.down_strides, reversed')
-  widths = layout.skip_widths(found['down_strides'], found['down_filters'])
+  widths = layout.skip_widths(model['down_strides'], model['down_filters'])
   if tuple(get('model', 'up_skip_filters')) != widths:
     raise ValueError(f'model.up_skip_filters must be those of the top-down levels, {list(widths)}')
-  found['beta_schedule'] = str(get('loss', 'variation_schedule')).lower()
+  model['beta_schedule'] = str(get('loss', 'variation_schedule')).lower()
   source = get('data', 'dataset_source')
   if not isinstance(source, str):
     raise ValueError(f'data.dataset_source={source!r} must be a text')
   binary = source == 'binarized_mnist'
-  return found | {'likelihood': 'bernoulli' if binary else 'dmol', 'target_crop': 2 * binary}
+  return model | {'likelihood': 'bernoulli' if binary else 'dmol', 'target_crop': 2 * binary}
 
 
 def _single(values: Any, name: str) -> Any:
-  found = set(values)
-  if len(found) != 1:
+  distinct = set(values)
+  if len(distinct) != 1:
     raise ValueError(f'{name}={values} must have equal entries')
-  return found.pop()
+  return distinct.pop()
 
 
-# What it calls Adam decays weights where it is told to.
-_NAMES = {'adam': 'adamw'}
+# Its Adam decays weights if `use_weight_decay` is set.
+OPTIMIZERS = {'adam': 'adamw'}
 
 
 def _optimizer(get: Callable[[str, str], Any]) -> dict[str, Any]:
+  name = str(get('optimizer', 'type')).lower()
   clip, decay = get('optimizer', 'clip_gradient_norm'), get('loss', 'use_weight_decay')
   return {
-    'name': _NAMES.get(
-      str(get('optimizer', 'type')).lower(), str(get('optimizer', 'type')).lower()
-    ),
+    'name': OPTIMIZERS.get(name, name),
     'clip_norm': float(get('optimizer', 'gradient_clip_norm_value') if clip else 0),
     'weight_decay': float(get('loss', 'l2_weight') if decay else 0),
   }
@@ -174,26 +173,26 @@ def get_config():
 
 
 def write(cfg: str | Path, output: str | Path) -> None:
-  """Writes the config of ours, a Python file for `--config`, that says the same as a cfg.
+  """Writes our config, a Python file for `--config`, that is equivalent to a cfg.
 
   Raises:
     UserError: the cfg cannot be read or has no counterpart, or `output` exists.
   """
   values, output = cfg_files.read(cfg), Path(output)
-  found = {**fields(values, cfg), 'evals': {'published_bpd': None}}
-  place = values['data']['dataset_source'], found['model']['image_size']
+  config = {**fields(values, cfg), 'evals': {'published_bpd': None}}
+  dataset = values['data']['dataset_source'], config['model']['image_size']
   text = {
     'package': 'configs',
-    'module': DATASETS.get(place),
+    'module': DATASETS.get(dataset),
     'call': "get_config('efficient_vdvae')",
   }
-  if place not in DATASETS:
+  if dataset not in DATASETS:
     text = {'package': 'configs.systems', 'module': 'efficient_vdvae', 'call': 'base()'}
-    found['data'] = {'name': str(place[0])}
+    config['data'] = {'name': str(dataset[0])}
   source = TEMPLATE.format(
     cfg=re.sub(r'[^\w.-]', '_', Path(cfg).name),  # a file name must not end the docstring
     # Infinity has no literal; it stands for "no update is skipped".
-    fields=pprint.pformat(found, width=96, compact=True, sort_dicts=False).replace(
+    fields=pprint.pformat(config, width=96, compact=True, sort_dicts=False).replace(
       "'skip_threshold': inf", "'skip_threshold': float('inf')"
     ),
     name=output.stem,

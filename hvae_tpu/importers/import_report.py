@@ -1,11 +1,11 @@
-"""What was proved about imported weights, as JSON that is kept with them."""
+"""The import report: proofs about imported weights, as JSON that is stored with them."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from hvae_tpu.storage.tensor_files import Container
 
-# What is measured on test examples, the first of these that the model reports -> its unit.
+# Metrics of test examples, in order of preference -> unit.
 MEASURES = {
   'bpd': 'bits/dim',
   'neg_elbo_per_frame': 'nats per frame',
@@ -14,31 +14,31 @@ MEASURES = {
 }
 
 
-def source(role: str, file: str, held: Container) -> dict[str, Any]:
-  """Where weights came from; `role` is the field of the train state."""
-  return {'role': role, 'file': file, 'kind': held.kind, 'sha256': held.sha256}
+def source(role: str, file: str, container: Container) -> dict[str, Any]:
+  """Describes a file of weights; `role` is the field of the train state that it fills."""
+  return {'role': role, 'file': file, 'kind': container.kind, 'sha256': container.sha256}
 
 
-def describe(verdict: Mapping[str, Any] | None) -> list[str]:
-  """Lines for the console; none where the weights were trained here."""
-  if verdict is None:
+def describe(report: Mapping[str, Any] | None) -> list[str]:
+  """Returns lines for the console; none where the weights were trained here."""
+  if report is None:
     return []
-  files = ', '.join(f'{s["file"]} ({s["kind"]})' for s in verdict['sources'])
+  files = ', '.join(f'{s["file"]} ({s["kind"]})' for s in report['sources'])
   lines = [
-    f'weights imported from {verdict["format"]}: {files}',
-    f'  exported back: {verdict["tensors"]:,} of {verdict["tensors"]:,} tensors '
-    f'({verdict["numbers"]:,} numbers) equal the source bit for bit',
+    f'weights imported from {report["format"]}: {files}',
+    f'  exported back: {report["tensors"]:,} of {report["tensors"]:,} tensors '
+    f'({report["numbers"]:,} numbers) equal the source bit for bit',
   ]
-  for path, count in verdict['aside'].items():
+  for path, count in report['aside'].items():
     lines.append(f'  set aside: {path} ({count:,} values), which is not part of the weights')
-  found = verdict.get('measured', verdict.get('bits_per_dim'))  # its name in older runs
-  if found is None:
-    lines.append('  test examples: not measured (--verify_examples)')
-  else:
-    metric = next(name for name in MEASURES if name in found)
-    published = 'none recorded' if found['published'] is None else f'{found["published"]:.4g}'
-    lines.append(
-      f'  {MEASURES[metric]}: {found[metric]:.4f} on {found["examples"]:,} examples of '
-      f'{found["view"]} ({found["weights"]} weights); published: {published}'
-    )
-  return lines
+  measured = report['measured']
+  if measured is None:
+    return [*lines, '  test examples: not measured (--verify_examples)']
+  metric = next(name for name in MEASURES if name in measured)
+  published = measured['published']
+  return [
+    *lines,
+    f'  {MEASURES[metric]}: {measured[metric]:.4f} on {measured["examples"]:,} examples of '
+    f'{measured["view"]} ({measured["weights"]} weights); published: '
+    f'{"none recorded" if published is None else format(published, ".4g")}',
+  ]

@@ -1,4 +1,4 @@
-"""Name tables: which array of a reference checkpoint is which parameter of ours.
+"""Name tables: the arrays of a reference checkpoint, each with its parameter of ours.
 
 The two directions are bit-for-bit inverses: arrays are only transposed, reshaped and stacked.
 """
@@ -15,11 +15,11 @@ from hvae_tpu.errors import UserError
 Path = tuple[str, ...]
 Kind = tuple[tuple[int, ...], np.dtype]  # shape and dtype
 FLOAT32 = np.dtype(np.float32)
-SHOWN = 10  # names per kind of disagreement in an error
+MAX_NAMES = 10  # per kind of disagreement in an error
 
 
 class Layout(NamedTuple):
-  """How one array is laid out in the source: the two functions are inverses."""
+  """Order of the axes of one array in the source; the two functions are inverses."""
 
   to_ours: Callable[[np.ndarray], np.ndarray]
   to_source: Callable[[np.ndarray], np.ndarray]
@@ -28,6 +28,8 @@ class Layout(NamedTuple):
 SAME = Layout(lambda a: a, lambda a: a)
 # Kernel of a PyTorch convolution [out, in, h, w] <-> [h, w, in, out].
 CONV = Layout(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))
+# Matrix of a PyTorch layer [out, in] <-> [in, out].
+MATRIX = Layout(np.transpose, np.transpose)
 # One number per channel [1, C, 1, 1] <-> [C].
 CHANNELS = Layout(lambda a: a.reshape(-1), lambda a: a.reshape(1, -1, 1, 1))
 # A learned map [1, h, w, C] <-> [h, w, C].
@@ -40,10 +42,10 @@ class Row(NamedTuple):
   """One line of a table, as an importer writes it.
 
   Attributes:
-    path: of our parameter, ('decoder', 'dec_00_1x1', 'z_proj', 'kernel').
-    index: in the stack of a scanned run, or None where the parameter is not stacked.
+    path: path of our parameter, ('decoder', 'dec_00_1x1', 'z_proj', 'kernel').
+    index: index in the stack of a scanned run; None where the parameter is not stacked.
     key: name in the source.
-    layout: of the source array.
+    layout: layout of the source array.
   """
 
   path: Path
@@ -53,7 +55,7 @@ class Row(NamedTuple):
 
 
 class Entry(NamedTuple):
-  """A `Row` whose array in the source is known to be of `shape` and `dtype`."""
+  """A `Row`, with the shape and the dtype of its array in the source."""
 
   path: Path
   index: int | None
@@ -63,12 +65,40 @@ class Entry(NamedTuple):
   dtype: np.dtype = FLOAT32
 
 
+class Style(NamedTuple):
+  """Names and layout of a layer's arrays in a framework.
+
+  Attributes:
+    join: separator in names.
+    kernel: name of the kernel.
+    conv: layout of the kernel of a convolution.
+  """
+
+  join: str
+  kernel: str
+  conv: Layout
+
+  def layer(
+    self, path: Path, index: int | None, *parts: str, layout: Layout | None = None
+  ) -> list[Row]:
+    """Returns the rows of kernel and bias; `layout` is that of a kernel of another kind."""
+    key = self.join.join(parts)
+    return [
+      Row((*path, 'kernel'), index, f'{key}{self.join}{self.kernel}', layout or self.conv),
+      Row((*path, 'bias'), index, f'{key}{self.join}bias', SAME),
+    ]
+
+
+TORCH = Style('.', 'weight', CONV)
+FLAX = Style('/', 'kernel', SAME)
+
+
 def complete(rows: Iterable[Row], params: Any) -> list[Entry]:
   """Adds the shape that each array has in the source; all are float32.
 
   Args:
     rows: the table.
-    params: our parameters, or what `jax.eval_shape` makes of them.
+    params: our parameters, or their shapes as `jax.eval_shape` returns them.
 
   Raises:
     ValueError: the rows are not exactly the parameters; a defect of the table.
@@ -76,15 +106,15 @@ def complete(rows: Iterable[Row], params: Any) -> list[Entry]:
   rows = list(rows)
   shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(params).items()}
   stacked = {row.path for row in rows if row.index is not None}
-  wanted = {
+  expected = {
     (path, index)
     for path, shape in shapes.items()
     for index in (range(shape[0]) if path in stacked else (None,))
   }
   named = [(row.path, row.index) for row in rows]
-  if set(named) != wanted or len(named) != len(wanted):
-    differing = sorted(map(str, wanted.symmetric_difference(named)))[:SHOWN]
-    raise ValueError(f'{len(named)} rows for {len(wanted)} parameters; differing: {differing}')
+  if set(named) != expected or len(named) != len(expected):
+    differing = sorted(map(str, expected.symmetric_difference(named)))[:MAX_NAMES]
+    raise ValueError(f'{len(named)} rows for {len(expected)} parameters; differing: {differing}')
   entries = []
   for row in rows:
     shape = shapes[row.path][0 if row.index is None else 1 :]
@@ -94,10 +124,10 @@ def complete(rows: Iterable[Row], params: Any) -> list[Entry]:
 
 
 def same(tree: Any) -> list[Entry]:
-  """The table of a source that has our own names, joined by '/', and our own layouts.
+  """Returns the table of a source with our own names, joined by '/', and our own layouts.
 
   Args:
-    tree: our parameters or state, or what `jax.eval_shape` makes of them.
+    tree: our parameters or state, or their shapes as `jax.eval_shape` returns them.
   """
   return [
     Entry(path, None, '/'.join(path), SAME, tuple(leaf.shape), np.dtype(leaf.dtype))
@@ -106,19 +136,19 @@ def same(tree: Any) -> list[Entry]:
 
 
 def stack(blocks: list) -> Any:
-  """A list of equal trees -> one tree with a leading axis: how a scanned run holds its blocks."""
+  """Stacks equal trees into one with a leading axis, in which a scanned run holds its blocks."""
   return jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
 
 
 def import_params(
   entries: list[Entry], tensors: Mapping[str, np.ndarray], source: str = 'the checkpoint'
 ) -> Any:
-  """The tree of our parameters, from arrays by their name in the source.
+  """Returns the tree of our parameters, from arrays by their name in the source.
 
   Args:
     entries: the table.
     tensors: all arrays of the source, by name.
-    source: what an error calls them, e.g. the file.
+    source: name of the source for errors, e.g. the file.
 
   Raises:
     UserError: an array is missing, left over, or of another shape or dtype.
@@ -129,16 +159,16 @@ def import_params(
     slices.setdefault(e.path, {})[e.index] = e.layout.to_ours(np.asarray(tensors[e.key]))
   return traverse_util.unflatten_dict(
     {
-      path: np.asarray(found[None], order='C')
-      if None in found
-      else stack([found[i] for i in sorted(found)])
-      for path, found in slices.items()
+      path: np.asarray(blocks[None], order='C')
+      if None in blocks
+      else stack([blocks[i] for i in sorted(blocks)])
+      for path, blocks in slices.items()
     }
   )
 
 
 def export_params(entries: list[Entry], params: Any) -> dict[str, np.ndarray]:
-  """The source's arrays by name, in the order of the table: the inverse of `import_params`.
+  """Returns the source's arrays by name, in the order of the table; inverts `import_params`.
 
   Raises:
     UserError: the parameters are not those of the model that the table was made for.
@@ -163,8 +193,8 @@ def identical(a: Any, b: Any) -> bool:
   return np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
 
 
-def part(entries: list[Entry], tree: Any) -> Any:
-  """The branches of a tree that the table speaks of."""
+def part(entries: Iterable[Row | Entry], tree: Any) -> Any:
+  """Returns the branches of a tree that a table covers."""
   named = {e.path[0] for e in entries}
   return {name: branch for name, branch in tree.items() if name in named}
 
@@ -178,14 +208,14 @@ def _our_kinds(entries: list[Entry]) -> dict[Path, Kind]:
   return kinds
 
 
-def _compare(source: str, expected: Mapping[str, Kind], found: Mapping[str, np.ndarray]) -> None:
-  """Raises UserError unless `found` has exactly these names, with these shapes and dtypes."""
-  missing = [f'{name} {shape}' for name, (shape, _) in expected.items() if name not in found]
-  extra = [f'{name} {tuple(a.shape)}' for name, a in found.items() if name not in expected]
+def _compare(source: str, expected: Mapping[str, Kind], arrays: Mapping[str, np.ndarray]) -> None:
+  """Raises UserError unless the arrays have exactly these names, shapes and dtypes."""
+  missing = [f'{name} {shape}' for name, (shape, _) in expected.items() if name not in arrays]
+  extra = [f'{name} {tuple(a.shape)}' for name, a in arrays.items() if name not in expected]
   different = [
-    f'{name} is {found[name].dtype} {tuple(found[name].shape)}, expected {dtype} {shape}'
+    f'{name} is {arrays[name].dtype} {tuple(arrays[name].shape)}, expected {dtype} {shape}'
     for name, (shape, dtype) in expected.items()
-    if name in found and (tuple(found[name].shape), found[name].dtype) != (shape, dtype)
+    if name in arrays and (tuple(arrays[name].shape), arrays[name].dtype) != (shape, dtype)
   ]
   kinds = (('missing', missing), ('not expected', extra), ('of another kind', different))
   complaints = [f'{len(names)} {kind}: {_some(names)}' for kind, names in kinds if names]
@@ -197,4 +227,4 @@ def _compare(source: str, expected: Mapping[str, Kind], found: Mapping[str, np.n
 
 
 def _some(names: list[str]) -> str:
-  return ', '.join(names[:SHOWN]) + (', ...' if len(names) > SHOWN else '')
+  return ', '.join(names[:MAX_NAMES]) + (', ...' if len(names) > MAX_NAMES else '')

@@ -1,40 +1,27 @@
-"""From what a file holds to arrays by name; all of it is used, set aside or refused."""
+"""From the tree in a file to arrays by name; every leaf is used, set aside or refused."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from hvae_tpu.errors import UserError
+from hvae_tpu.importers.formats import Contents
+from hvae_tpu.storage.tensor_files import Container
 
 MAX_DEPTH = 32
 MAX_LEAVES = 200_000
-
-
-class Contents(NamedTuple):
-  """The weights of a file.
-
-  Attributes:
-    fields: 'params', and 'ema_params' or 'model_state' where the file has them too -> arrays by the
-      names of the format's table.
-    aside: what else the file holds (step, optimizer): path -> number of leaves.
-    meta: what else is known: 'step', and of format hvae_tpu 'config' and 'card'.
-  """
-
-  fields: dict[str, dict[str, np.ndarray]]
-  aside: dict[str, int]
-  meta: dict[str, Any]
 
 
 def unwrap(tree: Any, wrappers: tuple[str, ...]) -> tuple[Any, dict[str, int]]:
   """Goes into the mapping under a wrapper's name, as long as there is one.
 
   Args:
-    tree: of a file.
+    tree: content of a file.
     wrappers: names that no parameter has, e.g. 'model'.
 
   Returns:
-    What is inside, and what stands beside it: path -> number of leaves.
+    The inner tree, and its neighbours: path -> number of leaves.
 
   Raises:
     UserError: the tree is too deep, or has too many leaves.
@@ -52,7 +39,7 @@ def unwrap(tree: Any, wrappers: tuple[str, ...]) -> tuple[Any, dict[str, int]]:
 
 
 def step_of(tree: Any, *keys: str) -> dict[str, int]:
-  """{'step': number of updates}, if the file says it, as one integer, where the keys lead."""
+  """Returns {'step': number of updates} if the keys lead to one integer, else {}."""
   value = tree
   for key in keys:
     value = value.get(key) if isinstance(value, dict) else None
@@ -61,23 +48,48 @@ def step_of(tree: Any, *keys: str) -> dict[str, int]:
 
 
 def flatten(tree: Any, join: str) -> dict[str, np.ndarray]:
-  """Arrays by the names of their path, joined; names that are joined already stay as they are.
+  """Returns arrays by the joined names of their path; names that are joined already stay.
 
   Raises:
     UserError: a leaf is not an array, a name occurs twice, or the tree is too deep or too large.
   """
   if not _is_tree(tree):
     raise UserError(f'the file holds a single {type(tree).__name__}, expected arrays by name')
-  found = {}
+  arrays = {}
   for name, leaf in _leaves(tree, join):
     if not isinstance(leaf, np.ndarray | np.generic):
       raise UserError(
         f'{name} is of type {type(leaf).__name__}, expected an array; save the parameters alone'
       )
-    if name in found:
+    if name in arrays:
       raise UserError(f'{name} occurs twice in the file; save the parameters with one name each')
-    found[name] = np.asarray(leaf)
-  return found
+    arrays[name] = np.asarray(leaf)
+  return arrays
+
+
+def without_module(tensors: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the arrays by names without the prefix that data-parallel training leaves.
+
+  Raises:
+    UserError: a name occurs with and without the prefix.
+  """
+  renamed = {key.removeprefix('module.'): tensor for key, tensor in tensors.items()}
+  if len(renamed) != len(tensors):
+    raise UserError(
+      f'{len(tensors) - len(renamed)} names of the state dict occur with and without the prefix '
+      f"'module.'; save one state dict"
+    )
+  return renamed
+
+
+def flax_optimizer(container: Container) -> Contents:
+  """Reads the parameters in a pair (optimizer, anything), as Flax's old optimizers were saved.
+
+  The optimizer has the parameters as `target`; Flax calls the members of a pair '0' and '1'.
+  """
+  tree, aside = unwrap(container.tree, ('0', 'target', 'optimizer', 'params'))
+  step = step_of(container.tree, '0', 'state', 'step')
+  return Contents({'params': flatten(tree, '/')}, aside, step)
 
 
 def _is_tree(value: Any) -> bool:
@@ -85,7 +97,7 @@ def _is_tree(value: Any) -> bool:
 
 
 def _leaves(tree: Any, join: str) -> Iterator[tuple[str, Any]]:
-  """(path, leaf) in order; a stack of its own, as a file may nest deeper than Python calls."""
+  """Yields (path, leaf) in order; without recursion, as files may nest deeper than calls can."""
   pending, count = [('', 0, tree)], 0
   while pending:
     name, depth, value = pending.pop()

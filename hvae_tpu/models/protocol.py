@@ -101,7 +101,7 @@ class OptionalAttributes(Protocol):
   use_geco: bool
   geco_target: float  # nats per dimension, of the negative log-likelihood
   log_scale: float  # nats per dimension, the lowest negative log-likelihood that is possible
-  # Fields that decide memory and speed only, told by `--mode=plan`.
+  # Fields that decide memory and speed only, which `--mode=plan` prints.
   dtype: str
   remat: str
   unroll: str

@@ -75,11 +75,13 @@ def section_comments(model: str) -> dict[str, str]:
   modules = list(MODES.items())
   modules += [(f'evals.{name}', evaluation) for name, evaluation in evals.EVALS.items()]
   sections |= {name: module.Options for name, module in modules if hasattr(module, 'Options')}
-  return {
+  comments = {
     f'{name}.{field}': comment
     for name, section in sections.items()
     for field, comment in field_comments(section).items()
   }
+  every = field_comments(evals.Schedule)['every']
+  return comments | {f'evals.{name}.every': every for name in evals.EVALS}
 
 
 def field_comments(section: type) -> dict[str, str]:

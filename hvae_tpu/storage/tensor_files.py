@@ -1,6 +1,6 @@
-"""Files of tensors, told apart by their content: what is in them, as numpy arrays.
+"""Reads files of tensors as NumPy arrays; the kind is recognised by the content.
 
-Nothing in a file is executed, and nothing is allocated by a size that the file merely claims.
+Nothing in a file is executed, and a size that a file merely claims is never allocated.
 
 PyTorch        zip archives (`torch.save` since 1.6), read without torch: torch_files.py
 .npz           zip archives of .npy files
@@ -33,7 +33,7 @@ ZIP = b'PK\x03\x04'
 # A pickle of protocol 2 that begins with the magic number of torch's old format.
 LEGACY_TORCH = b'\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.'
 TORCH_INDEX = 'data.pkl'
-# What a damaged or hostile file raises. RuntimeError: encrypted or nested too deep.
+# Errors of a damaged or hostile file. RuntimeError: encrypted or nested too deep.
 UNSOUND = (
   ValueError,
   zipfile.BadZipFile,
@@ -47,13 +47,13 @@ UNSOUND = (
 
 
 class Container(NamedTuple):
-  """What a file holds.
+  """The content of a file.
 
   Attributes:
-    kind: of file, in words.
+    kind: kind of the file, in words.
     tree: mappings and sequences of arrays, numbers and strings, as they are stored.
     metadata: strings beside the tensors (safetensors only).
-    sha256: of the whole file; of several the bytes one after another.
+    sha256: checksum of the whole file; for several files, of their bytes one after another.
   """
 
   kind: str
@@ -66,7 +66,7 @@ def read(path: str | os.PathLike) -> Container:
   """Reads a file of any of the kinds above.
 
   Args:
-    path: of the file; of a TensorFlow checkpoint also its prefix, or the folder it is in.
+    path: the file; for a TensorFlow checkpoint also its prefix, or its folder.
 
   Raises:
     UserError: no such file, of no known kind, or damaged, malicious or too large.
@@ -105,7 +105,7 @@ Reader = Callable[[Path], tuple[Any, Mapping[str, str]]]
 
 
 def _recognise(path: Path, size: int) -> tuple[str, Reader]:
-  """Kind and reader, from the first bytes and the number of all."""
+  """Returns kind and reader, by the first bytes and the size."""
   with path.open('rb') as file:
     head = file.read(32)
   if head.startswith(ZIP):
@@ -137,7 +137,7 @@ def _recognise_zip(path: Path) -> tuple[str, Reader]:
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
-  """An archive whose claimed sizes are in proportion to the file's."""
+  """Opens an archive; refuses claimed sizes out of proportion to the file's."""
   archive = zipfile.ZipFile(path)
   claimed, real = sum(info.file_size for info in archive.infolist()), path.stat().st_size
   # A small file may be all zeros, which shrink without bound.
@@ -153,19 +153,19 @@ def _read_torch(path: Path) -> tuple[Any, Mapping[str, str]]:
 
 
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
-  found = {}
+  arrays = {}
   with _open_zip(path) as archive:
     for info in archive.infolist():
       name = info.filename.removesuffix('.npy')
-      if name in found:
+      if name in arrays:
         raise ValueError(f'{name!r} occurs twice')
       with archive.open(info) as file:
-        found[name] = _read_npy(name, file, info.file_size)
-  return found, {}
+        arrays[name] = _read_npy(name, file, info.file_size)
+  return arrays, {}
 
 
 def _read_npy(name: str, file: BinaryIO, size: int) -> np.ndarray:
-  """One array of an archive; `size` is that of the whole .npy file in it."""
+  """Reads one array of an archive; `size` is the size of its whole .npy file."""
   version = npy.read_magic(file)
   readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
   if version not in readers:
@@ -183,13 +183,13 @@ def _read_npy(name: str, file: BinaryIO, size: int) -> np.ndarray:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
-  """The library checks that the header's offsets cover the file exactly."""
+  """Reads tensors; the library checks that the header's offsets cover the file exactly."""
   with safetensors.safe_open(path, framework='np') as file:
     return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
 
 
 def _read_msgpack(path: Path) -> tuple[Any, Mapping[str, str]]:
-  """The decoder bounds lengths by the bytes it was given, and its own depth."""
+  """Reads a tree; the decoder bounds lengths by the file's bytes, and its own depth."""
   try:
     return serialization.msgpack_restore(path.read_bytes()), {}
   except Exception as error:  # numpy's, msgpack's and flax's have no common type
@@ -197,7 +197,7 @@ def _read_msgpack(path: Path) -> tuple[Any, Mapping[str, str]]:
 
 
 def _read_legacy_torch(path: Path) -> tuple[Any, Mapping[str, str]]:
-  """PyTorch files before version 1.6 are pickles with bytes in between; only torch knows them."""
+  """Reads a file of PyTorch before 1.6 by torch: pickles with bytes in between."""
   try:
     import torch
   except ImportError as error:

@@ -1,6 +1,6 @@
 """Checkpoints of TensorFlow: PREFIX.index (names, shapes, places) and PREFIX.data-* (the numbers).
 
-A checkpoint is read by TensorFlow itself, which is imported only for that.
+TensorFlow itself reads them; it is imported only for that.
 """
 
 import glob
@@ -16,7 +16,7 @@ PART = re.compile(r'\.(index|meta|data-\d{5}-of-\d{5})$')
 
 
 def find(path: Path) -> Path | None:
-  """The prefix of the checkpoint that a path means; None if it means something else.
+  """Returns the prefix of the checkpoint at a path; None if something else is there.
 
   Args:
     path: PREFIX, one of its files, or a folder with a single checkpoint.
@@ -25,13 +25,14 @@ def find(path: Path) -> Path | None:
     UserError: a folder with several checkpoints.
   """
   if path.is_dir():
-    found = sorted(path.glob('*.index'))
-    if len(found) > 1:
-      names = ', '.join(index.stem for index in found[:5])
+    indices = sorted(path.glob('*.index'))
+    if len(indices) > 1:
+      names = ', '.join(index.stem for index in indices[:5])
       raise UserError(
-        f'{path} holds {len(found)} TensorFlow checkpoints ({names}); give the path of one of them'
+        f'{path} holds {len(indices)} TensorFlow checkpoints ({names}); give the path of one of '
+        f'them'
       )
-    return found[0].with_suffix('') if found else None
+    return indices[0].with_suffix('') if indices else None
   if path.is_file() and not PART.search(path.name):
     return None
   prefix = path.with_name(PART.sub('', path.name))
@@ -39,10 +40,10 @@ def find(path: Path) -> Path | None:
 
 
 def parts(prefix: Path) -> list[Path]:
-  """The files of a checkpoint that hold its tensors, the index first.
+  """Returns the files of a checkpoint, the index first.
 
   Raises:
-    UserError: some are not there.
+    UserError: some are missing.
   """
   data = sorted(map(Path, glob.glob(f'{glob.escape(str(prefix))}.data-?????-of-?????')))
   expected = [f'{prefix}.data-00000-of-00001']
@@ -58,7 +59,7 @@ def parts(prefix: Path) -> list[Path]:
 
 
 def read(prefix: Path) -> dict[str, np.ndarray]:
-  """All tensors of a checkpoint, by name.
+  """Reads all tensors of a checkpoint, by name.
 
   Raises:
     UserError: TensorFlow is not installed.
@@ -84,5 +85,5 @@ def read(prefix: Path) -> dict[str, np.ndarray]:
 
 
 def _bytes(shape: list[int], dtype: type) -> int:
-  """What a tensor takes at least; a string may be short."""
+  """Returns the least number of bytes of a tensor; a string may be short."""
   return int(np.prod(shape, dtype=object)) * (1 if dtype is object else np.dtype(dtype).itemsize)

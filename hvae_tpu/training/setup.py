@@ -3,6 +3,8 @@
 from collections.abc import Callable, Generator, Iterator
 import contextlib
 import itertools
+from pathlib import Path
+import time
 from typing import Any
 
 import jax
@@ -11,9 +13,13 @@ import ml_collections
 import numpy as np
 
 from hvae_tpu import data, models
-from hvae_tpu.devices import sharding
+from hvae_tpu.devices import distributed, sharding
+from hvae_tpu.devices.distributed import print_once
+from hvae_tpu.errors import UserError
 from hvae_tpu.training import optimizers
-from hvae_tpu.training.step import Step, make_train_step
+from hvae_tpu.training.profiling import Profiled
+from hvae_tpu.training.state import TrainState
+from hvae_tpu.training.step import Step, make_train_step, trace_step
 
 
 def train_step(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[Any, Any, Step]:
@@ -32,6 +38,39 @@ def train_step(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[Any, Any,
     **{k: config.train[k] for k in ('clock', 'ema_decay', 'skip_threshold', 'skip_advances_step')},
   )
   return model, tx, step
+
+
+def compile_step(
+  train_step: Step,
+  state: TrainState,
+  batch: Any,
+  train: Any,
+  logs: Path,
+) -> Step:
+  """Compiles the train step for a state and a batch.
+
+  Args:
+    train: `config.train`.
+    logs: folder of the trace, if one is due.
+
+  Raises:
+    UserError: a progress metric that the model does not have.
+  """
+  print_once('compiling the train step ...')
+  began = time.perf_counter()
+  lowered = trace_step(train_step, state, batch).lower()
+  metrics = lowered.out_info[1]
+  if unknown := sorted(set(train.progress_metrics) - set(metrics)):
+    raise UserError(
+      f'config.train.progress_metrics names {", ".join(unknown)}, but this '
+      f'model has the metrics {", ".join(sorted(metrics))}'
+    )
+  compiled = lowered.compile()
+  distributed.meet('compiled')
+  print_once(f'compiled in {time.perf_counter() - began:.1f} s')
+  if train.profile_at and jax.process_index() == 0:
+    return Profiled(compiled, logs, train.profile_at, train.profile_steps)
+  return compiled
 
 
 def open_data(config: ml_collections.ConfigDict) -> data.Dataset:

@@ -223,10 +223,10 @@ def test_flip_mirrors_pictures_whole_and_half_of_the_time():
 def test_binarize_draws_white_with_the_probability_of_the_grey_level():
   grey = np.array([0, 1, 64, 128, 254, 255], np.uint8)
   image = np.broadcast_to(grey, (20000, 6))[..., None]
-  drawn = transforms.binarize({'image': image}, np.random.default_rng(0))['image']
-  assert drawn.dtype == np.uint8
-  assert set(np.unique(drawn)) == {0, 255}
-  share = (drawn[..., 0] == 255).mean(0)
+  binary = transforms.binarize({'image': image}, np.random.default_rng(0))['image']
+  assert binary.dtype == np.uint8
+  assert set(np.unique(binary)) == {0, 255}
+  share = (binary[..., 0] == 255).mean(0)
   deviation = np.sqrt(grey / 255 * (1 - grey / 255) / len(image))
   assert (np.abs(share - grey / 255) <= 5 * deviation).all()  # 0 and 255 exactly
 

@@ -59,7 +59,7 @@ def runs(request, tmp_path_factory):
 
 @pytest.fixture
 def score(request):
-  """What an evaluation says of every system: a bound, or an error where there is none."""
+  """Name of the evaluation's result: a bound, or an error for a system without one."""
   slots = request.node.callspec.params['runs'] == 'slot_attention'
   return 'elbo/mse' if slots else 'elbo/neg_elbo'
 

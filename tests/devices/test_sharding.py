@@ -96,10 +96,10 @@ def test_products_leave_rows_where_they_are(module):
   expected = program()(params, x)
   with jax.set_mesh(mesh):
     compiled = program().lower(params, jax.device_put(x, place)).compile()
-  found = compiled(params, jax.device_put(x, place))
-  for ours, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+  results = compiled(params, jax.device_put(x, place))
+  for ours, other in zip(*map(jax.tree.leaves, (results, expected)), strict=True):
     np.testing.assert_allclose(ours, other, atol=1e-5 * np.abs(other).max())
-  assert found[1].sharding.is_equivalent_to(place, x.ndim)
+  assert results[1].sharding.is_equivalent_to(place, x.ndim)
   assert 'all-reduce' in compiled.as_text() and 'all-gather' not in compiled.as_text()
 
 

@@ -57,13 +57,13 @@ def evaluation(model, *batches, **options):
 
 def test_the_best_sample_counts():
   model = Counter()
-  found = evaluation(model, videos([0, 10]), videos([20, 99]))
-  assert found['ssim'] == pytest.approx(1) and found['num_examples'] == 3
+  results = evaluation(model, videos([0, 10]), videos([20, 99]))
+  assert results['ssim'] == pytest.approx(1) and results['num_examples'] == 3
   # Every frame is right, but for rounding in some.
-  assert 140 < found['psnr'] < np.inf and 0 < found['psnr_left_out'] < 21
-  assert found['copy_last_ssim'] < 1 and found['copy_last_psnr'] < 40
-  assert found['films'].shape == (3, 7, 48, 16, 1) and found['films'].dtype == np.uint8
-  target, predicted, error = np.split(found['films'], 3, axis=2)
+  assert 140 < results['psnr'] < np.inf and 0 < results['psnr_left_out'] < 21
+  assert results['copy_last_ssim'] < 1 and results['copy_last_psnr'] < 40
+  assert results['films'].shape == (3, 7, 48, 16, 1) and results['films'].dtype == np.uint8
+  target, predicted, error = np.split(results['films'], 3, axis=2)
   np.testing.assert_array_equal(target, predicted)
   assert (error == 127).all()
   # Traced once for every length: the first chunk, those after it and the last.
@@ -80,13 +80,13 @@ def test_a_frame_like_the_last_one_does_not_spoil_the_baseline():
   batch = videos([0, 10])
   still = batch['video'].at[1, 4].set(batch['video'][1, 1])  # the third predicted frame
   expected = evaluation(Counter(), batch)
-  found = evaluation(Counter(), {**batch, 'video': still})
-  assert expected['copy_last_psnr_left_out'] == 0 and found['copy_last_psnr_left_out'] == 1
+  results = evaluation(Counter(), {**batch, 'video': still})
+  assert expected['copy_last_psnr_left_out'] == 0 and results['copy_last_psnr_left_out'] == 1
   # All frames k after the context are 8 k brighter, in both videos.
   psnr = -20 * np.log10(8 * np.arange(1, 8) / 255)
   assert expected['copy_last_psnr'] == pytest.approx(psnr.mean(), abs=1e-4)
-  assert found['copy_last_psnr'] == pytest.approx((2 * psnr.sum() - psnr[2]) / 13, abs=1e-4)
-  assert np.isfinite(found['copy_last_ssim'])
+  assert results['copy_last_psnr'] == pytest.approx((2 * psnr.sum() - psnr[2]) / 13, abs=1e-4)
+  assert np.isfinite(results['copy_last_ssim'])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Settings of Efficient-VDVAE's releases: read without running anything, and said in our words."""
+"""Settings of Efficient-VDVAE's releases: read without running anything, and converted to ours."""
 
 import copy
 import importlib.util
@@ -19,7 +19,7 @@ from tests.support import golden_files
 
 
 def text_of(values: dict) -> str:
-  """A cfg of these values by section, as the reference writes one."""
+  """Writes a cfg of values by section, in the form of the reference."""
   parts = []
   for section, entries in values.items():
     parts += [f'[{section}]', '# A remark.', *(f'{k} = {v!r}' for k, v in entries.items()), '']
@@ -97,13 +97,13 @@ def test_large_files_are_refused(tmp_path):
     cfg_files.read(path)
 
 
-def test_the_model_is_that_of_the_reference():
+def test_the_model_equals_that_of_the_golden_checks():
   values = golden_values()
-  found = efficient_vdvae_cfg.fields(values, 'a.cfg')
+  sections = efficient_vdvae_cfg.fields(values, 'a.cfg')
   expected = networks.model_of(values)
-  assert {name: getattr(expected, name) for name in found['model']} == found['model']
-  assert found['train']['skip_threshold'] == 800 and found['optimizer']['clip_norm'] == 0
-  assert found['optimizer']['name'] == 'adamax' and found['optimizer']['warmup_steps'] == 100
+  assert {name: getattr(expected, name) for name in sections['model']} == sections['model']
+  assert sections['train']['skip_threshold'] == 800 and sections['optimizer']['clip_norm'] == 0
+  assert sections['optimizer']['name'] == 'adamax' and sections['optimizer']['warmup_steps'] == 100
 
 
 def load(path):
@@ -114,8 +114,8 @@ def load(path):
 
 
 def test_command_line(tmp_path, capsys):
-  """The file that is written is a config, and builds."""
-  cfg, output = tmp_path / 'hparams-a\'"""b.cfg', tmp_path / 'mine.py'
+  """The written file is a config, and its model can be made."""
+  cfg, output = tmp_path / 'hparams-a\'"""b.cfg', tmp_path / 'written.py'
   values = golden_values()
   values['train']['total_train_steps'] = 123
   cfg.write_text(text_of(values))
@@ -123,14 +123,14 @@ def test_command_line(tmp_path, capsys):
     assert convert.main(['convert', f'--hparams={cfg}', f'--output={output}']) == 0
   assert f'use it with --config={output}' in capsys.readouterr().out
   config = load(output)
-  assert config.name == 'mine' and config.train.num_steps == 123
+  assert config.name == 'written' and config.train.num_steps == 123
   model = models.create(config.model.to_dict(), 'cpu')
   image = jax.ShapeDtypeStruct((1, 16, 16, 3), np.uint8)
   params, _ = jax.eval_shape(model.init, jax.random.key(0), {'image': image})
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 24_670
   with flagsaver.flagsaver():
     assert convert.main(['convert', f'--hparams={cfg}', f'--output={output}']) == 2
-  assert 'mine.py cannot be written' in capsys.readouterr().err
+  assert 'written.py cannot be written' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_data_of_a_source(tmp_path, source, side, expected):
     ('loss', 'gamma_max_steps', None, 'correct the file'),
   ],
 )
-def test_what_has_no_counterpart_is_named(section, key, value, message):
+def test_settings_without_counterpart_are_named(section, key, value, message):
   values = golden_values()
   values[section][key] = value
   with pytest.raises(UserError, match=re.escape(message)):
@@ -186,11 +186,11 @@ def test_a_part_of_a_file_is_refused():
 
 
 def test_no_skipping_and_adam_with_decay(tmp_path):
-  """Infinity survives the file that is written; what is called Adam decays weights."""
+  """Infinity survives in the written file; the reference's Adam decays weights."""
   values = golden_values()
   values['optimizer'] |= {'gradient_skip': False, 'type': 'Adam'}
   values['loss']['use_weight_decay'] = True
-  cfg, output = tmp_path / 'a.cfg', tmp_path / 'mine.py'
+  cfg, output = tmp_path / 'a.cfg', tmp_path / 'written.py'
   cfg.write_text(text_of(values))
   efficient_vdvae_cfg.write(cfg, output)
   config = load(output)
@@ -208,7 +208,7 @@ def test_no_skipping_and_adam_with_decay(tmp_path):
     ('data', 'dataset_source', ['cifar-10']),
   ],
 )
-def test_values_of_another_kind_are_told(section, key, value):
+def test_values_of_another_kind_are_refused(section, key, value):
   values = golden_values()
   values[section][key] = value
   with pytest.raises(UserError, match='--hparams=a.cfg|config.model'):

@@ -23,8 +23,7 @@ from hvae_tpu import convert, models
 from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
 from hvae_tpu.evals import pictures
-from hvae_tpu.importers import conversion, export, import_report, openai_vdvae, tables
-from hvae_tpu.importers import hvae_tpu as exchange
+from hvae_tpu.importers import conversion, exchange, export, import_report, tables, vdvae
 from hvae_tpu.modes import evaluate, sample
 from hvae_tpu.runs import restore
 from hvae_tpu.runs.workdir import stored_config
@@ -58,7 +57,7 @@ class Imported(NamedTuple):
   """A run made of release weights and of another file with their average."""
 
   workdir: Path
-  verdict: dict[str, Any]
+  report: dict[str, Any]
   average: dict[str, np.ndarray]
 
 
@@ -68,16 +67,16 @@ def imported(weights, tmp_path_factory) -> Imported:
   average = {key: value / 2 for key, value in weights.items()}
   source = foreign.write(folder / 'model.th', {f'module.{k}': v for k, v in weights.items()})
   ema = foreign.write(folder / 'ema.th', average)
-  found = conversion.import_run(
+  report = conversion.import_run(
     'openai_vdvae', str(source), folder / 'run', foreign.released(), ema=str(ema), step=1234
   )
-  return Imported(folder / 'run', found, average)
+  return Imported(folder / 'run', report, average)
 
 
 def test_release_weights_with_their_average(imported, weights):
-  run, found = opened(imported.workdir), imported.verdict
-  assert run.state.step == 1234 and run.meta['import'] == json.loads(json.dumps(found))
-  entries = openai_vdvae.entries(run.model)
+  run, report = opened(imported.workdir), imported.report
+  assert run.state.step == 1234 and run.meta['import'] == json.loads(json.dumps(report))
+  entries = vdvae.OPENAI.entries(run.model)
   for tree, tensors in (
     (run.state.params, weights),
     (run.state.ema_params, imported.average),
@@ -85,8 +84,8 @@ def test_release_weights_with_their_average(imported, weights):
     back = tables.export_params(entries, jax.device_get(tree))
     assert all(np.array_equal(back[key], value) for key, value in tensors.items())
   count = sum(value.size for value in weights.values())
-  assert (found['tensors'], found['numbers']) == (2 * len(weights), 2 * count)
-  assert [s['role'] for s in found['sources']] == ['params', 'ema_params']
+  assert (report['tensors'], report['numbers']) == (2 * len(weights), 2 * count)
+  assert [s['role'] for s in report['sources']] == ['params', 'ema_params']
   text = '\n'.join(import_report.describe(run.meta['import']))
   assert f'{2 * len(weights)} of {2 * len(weights)} tensors' in text
   assert 'equal the source bit for bit' in text and 'not measured' in text
@@ -96,12 +95,12 @@ def test_export_and_back(imported, tmp_path):
   """Everything known of a run travels with its weights."""
   output = tmp_path / 'run.safetensors'
   export.export_run(imported.workdir, 'latest', output)
-  found = conversion.import_run('hvae_tpu', str(output), tmp_path / 'run', None)
+  report = conversion.import_run('hvae_tpu', str(output), tmp_path / 'run', None)
   a, b = opened(imported.workdir), opened(tmp_path / 'run')
   for field in ('params', 'ema_params'):
     jax.tree.map(np.testing.assert_array_equal, getattr(a.state, field), getattr(b.state, field))
   assert a.state.step == b.state.step == 1234
-  assert found['earlier'] == a.meta['import']
+  assert report['earlier'] == a.meta['import']
   assert a.meta['card'] == b.meta['card'] and a.model == b.model
   first, second = map(stored_config, (imported.workdir, tmp_path / 'run'))
   assert first | {'mesh': None} == second | {'mesh': None}
@@ -196,32 +195,33 @@ def exported(tmp_path_factory) -> Path:
   return foreign.export_demo(tmp_path_factory.mktemp('exported') / 'demo.safetensors')
 
 
-def test_bits_per_dim_and_what_modes_show(exported, tmp_path, debug_config, monkeypatch, capsys):
-  """The number on all examples is that of --mode=eval, which shows the verdict; so does sample."""
+def test_bits_per_dim_and_the_lines_of_modes(exported, tmp_path, debug_config, monkeypatch, capsys):
+  """The number on all examples is that of --mode=eval; eval and sample show the import report."""
   from hvae_tpu import data
 
   size = data.open_dataset('demo_mnist').size('test')
-  found = conversion.import_run(
+  measured = conversion.import_run(
     'hvae_tpu', str(exported), tmp_path / 'run', None, verify_examples=size
   )['measured']
-  assert found['examples'] == size and found['view'] == 'test' and found['published'] is None
+  assert measured['examples'] == size and measured['view'] == 'test'
+  assert measured['published'] is None
   assert 'published: none recorded' in capsys.readouterr().out
   debug_config.evals.names = ('elbo',)
   assert evaluate.run(debug_config, tmp_path / 'run', 'latest') == 0
   text = capsys.readouterr().out
   assert 'weights imported from hvae_tpu: demo.safetensors (safetensors file)' in text
   results = json.loads((tmp_path / 'run' / 'eval' / 'test-3-ema.json').read_text())
-  np.testing.assert_allclose(found['bpd'], results['results']['elbo/bpd'], rtol=1e-6)
+  np.testing.assert_allclose(measured['bpd'], results['results']['elbo/bpd'], rtol=1e-6)
   monkeypatch.setattr(pictures, 'make', lambda *args, **options: lambda *args: {})
   assert sample.run(debug_config, tmp_path / 'run', 'latest') == 0
   assert 'weights imported from hvae_tpu' in capsys.readouterr().out
 
 
 def test_bits_per_dim_of_some_examples(exported, tmp_path):
-  found = conversion.import_run(
+  report = conversion.import_run(
     'hvae_tpu', str(exported), tmp_path / 'run', None, verify_examples=11
   )
-  assert found['measured']['examples'] == 11  # not a multiple of the batch size
+  assert report['measured']['examples'] == 11  # not a multiple of the batch size
 
 
 def test_published_value_is_shown_beside():
@@ -308,6 +308,6 @@ def test_the_published_size(tmp_path):
     flat = {k.partition('/')[2]: v for k, v in tree.items() if k.startswith(f'{field}/')}
     params = traverse_util.unflatten_dict(flat, sep='/')
     model = models.create(config.model.to_dict(), 'cpu', differentiated=False)
-    back = tables.export_params(openai_vdvae.entries(model), params)
+    back = tables.export_params(vdvae.OPENAI.entries(model), params)
     assert list(back) == list(tensors)
     assert all(np.array_equal(back[key], value) for key, value in tensors.items())

@@ -1,4 +1,4 @@
-"""Importing checkpoints of the Clockwork VAE, and evaluating what became of them."""
+"""Importing checkpoints of the Clockwork VAE, and evaluating the runs."""
 
 import json
 
@@ -10,7 +10,7 @@ from configs import demo_moving_mnist
 import hvae_tpu
 from hvae_tpu import models
 from hvae_tpu.errors import UserError
-from hvae_tpu.importers import conversion, cwvae_jax, tables
+from hvae_tpu.importers import conversion, cwvae, tables
 from hvae_tpu.modes import evaluate
 from tests.support import clockwork_files, moving_squares
 
@@ -32,7 +32,7 @@ def weights():
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
-  """Where the data set is built."""
+  """Folder of the built data set."""
   folder = tmp_path_factory.mktemp('videos')
   moving_squares.write(folder)
   return folder
@@ -40,22 +40,22 @@ def root(tmp_path_factory):
 
 @pytest.fixture(params=WRITERS)
 def source(request, weights, tmp_path):
-  """The name of a format, and a checkpoint in it."""
+  """Name of a format, and a checkpoint in it."""
   return request.param, str(WRITERS[request.param](tmp_path, weights))
 
 
 def test_a_checkpoint_becomes_a_run(source, weights, root, tmp_path, capsys):
-  """Where the data set is not built; evaluated where it is, as --verify_examples does."""
-  found = conversion.import_run(*source, tmp_path / 'run', tiny_config(tmp_path / 'nowhere'))
-  assert found['tensors'] == len(weights) and found['measured'] is None
+  """Also where the data set is not built; evaluations agree with --verify_examples."""
+  report = conversion.import_run(*source, tmp_path / 'run', tiny_config(tmp_path / 'nowhere'))
+  assert report['tensors'] == len(weights) and report['measured'] is None
   moments = {'0/state': 1 + 2 * len(weights), '1': 1}
   if source[0] == 'cwvae_tf':
     count = 2 * (4 + 4 + 4 + 24 + 1) + 3 * 3  # variables of layers, and of GRUs
     moments = {'Adam': count, 'Adam_1': count, 'beta1_power': 1, 'beta2_power': 1, 'step': 1}
-  assert found['aside'] == moments
+  assert report['aside'] == moments
   model, params, state, config = hvae_tpu.load(tmp_path / 'run')
   assert (state, config.model.name) == ({}, 'cwvae')
-  back = tables.export_params(cwvae_jax.entries(model), jax.device_get(params))
+  back = tables.export_params(cwvae.JAX.entries(model), jax.device_get(params))
   for key, array in weights.items():
     np.testing.assert_array_equal(back[key], array)
 
@@ -65,14 +65,14 @@ def test_a_checkpoint_becomes_a_run(source, weights, root, tmp_path, capsys):
   results = json.loads(stored.read_text())['results']
   capsys.readouterr()
   config.evals.elbo.max_batches = 1  # of evaluations, not of this
-  found = conversion.import_run(*source, tmp_path / 'again', config, verify_examples=EXAMPLES)
-  measured = found['measured']
+  report = conversion.import_run(*source, tmp_path / 'again', config, verify_examples=EXAMPLES)
+  measured = report['measured']
   assert measured['examples'] == EXAMPLES and measured['view'] == 'test'
   np.testing.assert_allclose(
     measured['neg_elbo_per_frame'], results['elbo/neg_elbo_per_frame'], rtol=1e-6
   )
-  said = f'nats per frame: {measured["neg_elbo_per_frame"]:.4f} on {EXAMPLES} examples of test'
-  assert said in capsys.readouterr().out
+  line = f'nats per frame: {measured["neg_elbo_per_frame"]:.4f} on {EXAMPLES} examples of test'
+  assert line in capsys.readouterr().out
 
 
 def test_frames_of_another_data_set_are_refused(source, root, tmp_path):

@@ -9,8 +9,7 @@ import pytest
 from configs import cifar10
 from hvae_tpu import models
 from hvae_tpu.errors import UserError
-from hvae_tpu.importers import conversion, nvae_official, tables
-from hvae_tpu.importers.trees import Contents
+from hvae_tpu.importers import conversion, nvae, tables
 from hvae_tpu.runs import restore
 from tests.golden_checks.nvae import forward, networks
 from tests.support import golden_files, torch_archives
@@ -20,10 +19,9 @@ CONFIG = cifar10.get_config('nvae,debug')
 
 @pytest.fixture(scope='module')
 def arrays() -> dict[str, np.ndarray]:
-  """All arrays of a published file for the model."""
+  """Makes all arrays of a published file for the model."""
   model = models.create(CONFIG.model.to_dict(), 'cpu')
-  nothing = Contents({}, {}, {})
-  fields = nvae_official.field_tables(model, nvae_official.example(model, nothing))
+  fields = nvae.NVLABS.tables(model)
   rng = np.random.RandomState(0)
   return {
     e.key: rng.uniform(0.5, 1.5, e.shape).astype(np.float32) for f in fields.values() for e in f
@@ -36,10 +34,10 @@ def test_weights_and_statistics_become_a_run(arrays, tmp_path):
   source = torch_archives.write(
     tmp_path / 'checkpoint.pt', torch_archives.state_dict({**arrays, **counters})
   )
-  found = conversion.import_run('nvae', str(source), tmp_path / 'run', CONFIG, step=7)
-  assert found['tensors'] == len(arrays) and found['aside'] == {'num_batches_tracked': 1}
+  report = conversion.import_run('nvae', str(source), tmp_path / 'run', CONFIG, step=7)
+  assert report['tensors'] == len(arrays) and report['aside'] == {'num_batches_tracked': 1}
   run = restore.open_run(tmp_path / 'run', weights=('raw',))
-  fields = nvae_official.field_tables(run.model, nvae_official.table.example(run.model))
+  fields = nvae.NVLABS.tables(run.model)
   state = run.state.model_state
   back = tables.export_params(fields['params'], jax.device_get(run.state.params))
   back |= tables.export_params(
@@ -70,7 +68,7 @@ def test_an_imported_run_gives_the_results_of_its_reference(name, file, tmp_path
   """In passes of evaluation, with the statistics that came with the weights."""
   golden = golden_files.read(golden_files.COMMITTED / 'nvae' / file)
   config = cifar10.get_config('nvae,debug')
-  config.model.update(dataclasses.asdict(networks.model_of(golden.config, unroll='1')))
+  config.model.update(dataclasses.asdict(networks.model_of(networks.config_of(golden), unroll='1')))
   tensors = {k: v for k, v in golden.under('param').items() if v.dtype == np.float32}
   source = torch_archives.write(tmp_path / 'checkpoint.pt', torch_archives.state_dict(tensors))
   conversion.import_run(name, str(source), tmp_path / 'run', config)

@@ -1,4 +1,4 @@
-"""Imports that are refused, each in one sentence that tells what to do."""
+"""Refused imports: each in one sentence that says what to do."""
 
 import dataclasses
 from pathlib import Path
@@ -35,10 +35,10 @@ def exported(tmp_path_factory) -> Path:
 
 @dataclasses.dataclass
 class Case:
-  """One malformed import: what is wrong, and what the message says."""
+  """One malformed import, and its message."""
 
   expected: str
-  tensors: Any = None  # weights -> what is written in their place
+  tensors: Any = None  # weights -> the arrays that are written
   name: str = 'openai_vdvae'
   settings: dict = dataclasses.field(default_factory=dict)
   options: dict = dataclasses.field(default_factory=dict)
@@ -187,7 +187,7 @@ def test_a_run_is_never_overwritten(exported, tmp_path):
     conversion.import_run('hvae_tpu', str(exported), exported, None)
 
 
-def test_what_cannot_be_read_back_is_removed(exported, tmp_path, monkeypatch):
+def test_a_run_that_cannot_be_read_back_is_removed(exported, tmp_path, monkeypatch):
   """So that it is not in the way of the next import."""
 
   def damaged(*args, **options):
@@ -201,7 +201,7 @@ def test_what_cannot_be_read_back_is_removed(exported, tmp_path, monkeypatch):
 
 
 def test_a_work_directory_that_cannot_be_made(exported, tmp_path):
-  (tmp_path / 'file').write_text('mine')
+  (tmp_path / 'file').write_text('text')
   with pytest.raises(UserError, match='file/run cannot be written .* give another'):
     conversion.import_run('hvae_tpu', str(exported), tmp_path / 'file' / 'run', None)
-  assert (tmp_path / 'file').read_text() == 'mine'
+  assert (tmp_path / 'file').read_text() == 'text'

@@ -20,30 +20,35 @@ MODEL = EfficientMORL(image_size=12, zdim=4, image_decoder='small')
 
 
 def tensors(model) -> dict[str, np.ndarray]:
-  """The arrays of a file, by the reference's names; the baseline has no state."""
+  """Makes the arrays of a file, by the reference's names; the baseline has no state."""
   rng = np.random.default_rng(0)
-  found = {
-    e.key: rng.standard_normal(e.shape).astype(np.float32) for e in efficient_morl.entries(model)
+  arrays = {
+    e.key: rng.standard_normal(e.shape).astype(np.float32)
+    for e in efficient_morl.PYTORCH.entries(model)
   }
   if isinstance(model, EfficientMORL):
-    found |= {'geco_C_ema': np.float32(-3.5), 'geco_beta': np.float32(1.25)}
-  return found
+    arrays |= {'geco_C_ema': np.float32(-3.5), 'geco_beta': np.float32(1.25)}
+  return arrays
 
 
-def held(arrays: dict[str, np.ndarray]) -> Container:
+def container(arrays: dict[str, np.ndarray]) -> Container:
   tree = {'step': 200_000, 'model': {f'module.{key}': value for key, value in arrays.items()}}
   tree |= {'model_opt': {'state': {0: {'exp_avg': np.ones(3, np.float32)}}}, 'kl_beta': 1.0}
   return Container('PyTorch file', tree, {}, '')
 
 
 def test_weights_and_state_are_told_apart():
-  found = efficient_morl.contents(held(tensors(MODEL)))
-  assert found.meta == {'step': 200_000} and set(found.aside) == {'step', 'model_opt', 'kl_beta'}
-  batch = efficient_morl.example(MODEL, found)
-  fields = efficient_morl.field_tables(MODEL, batch)
-  state = tables.import_params(fields['model_state'], found.fields['model_state'])
+  contents = efficient_morl.PYTORCH.contents(container(tensors(MODEL)))
+  assert contents.meta == {'step': 200_000} and set(contents.aside) == {
+    'step',
+    'model_opt',
+    'kl_beta',
+  }
+  batch = efficient_morl.PYTORCH.batch(MODEL, {})
+  fields = efficient_morl.PYTORCH.tables(MODEL)
+  state = tables.import_params(fields['model_state'], contents.fields['model_state'])
   assert (state['geco']['c_ema'], state['geco']['beta']) == (np.float32(-3.5), np.float32(1.25))
-  params = tables.import_params(fields['params'], found.fields['params'])
+  params = tables.import_params(fields['params'], contents.fields['params'])
   shapes, _ = jax.eval_shape(MODEL.init, jax.random.key(0), batch)
   jax.tree.map(lambda p, s: np.testing.assert_equal(p.shape, s.shape), params, shapes)
 
@@ -62,33 +67,35 @@ def test_names_of_old_files():
     'object_discovery_block.gru.cell.zeros_n': zeros,
     'generation_relation.0.weight': zeros,
   }
-  found = efficient_morl.contents(held(old)).fields
-  expected = efficient_morl.contents(held(new)).fields
-  assert found['params'].keys() == expected['params'].keys()
+  fields = efficient_morl.PYTORCH.contents(container(old)).fields
+  expected = efficient_morl.PYTORCH.contents(container(new)).fields
+  assert fields['params'].keys() == expected['params'].keys()
   for key, value in expected['params'].items():
-    np.testing.assert_array_equal(found['params'][key], value)
+    np.testing.assert_array_equal(fields['params'][key], value)
 
 
 def test_names_that_become_one_are_refused():
   arrays = tensors(MODEL)
   twice = arrays | {'object_discovery_block.init_posterior': arrays['hvae_networks.init_posterior']}
   with pytest.raises(UserError, match='init_posterior occurs under an old and a new name'):
-    efficient_morl.contents(held(twice))
+    efficient_morl.PYTORCH.contents(container(twice))
 
 
 def test_the_baseline_keeps_its_names():
   model = SlotAttention(image_size=12, zdim=4)
-  found = efficient_morl.contents(held(tensors(model)))
-  assert 'model_state' not in found.fields
-  fields = efficient_morl.field_tables(model, efficient_morl.example(model, found))
+  contents = efficient_morl.PYTORCH.contents(container(tensors(model)))
+  assert 'model_state' not in contents.fields
+  fields = efficient_morl.PYTORCH.tables(model)
   assert set(fields) == {'params'}
-  tables.import_params(fields['params'], found.fields['params'])
+  tables.import_params(fields['params'], contents.fields['params'])
 
 
 def test_the_other_model_is_refused():
-  found = efficient_morl.contents(held(tensors(MODEL))).fields['params']
+  params = efficient_morl.PYTORCH.contents(container(tensors(MODEL))).fields['params']
   with pytest.raises(UserError, match='missing: .*not expected'):
-    tables.import_params(efficient_morl.entries(SlotAttention(image_size=12, zdim=4)), found)
+    tables.import_params(
+      efficient_morl.PYTORCH.entries(SlotAttention(image_size=12, zdim=4)), params
+    )
 
 
 def test_transposed_kernels_are_turned():
@@ -97,7 +104,7 @@ def test_transposed_kernels_are_turned():
   arrays = {key: np.zeros_like(value) for key, value in tensors(model).items()}
   native = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)
   arrays['image_decoder.decode.0.weight'][:1, :1] = native
-  params = tables.import_params(efficient_morl.entries(model), arrays)
+  params = tables.import_params(efficient_morl.PYTORCH.entries(model), arrays)
   kernel = params['decoder']['big']['conv_0']['kernel'][:, :, 0, 0]
   np.testing.assert_array_equal(kernel, native[0, 0, ::-1, ::-1])
   out = Decoder('big', 96, jnp.float32).apply(
@@ -112,10 +119,10 @@ def test_a_checkpoint_becomes_a_run(tmp_path):
   arrays = tensors(models.create(config.model.to_dict(), 'cpu'))
   named = {f'module.{key}': np.asarray(value) for key, value in arrays.items()}
   source = foreign.write(tmp_path / 'emorl-state-200000.pth', named)
-  verdict = conversion.import_run(
+  report = conversion.import_run(
     'efficient_morl', str(source), tmp_path / 'run', config, step=200_000
   )
-  assert verdict['tensors'] == len(arrays)
+  assert report['tensors'] == len(arrays)
   opened = restore.open_run(tmp_path / 'run')
   assert opened.state.step == 200_000
   assert float(opened.state.model_state['geco']['beta']) == 1.25

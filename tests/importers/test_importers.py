@@ -7,19 +7,7 @@ import pytest
 
 from configs.systems.nvae import MGP123
 from hvae_tpu.errors import UserError
-from hvae_tpu.importers import (
-  cwvae_jax,
-  cwvae_tf,
-  efficient_morl,
-  efficient_vdvae_jax,
-  efficient_vdvae_torch,
-  nvae_official,
-  nvae_seed,
-  openai_vdvae,
-  tables,
-  vdvae_jax,
-)
-from hvae_tpu.importers.trees import Contents
+from hvae_tpu.importers import cwvae, efficient_morl, efficient_vdvae, nvae, tables, trees, vdvae
 from hvae_tpu.models.cwvae import CWVAE
 from hvae_tpu.models.efficient_morl import EfficientMORL
 from hvae_tpu.models.efficient_morl.slot_attention import SlotAttention
@@ -78,19 +66,22 @@ NVAE_FIELDS = dict(
   num_mixtures=2,
 )
 FORMATS = {
-  'cwvae_jax': (cwvae_jax, CLOCKWORK),
-  'openai_vdvae': (openai_vdvae, MODEL),
-  'vdvae_jax': (vdvae_jax, MODEL),
-  'efficient_vdvae_jax': (efficient_vdvae_jax, EFFICIENT),
-  'efficient_vdvae_torch': (efficient_vdvae_torch, EFFICIENT),
-  'nvae': (nvae_official, NVAE(**NVAE_FIELDS)),
-  'nvae_seed': (nvae_seed, NVAE(**{**MGP123, **NVAE_FIELDS})),
-  'efficient_morl': (efficient_morl, EfficientMORL(image_size=16, zdim=6, image_decoder='small')),
+  'cwvae_jax': (cwvae.JAX, CLOCKWORK),
+  'openai_vdvae': (vdvae.OPENAI, MODEL),
+  'vdvae_jax': (vdvae.JAX, MODEL),
+  'efficient_vdvae_jax': (efficient_vdvae.JAX, EFFICIENT),
+  'efficient_vdvae_torch': (efficient_vdvae.PYTORCH, EFFICIENT),
+  'nvae': (nvae.NVLABS, NVAE(**NVAE_FIELDS)),
+  'nvae_seed': (nvae.MGP123, NVAE(**{**MGP123, **NVAE_FIELDS})),
+  'efficient_morl': (
+    efficient_morl.PYTORCH,
+    EfficientMORL(image_size=16, zdim=6, image_decoder='small'),
+  ),
   'efficient_morl-single_gru': (
-    efficient_morl,
+    efficient_morl.PYTORCH,
     EfficientMORL(image_size=16, zdim=6, use_dual_gru=False, image_decoder='iodine'),
   ),
-  'slot_attention': (efficient_morl, SlotAttention(image_size=16, zdim=6)),
+  'slot_attention': (efficient_morl.PYTORCH, SlotAttention(image_size=16, zdim=6)),
 }
 
 
@@ -98,7 +89,7 @@ FORMATS = {
 def case(request):
   """A model, and its table in one format."""
   form, model = FORMATS[request.param]
-  return model, form.field_tables(model, form.example(model, Contents({}, {}, {})))['params']
+  return model, form.entries(model)
 
 
 @pytest.fixture(scope='module')
@@ -164,37 +155,35 @@ def test_blocks_keep_their_order(case):
 def test_statistics_are_told_from_weights(name):
   """A whole published file: what follows from other arrays is set aside and counted."""
   form, model = FORMATS[name]
-  wanted = form.field_tables(model, form.example(model, Contents({}, {}, {})))
+  fields = form.tables(model)
   rng = np.random.RandomState(0)
   arrays = {
     e.key: rng.standard_normal(e.shape).astype(np.float32)
-    for entries in wanted.values()
+    for entries in fields.values()
     for e in entries
   }
   extra = {'stem.num_batches_tracked': np.ones(3), 'dec_tower.1.weight_normalized': np.ones(2)}
   tree = {'epoch': 7, 'state_dict': {**arrays, **extra}, 'optimizer': {'state': np.ones(2)}}
-  found = form.contents(Container('file', tree, {}, ''))
-  for field, entries in wanted.items():
-    assert set(found.fields[field]) == {e.key for e in entries}
-    tree = tables.import_params(entries, found.fields[field])
+  contents = form.contents(Container('file', tree, {}, ''))
+  for field, entries in fields.items():
+    assert set(contents.fields[field]) == {e.key for e in entries}
+    tree = tables.import_params(entries, contents.fields[field])
     back = tables.export_params(entries, tree)
     assert all((back[key] == arrays[key]).all() for key in back)
-  assert found.aside['num_batches_tracked'] == found.aside['weight_normalized'] == 1
+  assert contents.aside['num_batches_tracked'] == contents.aside['weight_normalized'] == 1
 
 
 def test_flags_of_a_file_are_compared_with_the_config():
-  model = FORMATS['nvae'][1]
-  sound = Contents({}, {}, {'flags': {'num_nf': 1, 'num_latent_per_group': 3, 'seed': 1}})
-  assert nvae_official.example(model, sound)['image'].shape == (1, 16, 16, 3)
-  wrong = Contents({}, {}, {'flags': {'num_nf': 2, 'num_x_bits': 5}})
+  form, model = FORMATS['nvae']
+  form.check(model, {'flags': {'num_nf': 1, 'num_latent_per_group': 3, 'seed': 1}})
   with pytest.raises(UserError) as caught:
-    nvae_official.example(model, wrong)
+    form.check(model, {'flags': {'num_nf': 2, 'num_x_bits': 5}})
   assert 'config.model.num_flows=1 (--num_nf was 2)' in str(caught.value)
   assert 'config.model.num_bits=8 (--num_x_bits was 5)' in str(caught.value)
 
 
 def test_convolutions_are_transposed():
-  names = openai_vdvae.entries(MODEL)
+  names = vdvae.OPENAI.entries(MODEL)
   tensors = {e.key: np.zeros(e.shape, np.float32) for e in names}
   tensors['encoder.in_conv.weight'][5, 2, 0, 1] = 1  # output 5, input 2, row 0, column 1
   kernel = tables.import_params(names, tensors)['encoder']['in_conv']['kernel']
@@ -212,23 +201,24 @@ def test_both_weights_of_a_published_file_are_found(name):
   else:
     tree = {'step': np.int32(7), 'params': one, 'ema_params': two}
     tree['opt_state'] = {'0': {'count': np.int32(7)}}
-  found = form.contents(Container('file', tree, {}, ''))
+  contents = form.contents(Container('file', tree, {}, ''))
   for field, arrays in (('params', one), ('ema_params', two)):
-    assert set(found.fields[field]) == set(arrays)
-    assert all((found.fields[field][key] == arrays[key]).all() for key in arrays)
-  assert any('step' in path for path in found.aside) and found.meta == {'step': 7}
+    assert set(contents.fields[field]) == set(arrays)
+    assert all((contents.fields[field][key] == arrays[key]).all() for key in arrays)
+  assert any('step' in path for path in contents.aside) and contents.meta == {'step': 7}
   assert form.contents(Container('file', one, {}, '')).fields.keys() == {'params'}
 
 
 def test_names_are_brought_into_the_form_of_the_table():
-  assert openai_vdvae.rename({'module.decoder.gain': 1, 'decoder.bias': 2}) == {
+  assert trees.without_module({'module.decoder.gain': 1, 'decoder.bias': 2}) == {
     'decoder.gain': 1,
     'decoder.bias': 2,
   }
-  nested = {'decoder': {'gain': 1, 'out_net': {'out_conv': {'bias': 2}}}}
-  joined = {'decoder/gain': 1, 'decoder/out_net/out_conv/bias': 2}
-  assert vdvae_jax.rename(nested) == joined
-  assert vdvae_jax.rename(joined) == joined
+  one, two = np.float32(1), np.float32(2)
+  nested = {'decoder': {'gain': one, 'out_net': {'out_conv': {'bias': two}}}}
+  joined = {'decoder/gain': one, 'decoder/out_net/out_conv/bias': two}
+  assert trees.flatten(nested, '/') == joined
+  assert trees.flatten(joined, '/') == joined
 
 
 def test_disagreements_are_named(table, tensors):
@@ -254,7 +244,7 @@ def test_long_lists_are_cut(table):
   message = str(caught.value)
   assert f'{len(table)} missing: ' in message
   shown = [e for e in table if f' {e.key} ' in message]
-  assert len(shown) == tables.SHOWN and ', ...' in message
+  assert len(shown) == tables.MAX_NAMES and ', ...' in message
 
 
 def test_export_refuses_other_parameters(table, tensors):
@@ -297,23 +287,23 @@ def test_gates_of_keras_are_put_in_our_order():
   dense |= {f'x/dense_{i}/bias': np.full(1, i) for i in range(1, 9)}
   dense |= {'x/dense/kernel': np.zeros((1, 1)), 'x/dense/bias': np.zeros(1)}
   gru = {f'scan/while/cell_0/gru_cell/{k}': v for k, v in leaves.items()}
-  found = cwvae_tf.convert({**gru, **dense})
+  arrays = cwvae.from_keras({**gru, **dense})
   name = 'model/RSSMCell_0/RSSMPrior_0/GRUCell_0'
-  np.testing.assert_array_equal(found[f'{name}/ir/bias'], [2 + 8, 3 + 9])
-  np.testing.assert_array_equal(found[f'{name}/in/bias'], [4, 5])
-  np.testing.assert_array_equal(found[f'{name}/hn/bias'], [10, 11])
-  np.testing.assert_array_equal(found[f'{name}/iz/kernel'], leaves['kernel'][:, :2])
-  assert found['decoder/Dense_0/bias'] == 8
-  assert found['model/RSSMCell_0/RSSMPosterior_0/Dense_0/bias'] == 4
+  np.testing.assert_array_equal(arrays[f'{name}/ir/bias'], [2 + 8, 3 + 9])
+  np.testing.assert_array_equal(arrays[f'{name}/in/bias'], [4, 5])
+  np.testing.assert_array_equal(arrays[f'{name}/hn/bias'], [10, 11])
+  np.testing.assert_array_equal(arrays[f'{name}/iz/kernel'], leaves['kernel'][:, :2])
+  assert arrays['decoder/Dense_0/bias'] == 8
+  assert arrays['model/RSSMCell_0/RSSMPosterior_0/Dense_0/bias'] == 4
   with pytest.raises(UserError, match='1 GRU cells need at least 9 dense layers, found 1'):
-    cwvae_tf.convert({**gru, 'x/dense/kernel': np.zeros((1, 1))})
+    cwvae.from_keras({**gru, 'x/dense/kernel': np.zeros((1, 1))})
   with pytest.raises(UserError, match='x/batch_norm/gamma is no variable of a Clockwork VAE'):
-    cwvae_tf.convert({'x/batch_norm/gamma': np.zeros(1)})
+    cwvae.from_keras({'x/batch_norm/gamma': np.zeros(1)})
   with pytest.raises(UserError, match='y/dense_3/bias is the second bias of its layer'):
-    cwvae_tf.convert({**gru, **dense, 'y/dense_3/bias': np.zeros(1)})
+    cwvae.from_keras({**gru, **dense, 'y/dense_3/bias': np.zeros(1)})
   before = {**gru, 'scan/while/cell_0/gru_cell/bias': np.zeros(6)}
   with pytest.raises(UserError, match=r'bias of a GRU cell has shape \[6\], expected \[2, 6\]'):
-    cwvae_tf.convert({**before, **dense})
+    cwvae.from_keras({**before, **dense})
   del dense['x/dense_3/bias']
   with pytest.raises(UserError, match='dense number 3 has no bias; give the variables of a whole'):
-    cwvae_tf.convert({**gru, **dense})
+    cwvae.from_keras({**gru, **dense})

@@ -230,7 +230,7 @@ REFUSED = {
     'statistic',
     'mode',
   ): "config.explore.statistic='mode' must be one of 'sample', 'mean'",
-  ('explore', 'refresh_iterations', 2): 'needs refresh(), which VDVAE lacks; set it to 0',
+  ('explore', 'refresh_iterations', 2): 'needs refresh(), which VDVAE lacks; give the model',
   ('interpolate', 'images', 'one.png'): "config.interpolate.images='one.png' must name two picture",
   ('interpolate', 'images', 'a.png,b.png'): 'a.png cannot be read as a picture',
   ('pick', 'choose', (37,)): 'config.pick.choose has 37; the candidates have the numbers 1 to 36',

@@ -1,4 +1,4 @@
-"""Checkpoints: which are kept, how one is named, and what does not fit is refused."""
+"""Checkpoints: retention, names, and refusal of arrays that do not fit."""
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +69,7 @@ def store(saved):
 
 
 @pytest.mark.parametrize(
-  ('options', 'kept'),
+  ('options', 'steps'),
   [
     (dict(keep_latest=1), [6]),
     (dict(keep_latest=2), [5, 6]),
@@ -77,12 +77,12 @@ def store(saved):
   ],
   ids=str,
 )
-def test_which_are_kept(tmp_path, options, kept):
+def test_retention(tmp_path, options, steps):
   (tmp_path / 'checkpoints').mkdir()
-  (tmp_path / 'checkpoints' / 'notes.txt').write_text('mine')
+  (tmp_path / 'checkpoints' / 'notes.txt').write_text('notes')
   store = open_saved(tmp_path, *((step, {}) for step in range(1, 7)), **options)
-  assert store.steps == kept
-  assert (tmp_path / 'checkpoints' / 'notes.txt').read_text() == 'mine'
+  assert store.steps == steps
+  assert (tmp_path / 'checkpoints' / 'notes.txt').read_text() == 'notes'
 
 
 def test_names_of_checkpoints(tmp_path):
@@ -137,15 +137,15 @@ def test_restored_on_fewer_devices(store):
 )
 def test_part_of_a_state(store, fields):
   expected = {field: getattr(make_state(), field) for field in fields}
-  found = store.restore_part(4, abstract(expected))
-  assert set(found) == set(fields)
-  assert_same(jax.device_get(found), jax.device_get(expected))
+  restored = store.restore_part(4, abstract(expected))
+  assert set(restored) == set(fields)
+  assert_same(jax.device_get(restored), jax.device_get(expected))
 
 
 def test_field_by_names(store):
-  found = store.restore_named(4, 'params', sharding.make_mesh(8, 1))
-  assert set(found) == {'a/kernel', 'b'}
-  np.testing.assert_array_equal(found['b'], [7, 8, 9])
+  restored = store.restore_named(4, 'params', sharding.make_mesh(8, 1))
+  assert set(restored) == {'a/kernel', 'b'}
+  np.testing.assert_array_equal(restored['b'], [7, 8, 9])
   assert store.restore_named(4, 'nothing', sharding.make_mesh(8, 1)) == {}
 
 

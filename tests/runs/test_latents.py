@@ -28,12 +28,12 @@ def groups(count: int = 5) -> tuple[Group, ...]:
 
 def write(folder, variates=None, parts=latents.PARTS, formats=latents.FORMATS, shard_bytes=1):
   """Five examples in batches of two, each a shard of its own unless there is room."""
-  found = groups()
+  written = groups()
   with latents.Writer(folder, SOURCE, ABOUT, variates, parts, formats, shard_bytes) as writer:
     for start in (0, 2, 4):
       rows = slice(start, start + 2)
-      writer.add(INDEX[rows], tuple(Group(*(a[rows] for a in group)) for group in found))
-  return found
+      writer.add(INDEX[rows], tuple(Group(*(a[rows] for a in group)) for group in written))
+  return written
 
 
 @pytest.mark.parametrize('formats', [('npz',), ('array_record',)])
@@ -43,13 +43,13 @@ def test_what_is_written_is_read(tmp_path, formats, shard_bytes, variates):
   written = write(tmp_path / 'x', variates, formats=formats, shard_bytes=shard_bytes)
   stored = latents.open_latents(tmp_path / 'x')
   assert len(stored) == 5 and len(stored.card['shards']) == (3 if shard_bytes == 1 else 1)
-  kept = np.ones_like(KEPT) if variates is None else variates
-  np.testing.assert_array_equal(stored.variates, kept)
+  expected_variates = np.ones_like(KEPT) if variates is None else variates
+  np.testing.assert_array_equal(stored.variates, expected_variates)
   index, source, read = stored.read([4, 0, 3])
   np.testing.assert_array_equal(index, INDEX[[4, 0, 3]])
   assert source.tolist() == [SOURCE] * 3
-  for mine, theirs, row in zip(read, written, kept, strict=True):
-    for part, expected in zip(mine, theirs, strict=True):
+  for group, expected_group, row in zip(read, written, expected_variates, strict=True):
+    for part, expected in zip(group, expected_group, strict=True):
       np.testing.assert_array_equal(part, np.where(row, expected[[4, 0, 3]], 0))
   last = stored[-1]
   assert last.index == 7 and last.source == SOURCE and len(list(stored)) == 5
@@ -61,9 +61,9 @@ def test_what_is_written_is_read(tmp_path, formats, shard_bytes, variates):
 def test_without_moments(tmp_path):
   written = write(tmp_path / 'x', parts=('z',))
   assert {path.suffix for path in (tmp_path / 'x').iterdir()} == {'.npz', '.array_record', '.json'}
-  found = latents.open_latents(tmp_path / 'x')[1].latents[1]
-  assert found.mean is None and found.scale is None
-  np.testing.assert_array_equal(found.z, written[1].z[1])
+  group = latents.open_latents(tmp_path / 'x')[1].latents[1]
+  assert group.mean is None and group.scale is None
+  np.testing.assert_array_equal(group.z, written[1].z[1])
 
 
 def test_npz_shards_need_no_reader(tmp_path):
@@ -103,9 +103,9 @@ except errors.UserError as error:
 def test_a_full_disk_at_the_end_is_told(tmp_path, form):
   """Files of more than 300 bytes are refused; all of it is written when the last example is in."""
   command = [sys.executable, '-c', FULL, str(tmp_path / 'x'), form]
-  found = subprocess.run(command, capture_output=True, text=True, timeout=120)
-  assert f'{tmp_path / "x"} cannot be written (' in found.stdout, found.stderr
-  assert 'File too large' in found.stdout and not list(tmp_path.iterdir())
+  process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+  assert f'{tmp_path / "x"} cannot be written (' in process.stdout, process.stderr
+  assert 'File too large' in process.stdout and not list(tmp_path.iterdir())
 
 
 def test_a_failure_leaves_what_was_there(tmp_path):

@@ -1,4 +1,4 @@
-"""What a work directory holds: the config as it was, and what may change when a run goes on."""
+"""Work directories: the stored config, and its changes when a run goes on."""
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,9 @@ CHANGEABLE = models.changeable_fields('vdvae')
 
 def config(**changes):
   """The debug config with dotted keys changed; '__' stands for a dot."""
-  found = demo_mnist.get_config('vdvae,debug')
-  found.update_from_flattened_dict({k.replace('__', '.'): v for k, v in changes.items()})
-  return found
+  changed = demo_mnist.get_config('vdvae,debug')
+  changed.update_from_flattened_dict({k.replace('__', '.'): v for k, v in changes.items()})
+  return changed
 
 
 def test_configs_survive_json(tmp_path):

@@ -33,7 +33,7 @@ def npz(**arrays) -> bytes:
 
 
 def npy(descr: str, shape: tuple, data: bytes) -> bytes:
-  """A .npy file of version 1.0 that claims whatever it wants."""
+  """Makes a .npy file of version 1.0 with a header that may be wrong."""
   header = repr({'descr': descr, 'fortran_order': False, 'shape': shape}).encode() + b'\n'
   return b'\x93NUMPY\x01\x00' + struct.pack('<H', len(header)) + header + data
 
@@ -54,7 +54,7 @@ def safe(header: dict, data: bytes) -> bytes:
 WRITERS = {
   'PyTorch file': torch_archives.state_dict,
   '.npz file': lambda tensors: npz(**tensors),
-  'safetensors file': lambda tensors: safetensors.save(tensors, {'note': 'mine'}),
+  'safetensors file': lambda tensors: safetensors.save(tensors, {'note': 'text'}),
   'flax msgpack file': serialization.msgpack_serialize,
 }
 
@@ -62,12 +62,12 @@ WRITERS = {
 @pytest.mark.parametrize('kind', WRITERS)
 def test_every_kind_is_recognised_by_its_content(kind, tmp_path):
   path = torch_archives.write(tmp_path / 'weights', WRITERS[kind](TENSORS))
-  held = tensor_files.read(path)
-  assert held.kind == kind and len(held.sha256) == 64
-  assert set(held.tree) == set(TENSORS)
+  container = tensor_files.read(path)
+  assert container.kind == kind and len(container.sha256) == 64
+  assert set(container.tree) == set(TENSORS)
   for name, array in TENSORS.items():
-    np.testing.assert_array_equal(held.tree[name], array, strict=True)
-  assert held.metadata == ({'note': 'mine'} if kind == 'safetensors file' else {})
+    np.testing.assert_array_equal(container.tree[name], array, strict=True)
+  assert container.metadata == ({'note': 'text'} if kind == 'safetensors file' else {})
 
 
 def test_views_of_a_torch_storage(tmp_path):
@@ -234,7 +234,7 @@ def test_hostile_and_damaged_files_are_refused(case, tmp_path, monkeypatch):
 
 
 def tensorflow_checkpoint(folder) -> Path:
-  """Its prefix."""
+  """Writes a checkpoint; returns its prefix."""
   return clockwork_files.save(folder / 'model.ckpt', {**TENSORS, 'scope/a': np.float32(3)})
 
 
@@ -278,7 +278,7 @@ def test_damaged_tensorflow_checkpoints_are_refused(tmp_path, monkeypatch):
     tensor_files.read(index)
 
 
-def test_a_missing_file_and_a_folder_are_told(tmp_path):
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
   with pytest.raises(UserError, match='cannot be read .No such file'):
     tensor_files.read(tmp_path / 'nothing')
   with pytest.raises(UserError, match='cannot be read .Is a directory'):
@@ -329,8 +329,8 @@ def test_trees_that_explode_are_refused(pickled, tmp_path):
 def test_wrappers_are_opened_and_the_rest_is_counted():
   inside = {'w': TENSORS['a.bias']}
   tree = {'0': {'target': inside, 'state': {'step': 3, 'moments': [1, 2]}}, '1': 17}
-  found, aside = trees.unwrap(tree, ('0', 'target'))
-  assert found is inside
+  unwrapped, aside = trees.unwrap(tree, ('0', 'target'))
+  assert unwrapped is inside
   assert aside == {'1': 1, '0/state': 3}
   assert trees.unwrap(inside, ('model',)) == (inside, {})
 
@@ -345,7 +345,7 @@ def test_leaves_must_be_arrays():
 
 
 def flags(**values: int) -> bytes:
-  """What a pickled `argparse.Namespace` is."""
+  """Returns a pickled `argparse.Namespace`."""
   z = torch_archives
   items = b''.join(z.text(key) + z.number(value) for key, value in values.items())
   made = z.name('argparse', 'Namespace') + z.EMPTY_TUPLE + z.NEW_OBJECT

@@ -1,4 +1,4 @@
-"""Folders of results: whole, of one command, and kept where the next one fails."""
+"""Folders of results: whole, of one command, and preserved if the next command fails."""
 
 import pathlib
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from flax import serialization, traverse_util
 import numpy as np
 
-from hvae_tpu.importers import cwvae_jax
+from hvae_tpu.importers import cwvae
 from hvae_tpu.models.cwvae import CWVAE
 
 STEP = 5000
@@ -16,7 +16,7 @@ def arrays(model: CWVAE) -> Arrays:
   """Returns random weights by the names of the port."""
   rng = np.random.default_rng(0)
   normal = lambda shape: rng.standard_normal(shape, np.float32) * np.float32(0.1)
-  return {e.key: normal(e.shape) for e in cwvae_jax.entries(model)}
+  return {e.key: normal(e.shape) for e in cwvae.JAX.entries(model)}
 
 
 def write_port(folder: Path, weights: Arrays) -> Path:

@@ -8,8 +8,7 @@ import numpy as np
 
 from configs import cifar10, demo_mnist, ffhq256
 from hvae_tpu import data, models
-from hvae_tpu.importers import hvae_tpu as exchange
-from hvae_tpu.importers import openai_vdvae
+from hvae_tpu.importers import exchange, vdvae
 from hvae_tpu.runs import workdir
 from hvae_tpu.runs.checkpoints import path_name
 from tests.golden_checks.vdvae import networks
@@ -29,7 +28,7 @@ def random_tensors(config: Any) -> dict[str, np.ndarray]:
   rng = np.random.default_rng(0)
   return {
     e.key: rng.standard_normal(e.shape, np.float32) * np.float32(0.05)
-    for e in openai_vdvae.entries(model)
+    for e in vdvae.OPENAI.entries(model)
   }
 
 

@@ -46,14 +46,16 @@ def test_first_intermediate_in_a_loop():
     return total * 2
 
   assert nonfinite.first_intermediate(function, jnp.array([1.0, 2.0, 3.0])) is None
-  found = nonfinite.first_intermediate(function, jnp.array([1.0, -1.0, 3.0]))
-  assert found.startswith('log in ') and '[1]' in found and '1 of 1 values' in found
+  description = nonfinite.first_intermediate(function, jnp.array([1.0, -1.0, 3.0]))
+  assert (
+    description.startswith('log in ') and '[1]' in description and '1 of 1 values' in description
+  )
 
 
 def test_the_backward_pass_is_searched_too():
   """Gradient of sqrt at 0: the forward pass is finite."""
-  found = nonfinite.first_intermediate(jax.grad(lambda x: jnp.sqrt(x) * 0), jnp.float32(0))
-  assert found is not None
+  description = nonfinite.first_intermediate(jax.grad(lambda x: jnp.sqrt(x) * 0), jnp.float32(0))
+  assert description is not None
 
 
 @pytest.fixture(scope='module')

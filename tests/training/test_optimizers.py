@@ -29,25 +29,25 @@ def test_cosine():
 
 
 def test_cosine_to_the_end_of_the_training():
-  found = rates([10, 55, 100], decay_steps=0, num_steps=100)
-  np.testing.assert_allclose(found, [0.1, 0.06, 0.02], rtol=1e-5)
+  actual = rates([10, 55, 100], decay_steps=0, num_steps=100)
+  np.testing.assert_allclose(actual, [0.1, 0.06, 0.02], rtol=1e-5)
 
 
 def test_the_torch_form_rises_again():
-  found = rates([10, 20, 30], schedule='cosine_torch')
-  assert found[1] == pytest.approx(0.02, rel=1e-5)  # half of the way too early
-  assert found[0] > 0.05 and found[2] > 0.05
+  actual = rates([10, 20, 30], schedule='cosine_torch')
+  assert actual[1] == pytest.approx(0.02, rel=1e-5)  # half of the way too early
+  assert actual[0] > 0.05 and actual[2] > 0.05
 
 
 def test_noam():
-  found = rates([0, 2, 4, 16], schedule='noam')
-  np.testing.assert_allclose(found, [0, 0.05, 0.1, 0.05], rtol=1e-5)
+  actual = rates([0, 2, 4, 16], schedule='noam')
+  np.testing.assert_allclose(actual, [0, 0.05, 0.1, 0.05], rtol=1e-5)
 
 
 def test_exponential():
   """As it was meant: half every 20 steps from 10 on, never above the start nor below the end."""
-  found = rates([0, 10, 30, 50, 1000], schedule='exponential', decay_rate=0.5)
-  np.testing.assert_allclose(found, [0.1, 0.1, 0.05, 0.025, 0.02], rtol=1e-5)
+  actual = rates([0, 10, 30, 50, 1000], schedule='exponential', decay_rate=0.5)
+  np.testing.assert_allclose(actual, [0.1, 0.1, 0.05, 0.025, 0.02], rtol=1e-5)
 
 
 @pytest.mark.parametrize('schedule', ['constant', 'cosine'])
@@ -75,8 +75,8 @@ def test_decay_spares_what_is_excluded_by_name(name):
     'z_projection': {'kernel': leaf},
   }
   updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
-  found = {**updates['net'], 'z': updates['z_projection']['kernel']}
-  flat = {name: float(update[0]) for name, update in found.items()}
+  first_updates = {**updates['net'], 'z': updates['z_projection']['kernel']}
+  flat = {name: float(update[0]) for name, update in first_updates.items()}
   # Names are compared whole: `scale_bias` is not `bias`.
   assert flat == {'kernel': 0.5, 'bias': 0, 'scale_bias': 0.5, 'z': 0}
 
@@ -127,11 +127,11 @@ def test_muon_moves_matrices_by_orthogonal_updates(shape, name):
   updates = tx.update(params, tx.init(params), params)[0][name]
   nadam = 1 + 0.9 * (1 - 0.9) / (1 - 0.9**2)  # the first update of Adam, looking ahead
   np.testing.assert_allclose(updates['bias'], [[nadam, -nadam]] * 3, rtol=1e-5)
-  found = matrices(updates['kernel'])
-  values = np.linalg.svd(found, compute_uv=False)
-  expected = 1.5 * max(found.shape[1:]) ** 0.5
+  update = matrices(updates['kernel'])
+  values = np.linalg.svd(update, compute_uv=False)
+  expected = 1.5 * max(update.shape[1:]) ** 0.5
   assert np.all(values > 0.6 * expected) and np.all(values < 1.3 * expected)
-  assert np.all(np.sum(found * matrices(kernel), axis=(1, 2)) > 0)
+  assert np.all(np.sum(update * matrices(kernel), axis=(1, 2)) > 0)
 
 
 @pytest.mark.parametrize('schedule', ['constant', 'noam', 'exponential', 'warm_exponential'])

@@ -70,8 +70,8 @@ def start_of(
   store = Checkpoints(folder / name, read_only=True)
   steps = store.steps
   store.close()
-  _, found, misses = process.stdout.rpartition('cache misses: ')
-  return Start(process.returncode, process.stdout, int(misses) if found else None, steps)
+  _, marker, misses = process.stdout.rpartition('cache misses: ')
+  return Start(process.returncode, process.stdout, int(misses) if marker else None, steps)
 
 
 @pytest.fixture(scope='module')
@@ -119,14 +119,14 @@ def test_stopped_runs_end_as_one_in_one_piece(chain):
 
 def same_arrays(folder: pathlib.Path, step: int, field: str) -> None:
   """The runs `whole` and `pieces` have the same arrays at this step."""
-  mesh, found = sharding.make_mesh(8, 1), []
+  mesh, fields = sharding.make_mesh(8, 1), []
   for name in ('whole', 'pieces'):
     store = Checkpoints(folder / name, read_only=True)
-    found.append(store.restore_named(step, field, mesh))
+    fields.append(store.restore_named(step, field, mesh))
     store.close()
-  assert found[0] and set(found[0]) == set(found[1])
-  for name, array in found[0].items():
-    np.testing.assert_array_equal(found[1][name], array, err_msg=f'{field}/{name}')
+  assert fields[0] and set(fields[0]) == set(fields[1])
+  for name, array in fields[0].items():
+    np.testing.assert_array_equal(fields[1][name], array, err_msg=f'{field}/{name}')
 
 
 def test_second_starts_compile_nothing(chain):

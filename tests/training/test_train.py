@@ -1,4 +1,4 @@
-"""The train step: kept or skipped whole, resumed exactly, the same on any mesh."""
+"""The train step: applied or skipped whole, resumed exactly, the same on any mesh."""
 
 import dataclasses
 import types
@@ -126,12 +126,12 @@ def test_count_of_the_optimizer_after_a_drop(advances, count):
 )
 def test_clock_of_schedules(clock, times):
   trainer = Trainer(clock=clock)
-  state, found, rates = trainer.fresh(), [], []
+  state, clocks, rates = trainer.fresh(), [], []
   for i in range(4):
     state, metrics = trainer.step(state, toy_batch(i, trainer.mesh, 255 if i == 1 else None))
-    found.append(int(metrics['clock']))
+    clocks.append(int(metrics['clock']))
     rates.append(float(metrics['learning_rate']))
-  assert found == times
+  assert clocks == times
   # Warm-up over two steps: nothing in the first update, half in the second.
   np.testing.assert_allclose(rates, [0.1 * min(t / 2, 1) for t in times], rtol=1e-6)
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hvae_tpu.importers import cwvae_jax, tables
+from hvae_tpu.importers import cwvae, tables
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.cwvae import CWVAE
 from hvae_tpu.models.cwvae.cells import LevelOutputs
@@ -54,7 +54,7 @@ def model_of(config: Mapping[str, Any]) -> CWVAE:
 
 @functools.cache
 def entries(model: CWVAE) -> list[Entry]:
-  return cwvae_jax.entries(model)
+  return cwvae.JAX.entries(model)
 
 
 def read_params(golden: Golden, model: CWVAE) -> Any:

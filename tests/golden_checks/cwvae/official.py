@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu.importers import cwvae_tf
+from hvae_tpu.importers import cwvae
 from hvae_tpu.importers.tables import Entry, export_params
 from hvae_tpu.models.cwvae import CWVAE
 from tests.golden_checks.cwvae import forward, networks, trajectory
@@ -63,7 +63,7 @@ class Official:
     self.model = model
 
   def params(self, variables: Mapping[str, Any]) -> Any:
-    return assemble(networks.entries(self.model), cwvae_tf.convert(variables))
+    return assemble(networks.entries(self.model), cwvae.from_keras(variables))
 
   def loss(self, variables, *args, **kwargs):
     return self.model.loss(self.params(variables), *args, **kwargs)
@@ -192,7 +192,7 @@ SUM_AND_CORNER = 'output/convtranspose_0_kernel_converted_sum_abs_and_corner'
 
 
 def _check_conversion(golden: Golden) -> None:
-  converted = cwvae_tf.convert(_source(golden).under('param'))
+  converted = cwvae.from_keras(_source(golden).under('param'))
   compare(converted, golden.under('param_converted'), lambda _: EXACT)
   if SUM_AND_CORNER in golden:
     kernel = converted['decoder/ConvTranspose_0/kernel']
@@ -215,7 +215,7 @@ def _balanced(golden: Golden, rule: str) -> tuple[Any, Any, dict[str, np.ndarray
       loss = functools.partial(model.loss, state={}, batch=batch, rng=RNG, step=0, train=True)
       return jax.value_and_grad(loss, has_aux=True)(params)
 
-  params = assemble(entries, cwvae_tf.convert(source.under('param')))
+  params = assemble(entries, cwvae.from_keras(source.under('param')))
   (loss, (_, metrics)), grads = golden_files.quick_jit(run)(params, source['input/obs_uint8'])
   return loss, metrics, export_params(entries, grads)
 

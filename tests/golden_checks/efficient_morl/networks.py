@@ -53,7 +53,7 @@ def model_of(net: Mapping[str, Any], **fields: Any) -> EfficientMORL:
 def read_params(golden: Golden, model: Model, variant: str = '') -> Any:
   """Reads the weights of a file; weights under `param@<variant>` override them."""
   tensors = golden.under('param') | golden.under(f'param@{variant}')
-  entries = efficient_morl.entries(model)
+  entries = efficient_morl.PYTORCH.entries(model)
   missing = {entry.key for entry in entries} - set(tensors)
   assert not missing, missing
   return tables.import_params(entries, {entry.key: tensors[entry.key] for entry in entries})
@@ -76,7 +76,7 @@ def repeated(values: Any) -> Callable[..., Any]:
 
 
 def named_gradients(model: Model, grads: Any) -> dict[str, np.ndarray]:
-  return tables.export_params(efficient_morl.entries(model), grads)
+  return tables.export_params(efficient_morl.PYTORCH.entries(model), grads)
 
 
 def meaningful(mode: str) -> Callable[[str], bool]:

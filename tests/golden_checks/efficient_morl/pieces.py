@@ -45,7 +45,7 @@ PREFIX = 'image_decoder.'  # of a decoder's weights
 def _decoder_entries(golden: Golden, name: str) -> list[tables.Entry]:
   _, side, _ = golden.config['sizes'][name]
   model = SlotAttention(image_size=side, zdim=golden.config['z_size'], image_decoder=name)
-  return [e for e in efficient_morl.entries(model) if e.key.startswith(PREFIX)]
+  return [e for e in efficient_morl.PYTORCH.entries(model) if e.key.startswith(PREFIX)]
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu.importers import efficient_vdvae_table
+from hvae_tpu.importers import efficient_vdvae
 from hvae_tpu.models import hierarchy
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.models.efficient_vdvae.network import Net
@@ -36,14 +36,14 @@ def theirs(model: EfficientVDVAE, out: Array) -> Array:
   """Orders output channels as the reference does."""
   if model.likelihood == 'bernoulli':
     return out
-  return out[..., np.argsort(efficient_vdvae_table.channels_by_colour(model.num_mixtures))]
+  return out[..., np.argsort(efficient_vdvae.channels_by_colour(model.num_mixtures))]
 
 
 def ours(model: EfficientVDVAE, logits: Array) -> Array:
   """Inverts `theirs`."""
   if model.likelihood == 'bernoulli':
     return logits
-  return logits[..., efficient_vdvae_table.channels_by_colour(model.num_mixtures)]
+  return logits[..., efficient_vdvae.channels_by_colour(model.num_mixtures)]
 
 
 def raw_scale(model: EfficientVDVAE, logstd: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hvae_tpu.importers import efficient_vdvae_jax, tables
+from hvae_tpu.importers import efficient_vdvae, tables
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from tests.support.golden_files import Golden, Tolerance
@@ -96,7 +96,7 @@ def head_of(config: Mapping[str, Any]) -> EfficientVDVAE:
 
 @functools.cache
 def entries(model: EfficientVDVAE) -> list[Entry]:
-  return efficient_vdvae_jax.entries(model)
+  return efficient_vdvae.JAX.entries(model)
 
 
 def read_params(golden: Golden, model: EfficientVDVAE) -> Any:

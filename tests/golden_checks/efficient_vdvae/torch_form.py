@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from hvae_tpu.importers import efficient_vdvae_table, efficient_vdvae_torch, tables
+from hvae_tpu.importers import efficient_vdvae, tables
 from hvae_tpu.models.efficient_vdvae import EfficientVDVAE
 from hvae_tpu.training import optimizers
 from tests.golden_checks.efficient_vdvae import computed, networks, rates
@@ -38,7 +38,7 @@ def torch_cases(golden: Golden) -> Cases:
 @functools.cache
 def _imported(golden: Golden) -> tuple[EfficientVDVAE, Any]:
   model = networks.model_of(golden.config)
-  entries = efficient_vdvae_torch.entries(model)
+  entries = efficient_vdvae.PYTORCH.entries(model)
   return model, tables.import_params(entries, golden.under('param'), golden.path.name)
 
 
@@ -49,7 +49,7 @@ def _check_import(golden: Golden) -> None:
   """
   model, params = _imported(golden)
   stored = golden.under('param')
-  back = tables.export_params(efficient_vdvae_torch.entries(model), params)
+  back = tables.export_params(efficient_vdvae.PYTORCH.entries(model), params)
   compare(back, stored, lambda _: EXACT)
   assert set(back) == set(stored)
   start = golden.path.stem.replace('torch_import_', 'forward_')
@@ -61,7 +61,7 @@ def _check_import(golden: Golden) -> None:
 
 def _check_channels(golden: Golden) -> None:
   model, _ = _imported(golden)
-  results = efficient_vdvae_table.channels_by_colour(model.num_mixtures)
+  results = efficient_vdvae.channels_by_colour(model.num_mixtures)
   np.testing.assert_array_equal(results, golden['input/flax_channel_for_torch_channel'])
 
 

@@ -12,7 +12,7 @@ from jax import Array
 import jax.numpy as jnp
 import numpy as np
 
-from hvae_tpu.importers import nvae_table
+from hvae_tpu.importers import nvae
 from hvae_tpu.models import hierarchy
 from hvae_tpu.models.nvae import NVAE, cells, convs, flows, regularisers
 from hvae_tpu.models.nvae.network import Net
@@ -93,8 +93,8 @@ def densities(levels: list, nll: Array) -> dict[str, Array]:
 
 def activation(golden: Golden, model: NVAE, inside: Any) -> Callable[[str], Array]:
   """Returns name of a module in the reference -> its output."""
-  names = networks.form_of(golden).names(model)
-  places = {place.key: place for _, place, _ in nvae_table.modules(model, names)}
+  names = networks.names_of(golden, model)
+  places = {place.key: place for _, place, _ in nvae.table.modules(model, names)}
 
   def find(name: str) -> Array:
     place = next(places[name + s] for s in SUFFIXES if name + s in places)

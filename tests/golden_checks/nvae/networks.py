@@ -8,8 +8,8 @@ from flax import traverse_util
 import numpy as np
 
 from configs.systems.nvae import MGP123
-from hvae_tpu.importers import nvae_official, nvae_seed, tables
-from hvae_tpu.importers.nvae_table import STATISTICS
+from hvae_tpu.importers import nvae, tables
+from hvae_tpu.importers.nvae.table import STATISTICS, Names
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.nvae import NVAE, regularisers
 from tests.support.golden_files import Golden, Tolerance, difference
@@ -26,9 +26,8 @@ def is_seed(config: Mapping[str, Any]) -> bool:
   return 'channel_towers' in config
 
 
-@functools.cache
-def form_of(golden: Golden) -> Any:
-  return nvae_seed if is_seed(golden.config) else nvae_official
+def names_of(golden: Golden, model: NVAE) -> Names:
+  return (nvae.mgp123_names if is_seed(golden.config) else nvae.nvlabs_names)(model)
 
 
 def config_of(golden: Golden) -> dict[str, Any]:
@@ -114,15 +113,12 @@ def _seed_fields(c: Mapping[str, Any]) -> dict[str, Any]:
 @functools.cache
 def entries(golden: Golden) -> dict[str, list[Entry]]:
   model = model_of(config_of(golden))
-  return form_of(golden).field_tables(model, form_of(golden).example(model, NO_FLAGS))
-
-
-NO_FLAGS = nvae_official.Contents({}, {}, {})
+  return (nvae.MGP123 if is_seed(golden.config) else nvae.NVLABS).tables(model)
 
 
 def read(golden: Golden) -> tuple[Any, Any]:
   """Parameters and state; the state has the singular vectors that the file starts from."""
-  tensors = nvae_official.divided(golden.under('param'), {}, {})
+  tensors = nvae.split_statistics(golden.under('param'), {}, {})
   file = golden.path.name
   params, state = (
     tables.import_params(entries(golden)[field], tensors.fields[field], file)

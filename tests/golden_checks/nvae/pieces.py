@@ -10,8 +10,8 @@ import ml_collections
 import numpy as np
 
 from configs.systems import nvae as system
-from hvae_tpu.importers import nvae_official, tables
-from hvae_tpu.importers.nvae_table import GAIN
+from hvae_tpu.importers import nvae, tables
+from hvae_tpu.importers.nvae.table import GAIN
 from hvae_tpu.models.nvae import NVAE, cells, convs, flows, objective
 from hvae_tpu.training import optimizers
 from tests.golden_checks.nvae.computed import channels_last
@@ -113,7 +113,7 @@ def _check_skip(golden: Golden, name: str) -> None:
 
 def _check_flow(golden: Golden, name: str) -> None:
   form = NVAE().latent_config(flow_encodes=True).flow
-  convolutions = nvae_official.names(NVAE()).flow_convs
+  convolutions = nvae.nvlabs_names(NVAE()).flow_convs
   z, results, whole = channels_last(golden[f'input/{name}/z']), {}, {}
   for cell, order in ((1, 'straight'), (2, 'mirrored')):
     params = {

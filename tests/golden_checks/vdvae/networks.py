@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hvae_tpu.importers import openai_vdvae
+from hvae_tpu.importers import vdvae
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.vdvae import VDVAE
 from tests.support.golden_files import Tolerance
@@ -61,7 +61,7 @@ def release_model(config: Mapping[str, Any]) -> VDVAE:
 
 @functools.cache
 def release_entries(model: VDVAE) -> list[Entry]:
-  return openai_vdvae.entries(model)
+  return vdvae.OPENAI.entries(model)
 
 
 def with_zeros(

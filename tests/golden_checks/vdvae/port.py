@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hvae_tpu.importers import tables, vdvae_jax
+from hvae_tpu.importers import tables, trees, vdvae
 from hvae_tpu.importers.tables import Entry
 from hvae_tpu.models.vdvae import VDVAE
 from hvae_tpu.nn import distributions, layers
@@ -42,11 +42,11 @@ def port_model(config: Mapping[str, Any]) -> VDVAE:
 
 @functools.cache
 def port_entries(model: VDVAE) -> list[Entry]:
-  return vdvae_jax.entries(model)
+  return vdvae.JAX.entries(model)
 
 
 def read_params(golden: Golden, model: VDVAE) -> Any:
-  tensors = vdvae_jax.rename(golden.under('param'))
+  tensors = trees.flatten(golden.under('param'), '/')
   return tables.import_params(port_entries(model), tensors, golden.path.name)
 
 

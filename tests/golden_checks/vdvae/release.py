@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hvae_tpu.importers import openai_vdvae, tables
+from hvae_tpu.importers import tables, trees
 from hvae_tpu.models.vdvae import VDVAE
 from hvae_tpu.nn import distributions
 from tests.golden_checks.vdvae import computed, networks
@@ -22,7 +22,7 @@ Cases = dict[str, Callable[[], None]]
 
 
 def read_params(golden: Golden, model: VDVAE) -> Any:
-  tensors = openai_vdvae.rename(golden.under('param'))
+  tensors = trees.without_module(golden.under('param'))
   return tables.import_params(networks.release_entries(model), tensors, golden.path.name)
 
 

@@ -1,4 +1,4 @@
-"""The table of an NVAE, for the two forms of its reference.
+"""The name table of an NVAE, for both reference implementations.
 
 Groups are numbered from the top (coarsest) one on, scales from the finest latent one on.
 """
@@ -6,52 +6,47 @@ Groups are numbered from the top (coarsest) one on, scales from the finest laten
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 from hvae_tpu.importers import tables
-from hvae_tpu.importers.tables import Entry, Layout, Path, Row
+from hvae_tpu.importers.tables import Layout, Path, Row
 from hvae_tpu.models.nvae import NVAE, cells, flows
-from hvae_tpu.models.protocol import Batch
 
 STATISTICS = {'mean': 'running_mean', 'var': 'running_var'}
-# Counters that nothing reads, and copies of the kernels that some versions store.
-DERIVED = ('num_batches_tracked', 'weight_normalized')
 # A number for each output channel [C, 1, 1, 1] <-> [C].
 GAIN = Layout(lambda a: a.reshape(-1), lambda a: a.reshape(-1, 1, 1, 1))
-# Matrix of a linear layer [out, in] <-> [in, out].
-LINEAR = Layout(lambda a: a.T, lambda a: a.T)
 # A learned map [C, h, w] <-> [h, w, C].
 SINGLE_MAP = Layout(lambda a: a.transpose(1, 2, 0), lambda a: a.transpose(2, 0, 1))
 
 
 class Place(NamedTuple):
-  """One module: where it stands in our tree, and what the format calls it."""
+  """One module: its path in our tree, its index in a scanned run, and its name in the format."""
 
   path: Path
   index: int | None
   key: str
 
   def inner(self, name: str, key: str) -> 'Place':
-    """The module `name` of ours inside this one; `key` is appended to the format's name."""
+    """Returns our module `name` inside this one; `key` is appended to the format's name."""
     return Place((*self.path, name), self.index, self.key + key)
 
 
 class Names(NamedTuple):
-  """What one format calls the parts.
+  """Names of a format's parts.
 
   Attributes:
-    prior, stem, enc_top, image, stem_decoder: of the whole network. `stem_decoder` is the combiner
-      of a hierarchy of one group.
-    pre, post: a cell by (block, number).
-    enc_cell: by (scale, group of the scale, cell), bottom-up.
-    down: a cell by the scale that it leads to; `up` by the group that follows it.
-    dec_cell: by (group, cell).
-    enc_combiner, dec_combiner, enc_sampler, dec_sampler: by group.
-    flow: a cell by (group, pair, whether mirrored); `flow_convs` are those inside.
-    cell: (format, place, ops, stride) -> rows of a cell.
-    gain: leaf of the weight normalisation, ours and the format's; `kernel` the format's beside it.
-    prior_layout: of the learned map.
+    prior, stem, enc_top, image: parts that a network has once.
+    stem_decoder: combiner of a hierarchy of one group.
+    pre, post: (block, number) -> cell.
+    enc_cell: (scale, group of the scale, number) -> bottom-up cell.
+    down: scale -> the cell that leads to it.
+    up: group -> the cell before it that doubles the side.
+    dec_cell: (group, number) -> top-down cell.
+    enc_combiner, dec_combiner, enc_sampler, dec_sampler: group -> convolution.
+    flow: (group, pair, whether mirrored) -> flow cell.
+    flow_convs: names of the convolutions in a flow cell: ours -> the format's.
+    cell: (names, place, operations, stride) -> rows of a cell.
+    gain: leaf of the weight normalisation: ours and the format's.
+    kernel: the format's leaf of a normalised kernel.
+    prior_layout: layout of the learned map.
   """
 
   prior: str
@@ -77,10 +72,10 @@ class Names(NamedTuple):
   prior_layout: Layout
 
   def conv(self, place: Place, norm: bool = True, bias: bool = True) -> list[Row]:
+    """Returns the rows of a convolution, with or without weight normalisation and bias."""
     path, index, key = place
-    rows = [
-      Row((*path, 'kernel'), index, f'{key}.{self.kernel if norm else "weight"}', tables.CONV)
-    ]
+    kernel = self.kernel if norm else 'weight'
+    rows = [Row((*path, 'kernel'), index, f'{key}.{kernel}', tables.CONV)]
     if norm:
       rows.append(Row((*path, self.gain[0]), index, f'{key}.{self.gain[1]}', GAIN))
     if bias:
@@ -89,7 +84,7 @@ class Names(NamedTuple):
 
 
 def norm(place: Place) -> list[Row]:
-  """Batch normalisation; its statistics are told from its parameters by their key."""
+  """Returns the rows of a batch normalisation: parameters and running statistics."""
   path, index, key = place
   leaves = {'scale': 'weight', 'bias': 'bias', **STATISTICS}
   return [
@@ -98,39 +93,32 @@ def norm(place: Place) -> list[Row]:
 
 
 def squeeze_excite(place: Place, first: str, second: str) -> list[Row]:
+  """Returns the rows of squeeze-and-excitation; `first` and `second` are the format's layers."""
   rows = []
   for name, key in (('squeeze', first), ('excite', second)):
     path, index, full = place.inner(name, key)
-    rows.append(Row((*path, 'kernel'), index, f'{full}.weight', LINEAR))
-    rows.append(Row((*path, 'bias'), index, f'{full}.bias', tables.SAME))
+    rows += tables.TORCH.layer(path, index, full, layout=tables.MATRIX)
   return rows
 
 
-def example(model: NVAE) -> Batch:
-  """Shapes of a batch of one image."""
-  size = model.image_size
-  return {'image': jax.ShapeDtypeStruct((1, size, size, model.image_channels), jnp.uint8)}
-
-
-def entries(model: NVAE, names: Names) -> dict[str, list[Entry]]:
-  """Field of the train state -> one entry per array, in order of execution."""
+def rows_of(model: NVAE, names: Names) -> dict[str, list[Row]]:
+  """Returns the rows of parameters and of running statistics, in order of execution."""
   rows = [
     row
     for kind, place, detail in modules(model, names)
-    for row in _rows(names, model, kind, place, detail)
+    for row in _module_rows(names, model, kind, place, detail)
   ]
   rows.append(Row(('top_down', 'prior_ftr0'), None, names.prior, names.prior_layout))
   is_statistic = lambda row: row.key.rpartition('.')[2] in STATISTICS.values()
-  params, state = jax.eval_shape(model.init, jax.random.key(0), example(model))
-  statistics = [row for row in rows if is_statistic(row)]
-  table = tables.complete(statistics, state['batch_stats'])
   return {
-    'params': tables.complete([row for row in rows if not is_statistic(row)], params),
-    'model_state': [entry._replace(path=('batch_stats', *entry.path)) for entry in table],
+    'params': [row for row in rows if not is_statistic(row)],
+    'model_state': [
+      row._replace(path=('batch_stats', *row.path)) for row in rows if is_statistic(row)
+    ],
   }
 
 
-def _rows(names: Names, model: NVAE, kind: str, place: Place, detail: Any) -> list[Row]:
+def _module_rows(names: Names, model: NVAE, kind: str, place: Place, detail: Any) -> list[Row]:
   if kind == 'cell':
     return names.cell(names, place, *detail)
   if kind == 'flow':
@@ -147,7 +135,7 @@ Module = tuple[str, Place, Any]
 
 
 def modules(model: NVAE, names: Names) -> Iterator[Module]:
-  """(kind, place, detail) of all modules; a cell's detail is its operations and its stride."""
+  """Yields (kind, place, detail) of all modules; the detail of a cell is (operations, stride)."""
   arch = cells.ARCHITECTURES[model.arch_instance]
   up, down = ('bottom_up',), ('top_down',)
   yield 'conv', Place((*up, 'stem'), None, names.stem), None

@@ -1,8 +1,8 @@
-"""Our own exchange format: a safetensors file of a run's weights, with what else is known of them.
+"""Our own exchange format: a safetensors file of a run's weights, and the facts about them.
 
 Tensors are called `params/...`, `ema_params/...` and `model_state/...`, by the paths of the train
 state. The metadata have `format` and `version`, and as JSON `step`, `config`, `card` (the data
-card), `metrics` and `import` (the verdict on an earlier import, or null).
+card), `metrics` and `import` (the report on an earlier import, or null).
 """
 
 from collections.abc import Mapping
@@ -17,39 +17,38 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from hvae_tpu.errors import UserError
-from hvae_tpu.importers import tables, trees
-from hvae_tpu.importers.tables import Entry
-from hvae_tpu.importers.trees import Contents
+from hvae_tpu.importers import trees
+from hvae_tpu.importers.formats import Contents, Format, Meta
 from hvae_tpu.models.protocol import Batch, Model
 from hvae_tpu.storage.tensor_files import Container
 
-SETTINGS = {}  # the config in the file has them all
 VERSION = '1'
 FIELDS = ('params', 'ema_params', 'model_state')
 META = ('step', 'config', 'card', 'metrics', 'import')
 
 
-def contents(held: Container) -> Contents:
+def contents(container: Container) -> Contents:
   """Splits the tensors by field, and reads the metadata.
 
   Raises:
     UserError: another program's file, or one of another version.
   """
-  found = held.metadata
-  if (found.get('format'), found.get('version')) != ('hvae_tpu', VERSION):
+  stored = container.metadata
+  written_by = stored.get('format'), stored.get('version')
+  if written_by != ('hvae_tpu', VERSION):
     raise UserError(
-      f'the {held.kind} has format {found.get("format")!r}, version {found.get("version")!r} in '
+      f'the {container.kind} has format {written_by[0]!r}, version {written_by[1]!r} in '
       f"its metadata, expected 'hvae_tpu' and {VERSION!r}; write it with --to=safetensors"
     )
   try:
-    meta = {key: json.loads(found[key]) for key in META}
+    meta = {key: json.loads(stored[key]) for key in META}
     known = isinstance(meta['config'], dict) and meta['card']['fields'] and int(meta['step']) >= 0
   except (KeyError, ValueError, TypeError, RecursionError) as error:
     raise UserError(f'the metadata of the file are damaged ({error}); export it again') from error
   if not known:
     raise UserError('the metadata of the file lack config, card or step; export it again')
   fields = {}
-  for name, tensor in trees.flatten(held.tree, '/').items():
+  for name, tensor in trees.flatten(container.tree, '/').items():
     field, _, rest = name.partition('/')
     if field not in FIELDS:
       raise UserError(f'{name} is not expected: tensors begin with one of {", ".join(FIELDS)}')
@@ -57,21 +56,23 @@ def contents(held: Container) -> Contents:
   return Contents(fields, {}, meta)
 
 
-def example(model: Model, found: Contents) -> Batch:
-  """Shapes of a batch of one example, from the data card that came with the weights."""
+def _example(model: Model, meta: Meta) -> Batch:
+  """Returns the shapes of a batch of one example, from the data card beside the weights."""
   try:
     return {
       name: jax.ShapeDtypeStruct((1, *field['shape']), np.dtype(field['dtype']))
-      for name, field in found.meta['card']['fields'].items()
+      for name, field in meta['card']['fields'].items()
     }
   except (KeyError, TypeError, ValueError, AttributeError) as error:
     raise UserError(f'the data card in the file is damaged ({error}); export it again') from error
 
 
-def field_tables(model: Model, batch: Batch) -> dict[str, list[Entry]]:
-  """Names and layouts are ours."""
-  params, state = jax.eval_shape(model.init, jax.random.key(0), batch)
-  return {'params': tables.same(params), 'model_state': tables.same(state)}
+FORMAT = Format(
+  settings={},  # the config in the file has them all
+  contents=contents,
+  rows=None,
+  batch=_example,
+)
 
 
 def write(
@@ -80,7 +81,8 @@ def write(
   """Writes a new file, whole or not at all.
 
   Args:
-    fields: of `FIELDS` -> name inside the field -> array.
+    path: the new file.
+    fields: field of `FIELDS` -> name inside the field -> array.
     meta: values of `META`.
 
   Raises:
