@@ -13,7 +13,7 @@ def card_of(folder: Path) -> dict[str, Any]:
 
 
 def read_split(folder: Path, split: str) -> dict[str, np.ndarray]:
-  """All records of a split: an array [N, ...] for each field."""
+  """Returns all records of a split: an array [N, ...] for each field."""
   card, records = card_of(folder), []
   for shard in card['splits'][split]['shards']:
     reader = array_record_module.ArrayRecordReader(str(folder / shard['file']))

@@ -50,7 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     pass
 
   def parts(self) -> tuple[pathlib.Path, dict[str, str]]:
-    """The path of the bucket or object, and the query."""
+    """Returns the path of the bucket or object, and the query."""
     url = urllib.parse.urlsplit(self.path)
     query = {k: v[-1] for k, v in urllib.parse.parse_qs(url.query).items()}
     bucket, _, name = url.path.partition('/b/')[2].partition('/o')
@@ -83,8 +83,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     if query.get('alt') != 'media':
       return self.reply(200, json.dumps(about).encode())
     body, code, headers = path.read_bytes(), 200, {'x_goog_generation': about['generation']}
-    if wanted := self.headers.get('Range'):
-      first, _, last = wanted.removeprefix('bytes=').partition('-')
+    if asked := self.headers.get('Range'):
+      first, _, last = asked.removeprefix('bytes=').partition('-')
       start, stop = (int(first), int(last or len(body) - 1) + 1) if first else (-int(last), None)
       headers['Content_Range'] = f'bytes {start}-{(stop or len(body)) - 1}/{len(body)}'
       body, code = body[start:stop], 206

@@ -22,7 +22,7 @@ class Job(Processes):
     super().__init__(num, command, folder, devices // num, {'HVAE_DATA': str(data_root)})
 
   def wait(self, grace: float = 240, limit: float = 240) -> list[int]:
-    """Exit codes; what takes longer than four minutes is killed."""
+    """Waits for exit codes; kills processes after four minutes."""
     try:
       return super().wait(grace, limit)
     finally:

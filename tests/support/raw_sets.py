@@ -37,7 +37,7 @@ def case(function):
 
 
 def digits(monkeypatch):
-  """MNIST in small: files, padded digits, labels."""
+  """Returns MNIST in small: files, padded digits, labels."""
   monkeypatch.setattr(mnist, 'COUNTS', {'train': 7, 'test': 4})
   images = {s: raw_files.pictures(n, 28, 1, seed=n) for s, n in mnist.COUNTS.items()}
   labels = {'train': np.arange(7, dtype=np.uint8), 'test': np.array([9, 0, 9, 1], np.uint8)}
@@ -91,7 +91,7 @@ def binarized_mnist_amat(folder, monkeypatch):
 
 
 def batches(monkeypatch, binary):
-  """CIFAR-10 in small: files, pictures, labels."""
+  """Returns CIFAR-10 in small: files, pictures, labels."""
   monkeypatch.setattr(cifar10, 'COUNTS', {'train': 10, 'test': 3})
   images = {s: raw_files.pictures(n, 32, seed=n) for s, n in cifar10.COUNTS.items()}
   labels = {'train': np.arange(10, dtype=np.uint8), 'test': np.array([3, 3, 0], np.uint8)}
@@ -215,7 +215,7 @@ def imagenet32_box_loose(folder, monkeypatch):
 
 
 def faces(folder, separator):
-  """Aligned JPEGs with a partition that is not in the order of the names."""
+  """Returns aligned JPEGs with a partition that is not in the order of the names."""
   roles = [0, 2, 1, 0, 1, 0]
   jpegs = {
     f'img_align_celeba/{i:06d}.jpg': raw_files.encoded(image, 'jpeg')
@@ -228,7 +228,7 @@ def faces(folder, separator):
       cut = image.crop((15, 40, 163, 188)).resize((64, 64), Image.Resampling.BILINEAR)
       shrunk.append(np.asarray(cut))
   images = {
-    split: np.stack([image for image, mine in zip(shrunk, roles, strict=True) if mine == role])
+    split: np.stack([image for image, own in zip(shrunk, roles, strict=True) if own == role])
     for role, split in enumerate(('train', 'valid', 'test'))
   }
   return jpegs, lines, images
@@ -283,7 +283,7 @@ def celebahq256_glow_tar(folder, monkeypatch):
 
 
 def smooth(size):
-  """One picture that shrinks to something, uint8 [1, size, size, 3]."""
+  """Returns one picture that shrinks to something, uint8 [1, size, size, 3]."""
   row, column = np.mgrid[:size, :size]
   return np.stack([row // 4 % 256, column // 4 % 256, row * column // 4096 % 256], -1)[None].astype(
     np.uint8
@@ -296,7 +296,7 @@ def shrink(images, size):
 
 
 def metadata(images):
-  """As in ffhq-dataset-v2.json."""
+  """Returns metadata as in ffhq-dataset-v2.json."""
   hashes = [hashlib.md5(image.tobytes()).hexdigest() for image in images]
   return json.dumps({str(i): {'image': {'pixel_md5': h}} for i, h in enumerate(hashes)})
 

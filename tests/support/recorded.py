@@ -22,7 +22,7 @@ train_batches, averages = data.train_batches, averaging.averages
 
 
 def digest(batch: dict[str, np.ndarray], row: int) -> str:
-  """Of one example, with what its transforms drew."""
+  """Returns the hash of one example and of its transforms' draws."""
   found = hashlib.sha256()
   for name in sorted(batch):
     found.update(np.ascontiguousarray(batch[name][row]))
@@ -53,7 +53,7 @@ def marked(folder: pathlib.Path, *args):
 
 
 def read_order(path: pathlib.Path) -> dict[int, dict[int, str]]:
-  """Step -> row of the global batch -> its hash, over all starts and processes.
+  """Returns step -> row of the global batch -> its hash, over all starts and processes.
 
   Raises:
     AssertionError: a row was read more than once, and not the same.

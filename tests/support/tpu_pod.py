@@ -49,7 +49,7 @@ class Cloud:
     return self.environment | {k: v for k, v in (DEFAULTS | chosen).items() if v is not None}
 
   def run(self, *arguments: str, **variables: str) -> tuple[int, str]:
-    """Exit code and output."""
+    """Returns exit code and output."""
     process = self.script(*arguments, **variables)
     text = process.communicate(timeout=100)[0]
     return process.returncode, text
@@ -75,7 +75,7 @@ class Cloud:
     (self.folder / 'pace').write_text(str(seconds))
 
   def is_followed(self) -> bool:
-    """Whether a `tail` of a log of this cloud runs."""
+    """Returns whether a `tail` of a log of this cloud runs."""
     for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
       with contextlib.suppress(OSError):  # it has ended since
         command = path.read_bytes()

@@ -28,7 +28,7 @@ FIELDS = {
 
 
 def config_of(system: str) -> Any:
-  """A tiny model of binary digits with three groups of two variates; batches of 128."""
+  """Returns a tiny model of binary digits with three groups of two variates; batches of 128."""
   config = demo_mnist.get_config(f'{system},debug')
   config.model.update(FIELDS[system])
   config.evals.batch_size = 128

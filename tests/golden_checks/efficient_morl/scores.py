@@ -58,19 +58,19 @@ def _check_ari(golden: Golden, name: str) -> None:
     masks = stored['true_mask'][:, :, 0] == 255
     true = (masks * np.arange(masks.shape[1])[:, None, None]).max(1)
   pairs = list(zip(true, _owners(stored['pred_logits']), strict=True))
-  found = {
+  results = {
     key: np.array([adjusted_rand_index(*pair, foreground=key == 'fg') for pair in pairs])
     for key in ('fg', 'all')
   }
-  compare(found, golden.under(f'output/ari/{name}'), lambda _: ARI)
+  compare(results, golden.under(f'output/ari/{name}'), lambda _: ARI)
 
 
 def _check_matching(golden: Golden, name: str) -> None:
   stored = golden.under(f'input/iou/{name}')
   logits, present = stored['pred_logits'], stored['presence']
   matches = matching.match(stored['true_ids'], _owners(logits), int(present[1:].sum()), len(logits))
-  found = {'gt_idx': matches.objects, 'pred_idx': matches.slots}
-  compare(found, golden.under(f'output/iou/{name}'), lambda _: EXACT)
+  results = {'gt_idx': matches.objects, 'pred_idx': matches.slots}
+  compare(results, golden.under(f'output/iou/{name}'), lambda _: EXACT)
 
 
 def _check_dci(golden: Golden, name: str) -> None:
@@ -83,16 +83,16 @@ def _check_dci(golden: Golden, name: str) -> None:
   seed = re.search(r'random\.seed\((\d+)\)', golden.config.get('dci_seed', ''))
   np.random.seed(int(seed[1]) if seed else 0)  # the estimators draw from the global generator
   importance, scores = dci.evaluate(codes, factors, discrete, held_out, mode)
-  found = {'importance': importance, 'scores': np.array(scores)}
-  compare(found, golden.under(f'output/dci/{name}'), lambda _: TREES)
+  results = {'importance': importance, 'scores': np.array(scores)}
+  compare(results, golden.under(f'output/dci/{name}'), lambda _: TREES)
 
 
 def _check_importance(golden: Golden) -> None:
   matrix = golden['input/dci/importance_only']
   zeros = np.zeros_like(matrix)
-  found = [score(m) for m in (matrix, zeros) for score in (dci.disentanglement, dci.completeness)]
+  results = [score(m) for m in (matrix, zeros) for score in (dci.disentanglement, dci.completeness)]
   expected = golden['output/dci/importance_only_scores']
-  compare({'': np.array(found)}, {'': expected}, lambda _: FROM_MATRIX)
+  compare({'': np.array(results)}, {'': expected}, lambda _: FROM_MATRIX)
 
 
 def _check_textures(golden: Golden) -> None:
@@ -111,8 +111,8 @@ def _check_textures(golden: Golden) -> None:
   names = {'mse_sum': 'MSE', 'acc': 'acc', 'miou': 'mIoU', 'miou_fg': 'mIoU_fg'}
   names |= {'miou_gt': 'mIoU_gt', 'dice': 'DICE', 'dice_fg': 'DICE_FG', 'ari': 'ARI'}
   names |= {'ari_fg': 'ARI_FG'}
-  found = {theirs: np.mean([row[ours] for row in rows]) for ours, theirs in names.items()}
-  compare(found, golden.under('output/clevrtex'), lambda _: FROM_MATRIX)
+  results = {theirs: np.mean([row[ours] for row in rows]) for ours, theirs in names.items()}
+  compare(results, golden.under('output/clevrtex'), lambda _: FROM_MATRIX)
 
 
 def evaluation_cases(golden: Golden) -> Cases:
@@ -130,7 +130,7 @@ def _model_and_params(golden: Golden) -> tuple[EfficientMORL, Any]:
 
 @functools.cache
 def _jitted(model: EfficientMORL) -> tuple[Any, Any, Any]:
-  """Jitted: stages of scenes, each with the same noise; activeness; pictures of dimensions."""
+  """Returns three jitted functions: stages of scenes, activeness, pictures of dimensions."""
   state = {'geco': objective.initial_geco()._asdict()}
 
   def segment(params, image, draw):
@@ -179,7 +179,7 @@ def _check_evaluation(golden: Golden, mode: str) -> None:
 
 
 def _columns(stored: dict[str, np.ndarray], model: EfficientMORL) -> int:
-  """Number of pictures in a line of the grid, which have a frame of two pixels."""
+  """Returns the number of pictures in a line of the grid, which have a frame of two pixels."""
   if 'viz_grid' not in stored:
     return 2  # masks are shown at the last value only, which any two or more end with
   return (stored['viz_grid'].shape[-1] - 2) // (model.image_size + 2)
@@ -233,7 +233,7 @@ def _check_masks(golden: Golden) -> None:
 
 
 def _check_enlarged(golden: Golden, name: str) -> None:
-  """Predicted masks are enlarged; the file has every third pixel of the result.
+  """Checks enlarged masks, of which the file has every third pixel.
 
   The name of the result tells by what the area grows.
   """
@@ -245,12 +245,12 @@ def _check_enlarged(golden: Golden, name: str) -> None:
 
 
 def _check_tetrominoes(golden: Golden) -> None:
-  """Published scenes, drawn again by the generator of synthetic ones."""
+  """Draws the published scenes again with the generator of synthetic ones."""
   images, owners = golden['input/tetrominoes_example_u8'], golden['input/tetrominoes_example_ids']
   for image, ids in zip(images, owners, strict=True):
     pieces = [_piece(image, ids == number) for number in range(1, ids.max() + 1)]
-    drawn, segmentation = demo_tetrominoes.render(pieces)
-    compare({'': drawn, 'ids': segmentation[..., 0]}, {'': image, 'ids': ids}, lambda _: EXACT)
+    rendered, segmentation = demo_tetrominoes.render(pieces)
+    compare({'': rendered, 'ids': segmentation[..., 0]}, {'': image, 'ids': ids}, lambda _: EXACT)
 
 
 def _piece(image: np.ndarray, mask: np.ndarray) -> demo_tetrominoes.Piece:
