@@ -159,6 +159,16 @@ def test_modules_are_imported_under_their_own_names():
     assert not aliased.search(path.read_text()), name
 
 
+@pytest.mark.parametrize('package', ['hvae_tpu', 'configs', 'data_prep', 'tests', 'launch'])
+def test_docstrings_begin_with_a_verb_or_a_noun(package):
+  documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+  for path in (ROOT / package).rglob('*.py'):
+    for node in ast.walk(ast.parse(path.read_text())):
+      text = ast.get_docstring(node) if isinstance(node, documented) else None
+      first = (text or 'A').split()[0]
+      assert first not in ('What', 'Of', 'Where', 'Those', 'How'), f'{path}: {text}'
+
+
 @pytest.mark.parametrize('package', ['hvae_tpu', 'configs', 'data_prep', 'tests'])
 def test_files_are_short_and_named(package):
   for path in (ROOT / package).rglob('*.py'):

@@ -1,4 +1,4 @@
-"""What the README names is there."""
+"""Names in the README: files, modules, modes and options that exist."""
 
 import pathlib
 import re

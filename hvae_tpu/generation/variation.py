@@ -1,4 +1,4 @@
-"""What one group of latent variables does: its noise is changed, that of all others stays.
+"""Variations of one group of latent variables: its noise changes, the noise of all others stays.
 
 Later groups keep their noise, not their values: their distributions follow the group before them.
 Reference: mgp123/nvae, its exploration script (0.4, at all positions or at one of them in turn).

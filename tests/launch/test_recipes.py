@@ -71,12 +71,12 @@ def test_a_system_trains_evaluates_and_samples(tree, data_root):
   assert 'nats per example' in main(tree, data_root, config, '--mode=eval')
   results = json.loads(next((tree / 'run' / 'eval').glob('*.json')).read_text())['results']
   assert 0 < results['elbo/kl'] < results['elbo/neg_elbo'] < 784
-  sampled = '''
+  sampled = """
 import jax, hvae_tpu
 model, params, state, config = hvae_tpu.load('run')
 images = model.sample(params, state, jax.random.key(0), 3)
 assert images.shape == (3, 32, 32, 1) and images.dtype == 'uint8' and images.std() > 0
-'''
+"""
   env = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
   subprocess.run([sys.executable, '-c', sampled], cwd=tree, env=env, check=True)
 

@@ -33,7 +33,7 @@ def random_weights() -> dict[str, np.ndarray]:
 
 
 def picture() -> np.ndarray:
-  """Of a size that is enlarged, uint8 [1, 40, 56, 3]."""
+  """Makes a picture that must be enlarged, uint8 [1, 40, 56, 3]."""
   return np.random.default_rng(1).integers(0, 256, (1, 40, 56, 3)).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""What only Efficient-VDVAE has: initial scales, scanned runs, pruning, weights of the KL."""
+"""Parts that only Efficient-VDVAE has: initial scales, scanned runs, pruning, weights of the KL."""
 
 import dataclasses
 import functools
@@ -100,7 +100,7 @@ def trained():
 
 @pytest.mark.parametrize('base', ['std', 'logstd'])
 def test_kl_is_that_of_the_distributions(base):
-  """Of the two deviations; the legacy form has log-scales without beta in the log term."""
+  """Compares with the KL of two deviations; the legacy form lacks beta in its log term."""
   rng = np.random.default_rng(1)
   config = MODEL.block_config._replace(base=base)
   posterior, prior = (config.normal(jnp.asarray(rng.standard_normal((64, 4)))) for _ in range(2))
@@ -122,7 +122,7 @@ def test_smoothing_starts_at_unit_scale():
 
 @pytest.mark.parametrize('raw', [-200.0, -60.0, 0.0])
 def test_no_scale_is_so_small_that_gradients_are_lost(raw):
-  """Of the likelihood with means off the target, and of the KL on both sides."""
+  """Moves the means of the likelihood off the target, and takes both sides of the KL."""
   channels = np.zeros((1, 1, 1, 20), np.float32)
   channels[..., [4, 5, 10, 11, 16, 17]] = raw  # the scales: by colour, behind two means
   nll = lambda c: -MODEL.log_likelihood(c, jnp.array([0.3, -1.0, 1.0]).reshape(1, 1, 1, 3)).sum()

@@ -1,4 +1,4 @@
-"""What every system owes the trainer and the evaluations, on its smallest model."""
+"""The interface of every system for trainer and evaluations, on its smallest model."""
 
 import dataclasses
 import functools

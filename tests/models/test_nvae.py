@@ -1,4 +1,4 @@
-"""What only NVAE has: cells, normalisation, flows, schedules of the KL, new statistics."""
+"""Parts that only NVAE has: cells, normalisation, flows, schedules of the KL, new statistics."""
 
 import dataclasses
 import functools
@@ -52,7 +52,7 @@ def test_statistics_are_those_of_the_whole_batch_on_two_devices():
 
 
 def test_recomputation_moves_the_statistics_once():
-  """What mgp123/nvae does twice where it recomputes."""
+  """mgp123/nvae updates its statistics twice when it recomputes a cell."""
   params, state, batch = initial(SMALL)
 
   def moved(model):

@@ -1,4 +1,4 @@
-"""What only VDVAE has: initial scales, and scanned runs of convolutional blocks."""
+"""Parts that only VDVAE has: initial scales, and scanned runs of convolutional blocks."""
 
 import dataclasses
 import functools

@@ -42,7 +42,7 @@ def folders(data_root, tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path]:
 
 
 def written(workdir: pathlib.Path) -> list[pathlib.Path]:
-  """What the modes wrote, relative to the work directory."""
+  """Lists the files that the modes wrote, relative to the work directory."""
   return sorted(
     path.relative_to(workdir)
     for mode in MODES.split(',')

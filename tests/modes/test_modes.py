@@ -103,7 +103,7 @@ def test_reconstruct(used):
 
 
 def test_the_elbo_is_that_of_the_evaluation(used, tmp_path):
-  """Of the same posterior; two draws of it differ by little over 250 examples."""
+  """Compares draws from the same posterior: they differ little over 250 examples."""
   config = used.config.copy_and_resolve_references()
   config.evals.names = ('elbo',)
   assert MODES['eval'].run(config, used.workdir, 'latest') == 0

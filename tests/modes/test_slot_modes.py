@@ -39,7 +39,7 @@ def scenes_root(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def data_folder(scenes_root, monkeypatch):
-  """Where tests look for data, whatever ran before."""
+  """Sets the folder in which tests look for data, whatever ran before."""
   monkeypatch.setenv('HVAE_DATA', str(scenes_root))
 
 
