@@ -67,11 +67,11 @@ def encode(model: Any, params: Any, state: Any, images: np.ndarray, seed: int = 
 def _in_batches(run: Callable[[Any], Any], tree: Any) -> Any:
   """`run` on at most `BATCH` rows at a time, always of one shape; the rows of its results."""
   count = len(jax.tree.leaves(tree)[0])
-  size, found = min(count, BATCH), []
+  size, results = min(count, BATCH), []
   for start in range(0, count, size):
     rows = np.minimum(np.arange(start, start + size), count - 1)
-    found.append(sharding.to_host(run(jax.tree.map(lambda a, rows=rows: a[rows], tree))))
-  return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *found)
+    results.append(sharding.to_host(run(jax.tree.map(lambda a, rows=rows: a[rows], tree))))
+  return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *results)
 
 
 def shapes(model: Any, params: Any, state: Any) -> tuple[tuple[int, int, int], ...]:

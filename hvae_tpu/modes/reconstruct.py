@@ -90,9 +90,10 @@ def _check_quantiles(quantiles: tuple[float, ...]) -> None:
 def _row(
   quantile: float, mask: np.ndarray | None, result: reconstruction.Result
 ) -> dict[str, float]:
-  kept = 1.0 if mask is None else float(mask.mean())
+  share = 1.0 if mask is None else float(mask.mean())
   numbers = {name: float(result.numbers[name]) for name in COLUMNS if name in result.numbers}
-  return {'quantile': quantile, 'kept': kept, **numbers, 'examples': result.numbers['num_examples']}
+  numbers['examples'] = result.numbers['num_examples']
+  return {'quantile': quantile, 'kept': share, **numbers}
 
 
 def _table(rows: list[dict[str, float]]) -> str:

@@ -109,8 +109,8 @@ def test_the_elbo_is_that_of_the_evaluation(used, tmp_path):
   assert MODES['eval'].run(config, used.workdir, 'latest') == 0
   expected = json.loads((used.workdir / 'eval' / f'test-1-{config.evals.weights}.json').read_text())
   with open(used.workdir / 'reconstruct' / 'test-1-ema.csv') as file:
-    found = float(next(csv.DictReader(file))['neg_elbo'])
-  np.testing.assert_allclose(found, expected['results']['elbo/neg_elbo'], rtol=0.02)
+    neg_elbo = float(next(csv.DictReader(file))['neg_elbo'])
+  np.testing.assert_allclose(neg_elbo, expected['results']['elbo/neg_elbo'], rtol=0.02)
 
 
 @pytest.mark.parametrize(('folder', 'row'), [('test-1-ema', 'q1'), ('test-1-ema-q0.5', 'q0.5')])
@@ -135,8 +135,8 @@ def test_stored_latents_are_those_of_the_model(used):
   batch = next(data.eval_batches(dataset, 'test', batch_size=128, transforms=('binarize',)))
   rng = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))[0]
   groups = jax.jit(model.encode)(params, state, {'image': batch['image']}, rng)
-  for mine, theirs in zip(stored.read(range(10)).latents, groups, strict=True):
-    for part, expected in zip(mine, theirs, strict=True):
+  for group, expected_group in zip(stored.read(range(10)).latents, groups, strict=True):
+    for part, expected in zip(group, expected_group, strict=True):
       np.testing.assert_allclose(part, expected[:10], rtol=1e-4, atol=1e-5)
   pruned = latents.open_latents(used.workdir / 'encode' / 'test-1-ema-q0.5')
   assert pruned.variates.sum() == 3 and pruned[0].latents[0].mean is None

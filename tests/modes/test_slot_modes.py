@@ -91,9 +91,9 @@ def test_disentangle_writes_ranges_and_activeness(used):
 
 
 def test_traverse_writes_animations(used):
-  found = sorted(path.name for path in (used.workdir / 'traverse').glob('*.gif'))
-  assert len(found) == 4 * 2 and found[0].startswith('test-1-ema-0000-slot0-rank0-dim')
-  image = Image.open(used.workdir / 'traverse' / found[0])
+  names = sorted(path.name for path in (used.workdir / 'traverse').glob('*.gif'))
+  assert len(names) == 4 * 2 and names[0].startswith('test-1-ema-0000-slot0-rank0-dim')
+  image = Image.open(used.workdir / 'traverse' / names[0])
   assert image.size == (37, 39) and image.n_frames > 1
   rows = Image.open(used.workdir / 'traverse' / 'test-1-ema-0000-slot3.png')
   assert rows.size == (8 * 37 + 2, 2 * 39)

@@ -19,15 +19,15 @@ def read_split(folder: Path, split: str) -> dict[str, np.ndarray]:
     reader = array_record_module.ArrayRecordReader(str(folder / shard['file']))
     records += reader.read_all()
     reader.close()
-  found, start = {}, 0
+  arrays, start = {}, 0
   for name, field in card['fields'].items():
     kind = np.dtype(field['dtype']).newbyteorder('<')
     stop = start + int(np.prod(field['shape'], dtype=int)) * kind.itemsize
     joined = b''.join(record[start:stop] for record in records)
-    found[name] = np.frombuffer(joined, kind).reshape(len(records), *field['shape'])
+    arrays[name] = np.frombuffer(joined, kind).reshape(len(records), *field['shape'])
     start = stop
   assert all(len(record) == start for record in records)
-  return found
+  return arrays
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

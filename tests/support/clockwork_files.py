@@ -59,11 +59,11 @@ def _variables(weights: Arrays) -> Arrays:
   """Names and layouts of the official code: layers are numbered in the order of creation."""
   tree = traverse_util.unflatten_dict(weights, sep='/')
   cells = [tree['model'][f'RSSMCell_{i}'] for i in range(len(tree['model']))]
-  encoder, decoder, dense, found = tree['encoder'], tree['decoder'], [], {}
+  encoder, decoder, dense, variables = tree['encoder'], tree['decoder'], [], {}
 
   def add(scope: str, kind: str, number: int, leaves: Arrays) -> None:
     name = f'{scope}/{kind}_{number}' if number else f'{scope}/{kind}'
-    found.update({f'{name}/{leaf}': array for leaf, array in leaves.items()})
+    variables.update({f'{name}/{leaf}': array for leaf, array in leaves.items()})
 
   dense += [('encoder_convdense', encoder[f'Dense_{i}']) for i in range(len(encoder) - 4)]
   for level in reversed(range(len(cells))):
@@ -79,7 +79,7 @@ def _variables(weights: Arrays) -> Arrays:
     leaves = decoder[f'ConvTranspose_{i}']
     kernel = leaves['kernel'].transpose(0, 1, 3, 2)[::-1, ::-1]
     add('decoder_conv', 'conv2d_transpose', i, {**leaves, 'kernel': kernel})
-  return found
+  return variables
 
 
 def _gru(leaves: dict[str, Arrays]) -> Arrays:

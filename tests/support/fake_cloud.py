@@ -71,17 +71,17 @@ def take(file: str, matches) -> dict | None:
   with (cloud() / f'{file}.lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     entries = json.loads(path.read_text())
-    found = None
+    due = None
     for entry in entries:
       if not matches(entry) or not entry.get('times', 1):
         continue
       if entry.get('skip', 0):
         entry['skip'] -= 1
-      elif found is None:
+      elif due is None:
         entry['times'] = entry.get('times', 1) - 1
-        found = entry
+        due = entry
     write(path, json.dumps(entries))
-  return found
+  return due
 
 
 def write(path: pathlib.Path, text: str) -> None:
@@ -207,11 +207,11 @@ def scp(kind: str, rest: list[str]) -> int:
 def storage(arguments: list[str]) -> int:
   verb, *rest = [a for a in arguments if not a.startswith('--')]
   if verb == 'ls':
-    found = sorted((cloud() / 'buckets').glob(rest[0].removeprefix('gs://')))
-    if not found:
+    paths = sorted((cloud() / 'buckets').glob(rest[0].removeprefix('gs://')))
+    if not paths:
       print('ERROR: (gcloud) One or more URLs matched no objects.', file=sys.stderr)
       return 1
-    print('\n'.join(f'gs://{path.relative_to(cloud() / "buckets")}' for path in found))
+    print('\n'.join(f'gs://{path.relative_to(cloud() / "buckets")}' for path in paths))
   elif verb == 'du':
     sizes = [p.stat().st_size for p in locate(rest[0]).rglob('*') if p.is_file()]
     print(f'{sum(sizes)}  {rest[0]}')

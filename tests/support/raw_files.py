@@ -128,11 +128,11 @@ def planar_npz(images: np.ndarray) -> bytes:
 
 
 def varint(value: int) -> bytes:
-  found = b''
+  data = b''
   while value > 127:
-    found += bytes([value & 127 | 128])
+    data += bytes([value & 127 | 128])
     value >>= 7
-  return found + bytes([value])
+  return data + bytes([value])
 
 
 def field(number: int, data: bytes) -> bytes:
@@ -155,21 +155,21 @@ def example(**features: bytes | int | Sequence[int]) -> bytes:
 
 def tfrecord(payloads: Sequence[bytes]) -> bytes:
   """Returns records: length, its masked CRC-32C, payload, its masked CRC-32C."""
-  found = b''
+  records = b''
   for payload in payloads:
     length = struct.pack('<Q', len(payload))
-    found += length + _masked_crc(length) + payload + _masked_crc(payload)
-  return found
+    records += length + _masked_crc(length) + payload + _masked_crc(payload)
+  return records
 
 
 def glow_files(images: np.ndarray, part: str, level: int, shards: int, of: int) -> Files:
   """Returns raw pixels in shards: `train/train-r05-s-0000-of-2000.tfrecords` and so on."""
-  found = {}
+  files = {}
   for number, group in enumerate(np.array_split(images, shards)):
     payloads = [example(shape=i.shape, data=i.tobytes(), label=7) for i in group]
     name = f'{part}/{part}-r{level:02d}-s-{number:04d}-of-{of:04d}.tfrecords'
-    found[name] = tfrecord(payloads)
-  return found
+    files[name] = tfrecord(payloads)
+  return files
 
 
 def prepared_files(name: str, splits: Mapping[str, Sequence[bytes]]) -> Files:

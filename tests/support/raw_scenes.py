@@ -88,7 +88,7 @@ def write_with_the_package(
   info = tfds.core.DatasetInfo(builder=identity, features=features)
   writer = tfds.core.SequentialWriter(info, max_examples_per_shard=2)
   writer.initialize_splits(list(splits))
-  writer.add_examples({s: [{feature: one} for one in found] for s, found in splits.items()})
+  writer.add_examples({s: [{feature: one} for one in videos] for s, videos in splits.items()})
   writer.close_all()
   return folder
 
@@ -106,7 +106,7 @@ def scene(
   blocks = rng.permutation(np.resize(shown, 64)).reshape(8, 8)
   rows, columns = (np.arange(side) * 8 // side for side in image[:2])
   owner = blocks[rows][:, columns]
-  found = {
+  arrays = {
     'image': rng.integers(0, 256, image, np.uint8),
     'masks': np.where(owner == np.arange(entities)[:, None, None], 255, 0)[..., None].astype('u1'),
   }
@@ -114,15 +114,15 @@ def scene(
     if name == 'color' and width == 3:
       width = image[-1]
     values = rng.integers(1, 9, (entities, width))
-    found[name] = values.astype(np.uint8 if name in _BYTES[family] else np.float32)
-  found['visibility'] = np.isin(np.arange(entities), shown).astype(np.float32)[:, None]
-  return found
+    arrays[name] = values.astype(np.uint8 if name in _BYTES[family] else np.float32)
+  arrays['visibility'] = np.isin(np.arange(entities), shown).astype(np.float32)[:, None]
+  return arrays
 
 
-def scene_record(found: Scene, entity_axis: int = 0) -> bytes:
+def scene_record(arrays: Scene, entity_axis: int = 0) -> bytes:
   """Returns a tf.Example of a scene: bytes one by one, each a string of its own; floats packed."""
   entries = b''
-  for name, array in found.items():
+  for name, array in arrays.items():
     if name == 'masks':
       name, array = 'mask', np.moveaxis(array, 0, entity_axis)
     entries += feature(name, array)

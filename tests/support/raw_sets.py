@@ -44,9 +44,9 @@ def digits(monkeypatch):
   plain = {s: i[..., 0] for s, i in images.items()}
   files = raw_files.mnist_files(plain['train'], plain['test'], labels)
   padded = {}
-  for split, found in images.items():
-    padded[split] = np.zeros((len(found), 32, 32, 1), np.uint8)
-    padded[split][:, 2:30, 2:30] = found
+  for split, pictures in images.items():
+    padded[split] = np.zeros((len(pictures), 32, 32, 1), np.uint8)
+    padded[split][:, 2:30, 2:30] = pictures
   return files, padded, labels, plain
 
 
@@ -138,8 +138,8 @@ def pngs(prefix, images, first=1):
 @case
 def imagenet32_tars(folder, monkeypatch):
   images = oord(32)
-  for split, found in images.items():
-    files = dict(reversed(pngs(f'{split}_32x32/', found).items()))  # names count, not places
+  for split, pictures in images.items():
+    files = dict(reversed(pngs(f'{split}_32x32/', pictures).items()))  # names count, not places
     raw_files.write_tar(folder / f'{split}_32x32.tar', files)
   return Case('imagenet32', [folder], images, None, 'tar')
 
@@ -147,8 +147,8 @@ def imagenet32_tars(folder, monkeypatch):
 @case
 def imagenet64_folders(folder, monkeypatch):
   images = oord(64)
-  for split, found in images.items():
-    raw_files.write_folder(folder, pngs(f'{split}_64x64/', found))
+  for split, pictures in images.items():
+    raw_files.write_folder(folder, pngs(f'{split}_64x64/', pictures))
   raw = [folder / 'train_64x64', folder / 'valid_64x64']
   return Case('imagenet64', raw, images, None, 'folder')
 
@@ -158,8 +158,8 @@ def imagenet32_npy(folder, monkeypatch):
   images = oord(32)
   monkeypatch.setattr(imagenet, 'COUNTS', {'train': 12, 'valid': 5})
   raw = [folder / f'imagenet32-{split}.npy' for split in images]
-  for path, found in zip(raw, images.values(), strict=True):
-    np.save(path, found)
+  for path, pictures in zip(raw, images.values(), strict=True):
+    np.save(path, pictures)
   return Case('imagenet32', raw, images, None, 'npy')
 
 
