@@ -44,7 +44,7 @@ def check(**values) -> None:
     {'count': 9, 'sizes': (), 'pairs': ()},
     {'sizes': [3, 4], 'pairs': [[1, 2.5], [3, 4]]},  # lists, as JSON has them
     {'limit': None},
-    {'limit': 5, 'either': 0.5, 'anything': object()},
+    {'limit': 5, 'either': 0.5, 'anything': complex(1)},
     {'rate': 0.5, 'mode': 'slow', 'flag': True, 'either': 'b'},
   ],
   ids=str,

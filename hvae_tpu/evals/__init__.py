@@ -109,8 +109,8 @@ def check_weights(weights: str, key: str = 'config.evals.weights') -> None:
 def scheduled(section: Any, model: Any) -> list[tuple[str, int]]:
   """Returns the evaluations that are due during training, each with its `every`, steps.
 
-  An evaluation that is only on by default, and that the model cannot serve, is left out; a line is
-  printed for it.
+  An evaluation that runs only by its default interval, and that the model does not support, is left
+  out; a line is printed for it.
 
   Args:
     section: `config.evals`.

@@ -60,7 +60,7 @@ def make(
     batches: see `evals`; only the first batch is read.
     options: what to draw.
     where: the path of the options in the config, which errors name.
-    watch: passes on the rows, `total` of them, one at a time; to show progress or to stop.
+    watch: wraps the iterator of rows, to print progress or to stop; called as (rows, total).
 
   Returns:
     `run(params, model_state, step, rng)`: uint8 pictures [rows * H, num * W, C]:

@@ -1,4 +1,4 @@
-"""The jitted halves of a model that everything here uses, and noise for one of them.
+"""Jitted encoding, decoding and sampling of a model, and the noise that sampling takes.
 
 Noise is a tuple over the groups, as `Latents` are: float32 [N, h, w, zdim] each.
 """

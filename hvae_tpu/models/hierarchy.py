@@ -251,7 +251,7 @@ class ImageHierarchy:
     return self.run_network(params, state, None, num, rng, overrides)
 
   def temperature_of_levels(self, temperature: Array | float | None) -> Array | None:
-    """Returns the temperature of every level, [L]; None stays None."""
+    """Returns the temperature of every level, [L]; `nn/temperatures.py` reads those of configs."""
     if temperature is None:
       return None
     return jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (len(self.level_names),))

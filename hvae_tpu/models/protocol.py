@@ -2,7 +2,8 @@
 
 A model is a frozen dataclass: its fields are the hyper-parameters (the `model` section of a
 config), its methods the interface. All methods are pure functions of arrays. A model with `init`
-and `loss` trains, resumes and evaluates; each attribute or method below adds what its users name.
+and `loss` trains, resumes and evaluates; the optional members below serve the
+evaluations and modes that name them in `NEEDS`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,9 +77,10 @@ class Model(Protocol):
   def loss(
     self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array, train: bool
   ) -> tuple[Array, tuple[State, Metrics]]:
-    """Computes the loss, a scalar in the paper's scale; `train=False` gives the reported quantity.
+    """Computes the loss, a scalar in the paper's scale.
 
-    `step` is the clock of every schedule, a traced int32.
+    `train=False` leaves out weights and schedules of training, as papers report the loss. `step`
+    is the clock of every schedule, a traced int32.
     """
 
 
@@ -166,7 +168,7 @@ class OptionalMethods(Protocol):
     """
 
   def temperature_ramp(self, start: float, stop: float) -> Array:
-    """Returns temperatures [L] from `start` towards `stop`, where levels share them in groups."""
+    """Returns temperatures [L] from `start` towards `stop`, for levels that share some of them."""
 
   def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
     """Computes the KL of each latent channel of each level, summed over space: [B, L, V], nats."""

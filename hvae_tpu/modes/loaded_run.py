@@ -88,7 +88,7 @@ def model_for_sampling(
   """Returns model and model state for drawing pictures by the options of a mode.
 
   Args:
-    options: with `refresh_iterations`, the batch statistics are renewed first.
+    options: options of the mode; nonzero `refresh_iterations` renew the batch statistics first.
     temperature: of the samples that renew them.
 
   Raises:
