@@ -94,7 +94,7 @@ def model_for_sampling(
   Raises:
     UserError: batch statistics are to be renewed, but the model has none.
   """
-  model = dataclasses.replace(run.model, output_statistic=options.statistic)
+  model = with_statistic(run.model, options.statistic)
   iterations = getattr(options, 'refresh_iterations', 0)
   if not iterations:
     return model, run.model_state
@@ -103,6 +103,13 @@ def model_for_sampling(
   key = jax.random.fold_in(jax.random.key(options.seed), 1)
   state = refresh(run.params, run.model_state, key, temperature, iterations, options.refresh_num)
   return model, state
+
+
+def with_statistic(model: Any, statistic: str) -> Any:
+  """Returns the model with this statistic of the pixels in pictures, if it lets one choose."""
+  if not hasattr(model, 'output_statistic'):
+    return model
+  return dataclasses.replace(model, output_statistic=statistic)
 
 
 def interruptible(

@@ -61,7 +61,7 @@ def run(
       f'{config.evals.batch_size}'
     )
   loaded = loaded_run.load_run(config, workdir, checkpoint, 'report', ('level_names',))
-  model = loaded.model
+  model = loaded_run.with_statistic(loaded.model, options.statistic)
   named = [(t, f'config.report.temperatures[{i}]') for i, t in enumerate(options.temperatures)]
   levels_at = [temperatures.per_level(model, value, key) for value, key in named]
   dataset = setup.open_data(config)
