@@ -135,9 +135,9 @@ def test_pieces_of_other_lengths_are_refused_when_they_are_read():
 def test_what_is_stored_of_frames_that_stand_still(tmp_path, capsys):
   batch = videos([0, 10])
   batch['video'] = batch['video'].at[:, 4].set(batch['video'][:, 1])
-  options = open_loop.Options(context=2, num_examples=2)
+  options = mode.Options(context=2, num_examples=2, grids=False)
   predict = open_loop.predictor(Counter(), options)
-  mode._store(tmp_path, predict({}, {}, iter_of(batch), RNG), {}, grids=False, strict=False)
+  mode._store(tmp_path, predict({}, {}, iter_of(batch), RNG), {}, options)
   printed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
   assert printed['copy_last_psnr'].endswith('  (2 infinite ones left out)')
   assert 'left out' not in printed['copy_last_ssim']
@@ -287,7 +287,7 @@ def test_the_mode_names_its_own_options(tmp_path):
 
 def test_only_models_of_video_predict(root, tmp_path, monkeypatch):
   config = demo_moving_mnist.get_config('cwvae,debug')
-  still = types.SimpleNamespace(model=object(), workdir=tmp_path)
+  still = types.SimpleNamespace(model=object(), select=lambda weights: still)
   monkeypatch.setattr(restore, 'open_run', lambda *_: still)
   with pytest.raises(UserError, match=r'needs predict\(\), cycle, which object lacks'):
     mode.run(config, tmp_path, 'latest')

@@ -1,4 +1,4 @@
-"""Exploring, interpolating and picking: what is fixed stays, what is varied changes; refusals."""
+"""Modes explore, interpolate and pick: fixed groups stay, varied groups change; refusals."""
 
 import json
 import os
@@ -29,7 +29,7 @@ OF_IMAGES = [
 
 @pytest.fixture(scope='module', params=OF_IMAGES)
 def trained(request):
-  """(model, params, state) whose groups all matter; of systems that encode and decode."""
+  """Model, params and state of a system that encodes and decodes; every group matters."""
   model = tiny.SYSTEMS[request.param].model
   params, state = jax.jit(model.init)(jax.random.key(0), {'image': tiny.images(model)})
   rng = np.random.default_rng(0)
@@ -44,8 +44,8 @@ def test_samples_are_decoded_draws_from_the_prior(trained):
   np.testing.assert_array_equal(jax.jit(model.decode)(params, state, latents, key), sampled)
 
 
-def test_noise_is_what_the_groups_are_drawn_with(trained):
-  """Changing a group leaves those before it, and moves the distributions of those after it."""
+def test_groups_are_drawn_with_the_given_noise(trained):
+  """Changes one group: earlier groups stay, distributions of later groups move."""
   model, params, state = trained
   shapes = programs.shapes(model, params, state)
   noise = programs.stacked([programs.draw(shapes, 0, row) for row in range(4)])
@@ -93,7 +93,7 @@ def test_interpolation_ends_at_the_reconstructions(trained):
   for path in paths.PATHS:
     strip = generation.interpolate(model, params, state, images, num=3, path=path)
     assert len(strip) == 5
-    # Of other batches: pixels are drawn anew, and groups are the same.
+    # Other batches draw other pixels from the same groups.
     assert strip.shape[1:] == ends.shape[1:]
   with pytest.raises(UserError, match="path 'straight' must be one of linear, spherical"):
     generation.interpolate(model, params, state, images, path='straight')
@@ -111,7 +111,7 @@ def test_spherical_paths_keep_the_length():
 
 
 def test_cuts_take_groups_of_both(monkeypatch):
-  """Groups of values 0 and 1, decoded to themselves."""
+  """Combines groups of zeros and ones, which decode to themselves."""
   z = lambda: np.stack([np.zeros((1, 1, 1)), np.ones((1, 1, 1))])
   groups = tuple(paths.Group(None, None, z()) for _ in range(3))
   monkeypatch.setattr(programs, 'encode', lambda *args: groups)
@@ -162,7 +162,7 @@ def test_sheets_have_room_for_words():
   assert sheets.there_and_back(np.arange(4)).tolist() == [0, 1, 2, 3, 2, 1]
 
 
-# The modes.
+# Tests of the modes.
 
 
 @pytest.fixture(scope='module')

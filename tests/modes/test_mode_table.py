@@ -23,7 +23,7 @@ def test_options_have_allowed_defaults_and_comments(name):
   assert not settings.problems(options(), f'config.{name}')
   comments = show_config.field_comments(options)
   assert set(comments) >= {field.name for field in dataclasses.fields(options)} - {
-    'psnr_data_range'  # as the field before it
+    'psnr_data_range'  # the same as the field before it
   }
 
 

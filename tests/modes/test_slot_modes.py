@@ -1,4 +1,4 @@
-"""Modes of slots on a run: segment, disentangle, traverse, eval, geco_target; and refusals."""
+"""Modes for slots: segment, disentangle, traverse, eval, geco_target; refusals."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from tests.support import trained_runs
 
 
 class Used(NamedTuple):
-  """A run of eight scenes after the modes were run once: `out` is what they printed."""
+  """A run on eight scenes on which the modes were run once; `out`: their printed lines."""
 
   config: Any
   workdir: Any
@@ -39,7 +39,7 @@ def scenes_root(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def data_folder(scenes_root, monkeypatch):
-  """Sets the folder in which tests look for data, whatever ran before."""
+  """Sets the data folder of this module's tests."""
   monkeypatch.setenv('HVAE_DATA', str(scenes_root))
 
 

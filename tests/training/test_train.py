@@ -166,7 +166,7 @@ def test_clipping_and_decay():
   tx, rate = optimizer(b1=0.0, b2=0.0, eps=1.0, warmup_steps=0)
   params, grads = {'w': jnp.array([2.0, 0.0])}, {'w': jnp.array([3.0, 4.0])}
   updates, _ = tx.update(grads, tx.init(params), params)
-  clipped = np.array([0.6, 0.8])  # of norm 5, to norm 1
+  clipped = np.array([0.6, 0.8])  # a gradient of norm 5, clipped to norm 1
   expected = clipped / (clipped + 1) + 0.01 * np.array([2.0, 0.0])
   np.testing.assert_allclose(updates['w'], expected, rtol=1e-6)
   assert float(rate(0)) == np.float32(0.1)
@@ -233,7 +233,7 @@ def test_summary_of_a_window():
 
 @pytest.fixture(scope='module')
 def three_steps():
-  """mesh sizes -> (losses, parameters) of three steps of a tiny VDVAE."""
+  """Losses and parameters after three steps of a tiny VDVAE, by mesh sizes."""
   # Fewer blocks than elsewhere: each mesh compiles anew.
   model = tiny.SYSTEMS['vdvae'].model
   model = dataclasses.replace(model, enc_blocks='8d8,1x1', dec_blocks='1x1,8m1')
