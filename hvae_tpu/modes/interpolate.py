@@ -27,9 +27,9 @@ class Options(loaded_run.PictureOptions):
   # cut out the central squares of the files, and resize them to the model's size
   resize: bool = setting(False)
   num: int = setting(8, least=1)  # points between the two pictures
-  paths: tuple[str, ...] = setting(('linear', 'spherical'))  # one or both
-  combine: bool = setting(True)  # also coarse groups of one picture with fine groups of the other
-  columns: int = setting(12, least=1)  # of the combinations
+  paths: tuple[str, ...] = setting(('linear', 'spherical'))  # linear, spherical, or both
+  combine: bool = setting(True)  # also mix coarse groups of one with fine groups of the other
+  columns: int = setting(12, least=1)  # columns of the grid of combinations
   fps: float = setting(8.0, above=0)  # frames per second of the animations
 
 

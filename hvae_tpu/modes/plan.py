@@ -27,11 +27,11 @@ class Options:
   """Options of `--mode=plan`."""
 
   topology: str = setting('v5e:4x4')  # TPU slices, with commas; --topology sets it
-  programs: tuple[str, ...] = setting(('train', 'eval'))  # to compile
+  programs: tuple[str, ...] = setting(('train', 'eval'))  # programs to compile
   # whether to search the largest batch of every remat and dtype; always if a program does not fit
   search: bool = setting(False)
-  remats: tuple[str, ...] = setting(('blocks', 'convs', 'none'))  # of the search
-  dtypes: tuple[str, ...] = setting(('float32', 'bfloat16'))  # of the search
+  remats: tuple[str, ...] = setting(('blocks', 'convs', 'none'))  # to search over
+  dtypes: tuple[str, ...] = setting(('float32', 'bfloat16'))  # to search over
   max_batch: int = setting(4096, least=1)  # global batch size at which the search ends
   efficiency: float = setting(0.1, above=0, most=1)  # expected fraction of the peak FLOP/s
   # optimization level of the compiler; EFFORT_O1 takes a quarter of the time, with another memory
