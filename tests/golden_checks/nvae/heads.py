@@ -289,7 +289,7 @@ def _check_scheduler(golden: Golden, name: str) -> None:
     num_groups_per_scale=c['initial_splits_per_scale'],
     group_divider=c['exponential_scaling'],
     min_groups_per_scale=c['min_splits'],
-  )._groups
+  ).groups_per_scale
   alpha = objective.alphas(groups, 'square')
   stored = golden.under(f'output/{name}')
   if name == 'kl_scheduler':
