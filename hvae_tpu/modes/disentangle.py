@@ -48,7 +48,7 @@ class Options(scenes.SceneOptions):
   num_active: int = setting(100, least=1)  # scenes for the activeness of each dimension
   num_examples: int = setting(320, least=0)  # scenes for codes and factors; 0: all
   # ways to compute DCI scores: per_factor, reference (EfficientMORL's code), or both
-  dci_modes: tuple[str, ...] = setting(('per_factor',))
+  dci_modes: tuple[str, ...] = setting(('per_factor',), choices=dci.MODES)
   # factors of the records to compare with; (): all but visibility and pixel_coords
   factors: tuple[str, ...] = setting(())
 
