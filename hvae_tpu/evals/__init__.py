@@ -65,7 +65,8 @@ WEIGHTS = {'ema': ('ema',), 'raw': ('raw',), 'both': ('ema', 'raw')}
 class Settings:
   """Fields of `config.evals` beside the sections of the evaluations."""
 
-  names: tuple[str, ...] = setting(('elbo',))  # evaluations that --mode=eval runs
+  # evaluations that --mode=eval runs
+  names: tuple[str, ...] = setting(('elbo',), choices=tuple(EVALS))
   split: str = setting('test')  # view that --mode=eval reads: train, valid, test, or a view's name
   # batches of every evaluation of --mode=eval, in place of its own max_batches; 0: the whole view
   max_batches: int = setting(0, least=0)
@@ -96,8 +97,6 @@ def check(section: Any) -> None:
   fields = {field.name for field in dataclasses.fields(Settings)}
   values = {name: value for name, value in section.items() if name in fields}
   settings.checked(Settings, values, 'config.evals')
-  if unknown := [name for name in values.get('names', ()) if name not in EVALS]:
-    raise UserError(f'config.evals.names has {", ".join(unknown)}, but may have {", ".join(EVALS)}')
 
 
 def check_weights(weights: str, key: str = 'config.evals.weights') -> None:

@@ -66,7 +66,7 @@ def encode(model: Any, params: Any, state: Any, images: np.ndarray, seed: int = 
 
 
 def _in_batches(run: Callable[[Any], Any], tree: Any) -> Any:
-  """Calls `run` on `BATCH` rows at a time, always of one shape, and joins the results."""
+  """Calls `run` on up to `BATCH` rows at a time, always of one shape; joins the results."""
   count = len(jax.tree.leaves(tree)[0])
   size, results = min(count, BATCH), []
   for start in range(0, count, size):

@@ -48,7 +48,7 @@ class Options(scenes.SceneOptions):
   num_active: int = setting(100, least=1)  # scenes that their activeness is measured on
   num_examples: int = setting(320, least=0)  # scenes that codes and factors are taken from; 0: all
   # per_factor, or reference, as EfficientMORL's code computes DCI scores; one or both
-  dci_modes: tuple[str, ...] = setting(('per_factor',))
+  dci_modes: tuple[str, ...] = setting(('per_factor',), choices=dci.MODES)
   # factors of the records to compare with; (): all but visibility and pixel_coords
   factors: tuple[str, ...] = setting(())
 

@@ -36,7 +36,7 @@ class DataConfig:
   test_split: str = 'test'  # view that --mode=eval reads
   # Names: flip, binarize, crop:N, centre_crop:N. Training draws them anew at each visit.
   train_transforms: tuple[str, ...] = ()
-  eval_transforms: tuple[str, ...] = ()  # the same; drawn once per example
+  eval_transforms: tuple[str, ...] = ()  # as train_transforms, but drawn once per example
   seq_len: int = setting(0, least=0)  # frames of a training clip (video only); 0: whole sequences
   eval_seq_len: int = setting(0, least=0)  # frames of an evaluation clip; 0: whole sequences
   cache_mb: int = setting(1024, least=0)  # MiB; a training split up to this size stays in memory

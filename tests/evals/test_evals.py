@@ -244,7 +244,7 @@ def test_options_have_ranges(name, values, message):
   [
     ({'batch_size': 0}, 'config.evals.batch_size=0 must be at least 1'),
     ({'max_batches': -2}, 'config.evals.max_batches=-2 must not be negative'),
-    ({'names': ('elbo', 'fid')}, 'config.evals.names has fid, but may have elbo, iwae'),
+    ({'names': ('elbo', 'fid')}, r"names=\('elbo', 'fid'\) must have no items but 'elbo', 'iwae'"),
     ({'elbo': {'every': -1}}, 'config.evals.elbo.every=-1 must not be negative'),
   ],
 )

@@ -253,7 +253,9 @@ def test_without_the_compiler(monkeypatch, tmp_path):
 def test_unknown_programs_are_refused(tmp_path):
   config = cifar10.get_config('vdvae,debug')
   config.plan.programs = ('sample',)
-  with pytest.raises(UserError, match='config.plan.programs has sample; programs are train, eval'):
+  with pytest.raises(
+    UserError, match=r"programs=\('sample',\) must have no items but 'train', 'eval'"
+  ):
     mode.run(config, tmp_path, 'latest')
 
 
