@@ -60,7 +60,7 @@ class TrainConfig:
   num_steps: int = setting(1_000_000, least=0)  # updates; 0: no training
   # Epochs; decides num_steps once the size of the data set is known; None: num_steps counts.
   num_epochs: int | None = setting(None, least=1)
-  # Of convolutions and matrix products.
+  # precision of convolutions and matrix products
   precision: str = setting('highest', choices=('default', 'high', 'highest'))
   clock: str = setting('attempted', choices=('attempted', 'applied'))  # updates, for schedules
   ema_decay: float | None = setting(None, least=0, below=1)  # None: no average of the parameters
