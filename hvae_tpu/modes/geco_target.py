@@ -28,7 +28,7 @@ from hvae_tpu.training.step import Step, trace_step
 
 NEEDS = ('reconstruction_target', 'warnings', 'segment', 'level_names')
 FOLDERS = ('geco_target',)
-LEAST_ARI = 0.5  # foreground ARI from which on objects count as found
+LEAST_ARI = 0.5  # least foreground ARI at which objects count as found
 
 
 @dataclasses.dataclass(frozen=True)

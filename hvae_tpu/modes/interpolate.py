@@ -29,8 +29,8 @@ class Options(loaded_run.PictureOptions):
   resize: bool = setting(False)
   num: int = setting(8, least=1)  # points between the two pictures
   paths: tuple[str, ...] = setting(('linear', 'spherical'), choices=tuple(PATHS))  # one or both
-  combine: bool = setting(True)  # also coarse groups of one picture with fine groups of the other
-  columns: int = setting(12, least=1)  # of the combinations
+  combine: bool = setting(True)  # also mix coarse groups of one with fine groups of the other
+  columns: int = setting(12, least=1)  # columns of the grid of combinations
   fps: float = setting(8.0, above=0)  # frames per second of the animations
 
 

@@ -31,24 +31,25 @@ SHOW_EVERY = 5.0  # seconds between progress lines
 class PictureOptions:
   """Options of modes that draw pictures."""
 
-  statistic: str = setting('mean', choices=tuple(STATISTICS))  # of the pixels' distribution
-  seed: int = setting(0, least=0)  # of all noise
+  # statistic of the pixels' distribution
+  statistic: str = setting('mean', choices=tuple(STATISTICS))
+  seed: int = setting(0, least=0)  # seed of all noise
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleOptions(PictureOptions):
   """Options of modes that draw samples from the prior."""
 
-  # batches of samples that renew the batch statistics before sampling; 0: those of training
+  # batches of samples that renew the batch statistics before sampling; 0: no renewal
   refresh_iterations: int = setting(0, least=0)
-  refresh_num: int = setting(16, least=1)  # samples in such a batch
+  refresh_num: int = setting(16, least=1)  # samples in each of these batches
 
 
 @dataclasses.dataclass(frozen=True)
 class TemperedOptions(SampleOptions):
   """Options of modes that draw samples at one temperature."""
 
-  # of the samples: one number, one number per level, or 'linear(a,b)' from the coarsest level on
+  # temperature: one number, one number per level, or 'linear(a,b)' from the coarsest level on
   temperature: tuple[float | str, ...] = setting((1.0,), least=0)
 
 

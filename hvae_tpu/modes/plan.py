@@ -30,9 +30,9 @@ class Options:
   programs: tuple[str, ...] = setting(('train', 'eval'), choices=tuple(PROGRAMS))  # to compile
   # whether to search the largest batch of every remat and dtype; always if a program does not fit
   search: bool = setting(False)
-  # of the search
+  # rematerialisations to search over
   remats: tuple[str, ...] = setting(('blocks', 'convs', 'none'), choices=layers.REMAT)
-  # of the search
+  # dtypes to search over
   dtypes: tuple[str, ...] = setting(('float32', 'bfloat16'), choices=('float32', 'bfloat16'))
   max_batch: int = setting(4096, least=1)  # global batch size at which the search ends
   efficiency: float = setting(0.1, above=0, most=1)  # expected fraction of the peak FLOP/s

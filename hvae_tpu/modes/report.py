@@ -34,8 +34,8 @@ class Options(loaded_run.SampleOptions):
   num: int = setting(8, least=1)  # pictures in a row
   # one row of samples each: a number, a tuple of one number per level, or 'linear(a,b)'
   temperatures: tuple[Setting, ...] = setting((1.0, 0.8, 0.6))
-  partial_temperature: float = setting(0.1, least=0)  # of the groups that are drawn
-  statistic: str = setting('sample', choices=STATISTICS)  # of the pixels' distribution
+  partial_temperature: float = setting(0.1, least=0)  # temperature of the drawn groups
+  statistic: str = setting('sample', choices=STATISTICS)  # statistic of the pixels' distribution
 
 
 @loaded_run.interruptible

@@ -18,7 +18,7 @@ FOLDERS = ()
 class Options:
   """Options of `--mode=reset`."""
 
-  yes: bool = setting(False)  # really delete
+  yes: bool = setting(False)  # delete, instead of only listing
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from data_prep.datasets import demo_tetrominoes
 from data_prep.raw.preparation import Preparation
 from hvae_tpu.evals import scene_records, segmentation, traversals
+from hvae_tpu.figures.images import framed_row
 from hvae_tpu.metrics import dci, matching
 from hvae_tpu.metrics.rand_index import adjusted_rand_index
 from hvae_tpu.models.efficient_morl import EfficientMORL, objective
@@ -160,7 +161,7 @@ def _check_evaluation(golden: Golden, mode: str) -> None:
   if 'viz_grid' in stored or 'viz_masks' in stored:
     shown = traversals.steps(traversals.limits(between, 'reference'), _columns(stored, model))
     painted, masks = pictures(params, slots[0], np.int32(SLOT), shown)
-    grid = np.concatenate([traversals.framed_row(row) for row in painted])
+    grid = np.concatenate([framed_row(row) for row in painted])
     compared |= {'viz_grid': grid.transpose(2, 0, 1), 'viz_masks': _mask_grid(masks[-1, -1])}
   true = golden['input/true_ids'] if 'input/true_ids' in golden else None
   if 'ari' in stored:
@@ -188,7 +189,7 @@ def _columns(stored: dict[str, np.ndarray], model: EfficientMORL) -> int:
 def _mask_grid(masks: np.ndarray) -> np.ndarray:
   """Masks [K, H, W] side by side, as grey pictures with a frame."""
   grey = np.repeat(masks[..., None], 3, axis=-1)
-  return traversals.framed_row(grey).transpose(2, 0, 1)
+  return framed_row(grey).transpose(2, 0, 1)
 
 
 def _tolerance(name: str) -> Tolerance:

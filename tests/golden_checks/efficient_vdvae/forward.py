@@ -26,7 +26,7 @@ RNG = jax.random.key(0)
 CANCELLING = Tolerance(1e-4, 1e-6)
 
 
-DRAWN = ('sample_', 'ssim_')  # results of a pass that are made of one draw
+SAMPLED = ('sample_', 'ssim_')  # results of a pass that are made of one draw
 
 
 def forward_cases(golden: Golden) -> Cases:
@@ -36,9 +36,9 @@ def forward_cases(golden: Golden) -> Cases:
   for name in golden.names_under('output'):
     if re.fullmatch(r'eps[\d.]+', name):
       results = golden.names_under(f'output/{name}')
-      if not all(result.startswith(DRAWN) for result in results):
+      if not all(result.startswith(SAMPLED) for result in results):
         cases[name] = functools.partial(_check_pass, golden, name)
-      if any(result.startswith(DRAWN) for result in results):
+      if any(result.startswith(SAMPLED) for result in results):
         cases[f'{name}_drawn'] = functools.partial(_check_drawn, golden, name)
     elif name.startswith('masked_'):
       cases[name] = functools.partial(_check_masked, golden, name)
@@ -105,7 +105,9 @@ def _check_pass(golden: Golden, name: str) -> None:
   share = golden.config['synthesis']['variate_masks_quantile']
   results['variate_mask_from_div_stats'] = pruned.most_active(results['div_stats'], share)
   expected = {
-    key: value for key, value in golden.under(f'output/{name}').items() if not key.startswith(DRAWN)
+    key: value
+    for key, value in golden.under(f'output/{name}').items()
+    if not key.startswith(SAMPLED)
   }
   compare(results, expected, _tolerance(model))
 
@@ -130,7 +132,7 @@ def _cropped(model: EfficientVDVAE, image: Any) -> Any:
 def _check_drawn(golden: Golden, name: str) -> None:
   model, stored = networks.model_of(golden.config), golden.under(f'output/{name}')
   logits = _compiled(golden)(_eps(name), _steps(golden)[-1])[0]['logits']
-  expected = {key: value for key, value in stored.items() if key.startswith(DRAWN)}
+  expected = {key: value for key, value in stored.items() if key.startswith(SAMPLED)}
   draws = dict.fromkeys(key.removeprefix('ssim_vs_') for key in expected)
   results = {key: _sampler(golden)(logits, float(key.removeprefix('sample_u'))) for key in draws}
   target = distributions.to_uint8(model.scale_target(golden['input/image_uint8']))
