@@ -43,8 +43,7 @@ FILES = {  # the files beside the rooms: the public API, the commands, and what 
 EXCEPTIONS = {  # module -> further rooms, and why
   'hvae_tpu.planning.config_tables': 'commands',  # the body of a command
   'hvae_tpu.planning.benchmarks.scaling': 'commands main runs storage',  # times the command
-  'hvae_tpu.modes.plan': 'commands',  # tells the command of a config
-  'hvae_tpu.modes.report': 'commands',  # the same
+  'hvae_tpu.modes.report': 'commands',  # tells the command of a config
   'hvae_tpu.modes.show_config': 'commands',  # reads configs as the commands do
 }
 DATA_PREP = {

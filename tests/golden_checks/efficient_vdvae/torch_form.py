@@ -53,10 +53,10 @@ def _check_import(golden: Golden) -> None:
   compare(back, stored, lambda _: EXACT)
   assert set(back) == set(stored)
   start = golden.path.stem.replace('torch_import_', 'forward_')
-  twins = [g for _, g in golden_files.find('efficient_vdvae') if g.path.stem.startswith(start)]
-  if twins:
+  pairs = [g for _, g in golden_files.find('efficient_vdvae') if g.path.stem.startswith(start)]
+  if pairs:
     exported = tables.export_params(networks.entries(model), params)
-    compare(exported, twins[0].under('param'), lambda _: EXACT)
+    compare(exported, pairs[0].under('param'), lambda _: EXACT)
 
 
 def _check_channels(golden: Golden) -> None:
