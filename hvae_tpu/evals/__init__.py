@@ -113,7 +113,7 @@ def scheduled(section: Any, model: Any) -> list[tuple[str, int]]:
 
   Args:
     section: `config.evals`.
-    model: of the run.
+    model: model of the run.
 
   Raises:
     UserError: a value of `every` that is out of range.
@@ -148,10 +148,10 @@ def create(
   Args:
     name: a key of `EVALS`.
     section: `config.evals`: the fields of `Settings`, and one section for each evaluation.
-    model: of the run.
+    model: model of the run.
     batches: see above.
-    seed: of the noise; every call of the result uses the same.
-    values: of the options; None takes those of `section[name]`.
+    seed: seed of the noise; every call of the result uses the same.
+    values: values of the options; None takes those of `section[name]`.
     where: the path of `values` in the config, which errors name; '' is `config.evals.<name>`.
 
   Returns:

@@ -56,9 +56,9 @@ def make(
   """Returns the evaluation.
 
   Args:
-    model: of the run.
+    model: model of the run.
     batches: see `evals`; only the first batch is read.
-    options: what to draw.
+    options: settings of the pictures.
     where: the path of the options in the config, which errors name.
     watch: wraps the iterator of rows, to print progress or to stop; called as (rows, total).
 

@@ -87,7 +87,7 @@ def make(
   """Returns the measurement of distortion, rate and similarity of reconstructions.
 
   Args:
-    model: of the run.
+    model: model of the run.
     mesh: that batches lie on.
     masks: prunings to measure: bool [L, V] each, the variates to keep, or None for all.
     num: pictures to return.

@@ -129,7 +129,7 @@ def draws_of_runs(
     rng: key of the standard normal noise.
     num: B.
     sizes: (count, size) of every run: its blocks, and the latent dimensions of a block.
-    overrides: of the whole pass.
+    overrides: overrides of the whole pass.
   """
   ends = itertools.accumulate(count for count, _ in sizes)
   noise_of_runs = _noise_of_runs(rng, num, sizes, overrides.noise)

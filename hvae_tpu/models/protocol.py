@@ -47,7 +47,7 @@ class ReconstructionTarget(NamedTuple):
   """Target that training holds the reconstruction at, and where it stands (GECO).
 
   Attributes:
-    target: of the nll, nats per dimension; the field `geco_target` of the model.
+    target: target of the nll, nats per dimension; the field `geco_target` of the model.
     lowest: bound of the nll, nats per dimension, which no parameters can go below.
     num_dims: dimensions of an example.
     c_ema: [], moving average of target - nll per example, nats; positive where the target is
@@ -259,8 +259,8 @@ def require(model: Any, names: Sequence[str], what: str, remedy: str = '') -> No
   """Raises UserError if a model lacks attributes or methods.
 
   Args:
-    model: of a run.
-    names: of attributes and methods of this protocol.
+    model: model of a run.
+    names: names of attributes and methods of this protocol.
     what: the feature that needs them, such as '--mode=sample'.
     remedy: what to do instead of writing them, such as 'set config.evals.ssim.every=0'.
   """

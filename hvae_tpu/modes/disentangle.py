@@ -29,7 +29,7 @@ class Column(NamedTuple):
 
   Attributes:
     name: 'shape', or 'color_0' of a factor of several numbers.
-    field: of the records.
+    field: field of the records.
     index: in that factor; None where it is one number.
     discrete: whether it is a category.
   """

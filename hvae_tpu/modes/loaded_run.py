@@ -90,7 +90,7 @@ def model_for_sampling(
 
   Args:
     options: options of the mode; nonzero `refresh_iterations` renew the batch statistics first.
-    temperature: of the samples that renew them.
+    temperature: temperature of the samples that renew them.
 
   Raises:
     UserError: batch statistics are to be renewed, but the model has none.

@@ -60,7 +60,7 @@ class Checkpoints:
     """Opens the checkpoints; makes their folder unless `read_only`.
 
     Args:
-      workdir: of the run.
+      workdir: work directory of the run.
       keep_latest: number of newest checkpoints to keep; at least 1.
       keep_every: also keep the steps that are multiples of this; 0: none.
       best_metric: also keep the checkpoint with the smallest stored value of this; '': none.
@@ -279,7 +279,7 @@ class Checkpoints:
     """Raises UserError if stored arrays do not fit; Orbax would cast another dtype in silence.
 
     Args:
-      step: of the checkpoint.
+      step: step of the checkpoint.
       abstract: the expected arrays.
       whole: whether other stored arrays are an error.
     """

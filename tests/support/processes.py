@@ -12,10 +12,10 @@ class Job(Processes):
   """A Python command on `num` processes with `devices` in all.
 
   Args:
-    folder: where the output of each process is written; made if it is missing.
+    folder: folder for the output of each process; made if it is missing.
     data_root: `$HVAE_DATA`.
     num, devices: see above.
-    command: what follows the name of the interpreter.
+    command: arguments of the interpreter.
   """
 
   def __init__(self, folder: pathlib.Path, data_root, num: int, devices: int, *command: str):

@@ -25,7 +25,7 @@ class System(NamedTuple):
     decoded: (model, params, state, images, rng, pixel_rng) -> pictures of the inference pass
       itself, uint8, with the noise of `encode(rng)` and of `decode(pixel_rng)`; None without these
       two.
-    frames: of a video; 0 for a model of pictures.
+    frames: length of a video; 0 for a model of pictures.
     learning_rate: at which it learns in a few steps, and no layer dies.
   """
 

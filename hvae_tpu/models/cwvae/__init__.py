@@ -212,7 +212,7 @@ class CWVAE:
       batch: `video` [B, T, H, W, C]; only the first `context` frames are read.
       rng: the same for all chunks of a prediction.
       context: frames; a multiple of `cycle`.
-      carry: of the previous chunk; None: the first chunk, which observes the context.
+      carry: carry of the previous chunk; None: the first chunk, which observes the context.
       num: frames to predict; a multiple of `cycle`, except for the last chunk.
       total: frames of all chunks together, which the reference's reset masks depend on; 0: `num`.
 

@@ -318,7 +318,7 @@ class NVAE(hierarchy.ImageHierarchy):
     """Moves the statistics of the top-down side towards those of generated pictures.
 
     Args:
-      temperature: of the samples, one number or one per level.
+      temperature: temperature of the samples, one number or one per level.
       iterations: batches of samples, each of which moves the statistics by a twentieth.
       num: samples in a batch.
     """

@@ -175,7 +175,7 @@ def run(
   """Returns the training loss of a pass, and (the state after it, all results of the file).
 
   Args:
-    eps: what every normal draw is.
+    eps: value of every normal draw.
     train: whether batch normalisation uses the batch.
   """
   image = image_of(golden)
