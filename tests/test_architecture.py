@@ -87,7 +87,7 @@ def within(name: str, prefixes) -> bool:
 
 
 def allowed(name: str) -> list[str]:
-  """Prefixes of what module `name` may import."""
+  """Returns the prefixes of modules that module `name` may import."""
   package, *rest = name.split('.')
   room = rest[0] if rest else ''
   if package == 'configs':

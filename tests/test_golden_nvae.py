@@ -22,7 +22,7 @@ KINDS = {
   ('output/*',): pieces.piece_cases,
 }
 
-# What every run checks: of each reference a pass with gradients and a trajectory, and the pieces.
+# Checks of every run: a pass with gradients and a trajectory of each reference; the pieces.
 QUICK = (
   'official_cifar10_nf1_5bit.npz-grad',
   'official_cifar10_nf1_5bit.npz-inputs',

@@ -30,7 +30,7 @@ def test_modules_named_exist():
 
 
 def test_modes_are_those_of_the_program():
-  """Train is what happens without a mode."""
+  """Compares the modes; train is the default mode."""
   assert set(re.findall(r'--mode=(\w+)', TEXT)) == set(MODES) - {'train'}
 
 

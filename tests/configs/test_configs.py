@@ -67,7 +67,7 @@ COUNTS = {
   ('images64', 'nvae,big_logistic_mixture20latentnoflows'): 18_584_772,
   ('images64', 'nvae,large_logistic_mixture20latentnoflows'): 32_262_692,
   ('images64', 'nvae,penguin'): 36_689_892,
-  # Of the reference less the two numbers of GECO, which are state here.
+  # Count of the reference, less two numbers of GECO, which belong to the state in this package.
   ('tetrominoes', 'efficient_morl'): 467_238 - 2,
   ('multi_dsprites', 'efficient_morl'): 666_502 - 2,
   ('clevr6', 'efficient_morl'): 666_502 - 2,

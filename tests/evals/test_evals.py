@@ -1,4 +1,4 @@
-"""Evaluations against answers worked by hand, with a model that reports what it is given."""
+"""Evaluations against answers worked by hand, with a model that reports its inputs."""
 
 import types
 

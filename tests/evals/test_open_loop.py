@@ -1,4 +1,4 @@
-"""Open-loop evaluation: scores, the best of several samples, chunks, and what a run stores."""
+"""Open-loop evaluation: scores, the best of several samples, chunks, and stored files."""
 
 import csv
 import json
@@ -119,7 +119,7 @@ def test_refused_before_anything_is_predicted(options, message):
 
 
 def iter_of(*batches):
-  """As evaluations read."""
+  """Returns batches in the form that evaluations read."""
   yield from batches
 
 
@@ -209,7 +209,7 @@ def test_life_of_a_run(root, tmp_path, capsys):
   assert chosen.items() <= summary['options'].items() and summary['num_frames'] == 4
   assert [path.name for path in folder.parent.iterdir()] == ['test-6-ema']
 
-  # What is shown of the context is chosen when a model is used.
+  # The observed part of the context is chosen when a model is used.
   seen = np.load(folder / 'sample0' / 'random_sample_1.npz')['arr_0']
   config.model.use_obs = 'FFF'
   assert mode.run(config, tmp_path, 'latest') == 0

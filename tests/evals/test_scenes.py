@@ -1,4 +1,4 @@
-"""Evaluations of scenes by hand, traversals of slots, and what they need of records."""
+"""Evaluations of scenes by hand, traversals of slots, and the fields of records that they need."""
 
 import jax
 import jax.numpy as jnp

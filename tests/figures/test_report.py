@@ -1,4 +1,4 @@
-"""The page about a run: whole, self-contained, readable without seeing; and what it refuses."""
+"""The page about a run: whole, self-contained, readable without seeing; refusals."""
 
 from html.parser import HTMLParser
 import json
@@ -16,7 +16,7 @@ from tests.support import trained_runs
 
 
 class Page(HTMLParser):
-  """Counts what a page holds."""
+  """A parser that counts the elements of a page."""
 
   def __init__(self, text: str):
     super().__init__()

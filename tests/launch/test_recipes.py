@@ -49,7 +49,7 @@ def tree(tmp_path_factory):
 
 
 def main(tree, data_root, *flags: str) -> str:
-  """Runs hvae_tpu.main of the copy; returns what it prints."""
+  """Runs hvae_tpu.main of the copy; returns its output."""
   command = [sys.executable, '-m', 'hvae_tpu.main', f'--workdir={tree / "run"}', *flags]
   env = {**os.environ, 'HVAE_DATA': str(data_root), 'JAX_PLATFORMS': 'cpu'}
   done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=600)

@@ -1,4 +1,4 @@
-"""Sample quality: hand-worked distances, and numbers that grow with what is wrong."""
+"""Sample quality: hand-worked distances, and numbers that grow with the defects of pictures."""
 
 import json
 

@@ -20,7 +20,7 @@ def test_ssim_of_flat_pictures():
 
 
 def test_ssim_against_scikit_image():
-  """With pictures inside a black frame, since scikit-image reflects what we take as black."""
+  """Puts pictures in a black frame, since scikit-image reflects at the border."""
   rng = np.random.default_rng(0)
   a = rng.integers(0, 256, (2, 12, 16, 3)).astype(np.uint8)
   b = np.clip(a + rng.integers(-60, 60, a.shape), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""EfficientMORL and Slot Attention: symmetries, devices, the curriculum, what is refused."""
+"""EfficientMORL and Slot Attention: symmetries, devices, the curriculum, refusals."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ def started(name):
 
 @functools.cache
 def segmenter(name):
-  """Jitted: draws [n, B, K, D] -> what the model makes of the pictures."""
+  """Returns a jitted function from draws [n, B, K, D] to the results for the pictures."""
   model, params, state, batch = started(name)
 
   @jax.jit
@@ -72,7 +72,7 @@ def test_slots_can_change_places(name, seed, order):
 
 @pytest.mark.parametrize('name', SYSTEMS)
 def test_two_devices_are_one(name):
-  """Two fake devices give the state of one after a step in which GECO is active."""
+  """Compares two fake devices with one, after a step with active GECO."""
   model, _, _, batch = started(name)
   if name == 'efficient_morl':
     model = dataclasses.replace(model, geco_warm_start=0)

@@ -19,7 +19,7 @@ RNG = jax.random.key(7)
 
 
 class Fitted(NamedTuple):
-  """A system after fifty steps on one batch; `grads` are those of one more step."""
+  """A system after fifty steps on one batch; `grads` belong to one more step."""
 
   name: str
   model: Any

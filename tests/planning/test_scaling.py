@@ -1,4 +1,4 @@
-"""The measurement of what the host spends on a step."""
+"""Measurement of the host's time for a step."""
 
 import pytest
 

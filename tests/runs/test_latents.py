@@ -1,4 +1,4 @@
-"""Latent variables on disk: what is written is read, in both forms, or nothing is there."""
+"""Latent variables on disk: both formats are read back; interrupted writes leave nothing."""
 
 import json
 import re

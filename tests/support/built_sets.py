@@ -1,4 +1,4 @@
-"""Reads built data sets with nothing but ArrayRecord, for tests of what builders wrote."""
+"""Reads built data sets with nothing but ArrayRecord, for tests of builders."""
 
 import json
 from pathlib import Path

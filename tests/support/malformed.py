@@ -1,4 +1,4 @@
-"""Malformed raw files: what they are called, what is written, and what must be said of them."""
+"""Malformed raw files: their names, contents, and expected messages."""
 
 import dataclasses
 import io
@@ -19,7 +19,7 @@ PAGE = b'<!DOCTYPE html>\n<html><title>Google Drive - Quota exceeded</title></ht
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """Raw files by name, which of them are given, and what must be said.
+  """Raw files by name, the given ones among them, and the expected message.
 
   `raw` is `.` for the folder with all of them.
   """

@@ -102,7 +102,7 @@ def scene(
   """
   rng = np.random.default_rng([seed, entities])
   shown = np.setdiff1d(np.arange(entities), hidden)
-  # Blocks, so that what shrinks still shows every entity.
+  # Blocks, so that a smaller picture still shows every entity.
   blocks = rng.permutation(np.resize(shown, 64)).reshape(8, 8)
   rows, columns = (np.arange(side) * 8 // side for side in image[:2])
   owner = blocks[rows][:, columns]
@@ -184,7 +184,7 @@ def clevrtex_files(
 
 
 def index_picture(owner: np.ndarray) -> bytes:
-  """Returns a PNG with a palette, whose numbers are those of entities."""
+  """Returns a PNG with a palette; its indices are the numbers of entities."""
   buffer = io.BytesIO()
   picture = Image.fromarray(owner, 'L').convert('P')
   picture.putdata(owner.ravel())

@@ -164,7 +164,7 @@ def imagenet32_npy(folder, monkeypatch):
 
 
 def glow(images, level):
-  """Shards beside those of another size, which must be left alone."""
+  """Returns shards of this size and of another size, which must be left alone."""
   files = {}
   for split, part, shards, of in (('train', 'train', 3, 2000), ('valid', 'validation', 2, 80)):
     files |= raw_files.glow_files(images[split], part, level, shards, of)

@@ -37,10 +37,10 @@ class Cloud:
     )
 
   def in_terminal(self, *arguments: str, **variables: str) -> tuple[int, int]:
-    """Process id, and the terminal that controls it: what is written there are keys."""
+    """Process id, and its terminal: text that is written there arrives as keys."""
     pid, terminal = pty.fork()
     if not pid:
-      # Tests that run in the background ignore it, and what they start would do so, too.
+      # Tests in the background ignore it, and so would their processes.
       signal.signal(signal.SIGINT, signal.SIG_DFL)
       os.execvpe('bash', ['bash', SCRIPT, *arguments], self.variables(variables))
     return pid, terminal

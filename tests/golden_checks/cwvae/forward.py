@@ -77,7 +77,7 @@ def port_metrics(model: CWVAE, metrics: Metrics) -> dict[str, Any]:
 
 
 def whole_pass(model: CWVAE, params: Any, batch: Any, eps: Any) -> dict[str, Any]:
-  """States of all levels along the video, and what is decoded from them."""
+  """Computes the states of all levels along the video, and the decoded frames."""
   x = model.scale(batch['video'])
   features = model._apply(params, 'features', x)
   levels, end = model._observe(params, batch, RNG, (True,) * model.levels)

@@ -21,7 +21,7 @@ KL = Tolerance(1e-5, 0)
 REFINING = Tolerance(0, 0, of_max=5e-5)
 GRADIENT = Tolerance(0, 0, of_max=1e-4)
 LIKELIHOODS = {'Gaussian': 'gaussian', 'GMM': 'mixture'}
-# Mathematically zero: what is stored is rounding noise.
+# Mathematically zero: the stored values are rounding noise.
 ZERO = ('norm_slots.bias',)
 ZERO_OF_EQUAL_SLOTS = ('to_q.weight', 'to_k.weight', 'norm_slots.weight')
 

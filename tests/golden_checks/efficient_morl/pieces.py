@@ -107,7 +107,7 @@ def _check_decoder_gradient(golden: Golden, name: str) -> None:
   fail_with(kinks.real_differences(differ, gradients_at, biases), len(stored))
 
 
-# Patterns of which each shows a file of components.
+# Patterns of keys; each one shows that a file holds components.
 COMPONENT_KEYS = (
   ('output/pos_embed_*',),
   ('input/softplus_raw',),

@@ -27,7 +27,7 @@ TREES = Tolerance(0, 1e-2)  # of another version of the library
 LEVEL = Tolerance(0, 1.0)  # of another version of Pillow
 
 
-# Patterns of which each shows a file of metrics.
+# Patterns of keys; each one shows that a file holds metrics.
 METRIC_KEYS = (('output/ari/*',), ('output/iou/*',), ('output/dci/*',), ('output/clevrtex/*',))
 
 
@@ -215,7 +215,7 @@ def _box(golden: Golden) -> tuple[int, ...]:
 
 
 def _check_picture(golden: Golden, name: str) -> None:
-  """Pictures of records, and what the model makes of them."""
+  """Pictures of records, and the results of the model for them."""
   raw, stored = golden['input/clevr_image_u8'], golden.under(f'output/{name}')
   size = stored['image_u8_chw'].shape[-1]
   image = Preparation(size, raw.shape[:2], _box(golden), 'bicubic')(raw, name)
@@ -234,9 +234,9 @@ def _check_masks(golden: Golden) -> None:
 
 
 def _check_enlarged(golden: Golden, name: str) -> None:
-  """Checks enlarged masks, of which the file has every third pixel.
+  """Checks enlarged masks; the file has every third pixel.
 
-  The name of the result tells by what the area grows.
+  The name of the result tells the factor of the area.
   """
   (key,) = [key for key in golden.keys if key.startswith('input/pred_mask_')]
   growth = math.isqrt(int(re.fullmatch(r'pred_mask_resized_(\d+)x', name)[1]))

@@ -91,7 +91,7 @@ def _tolerance(model: EfficientVDVAE) -> Callable[[str], Tolerance]:
 
 
 def _steps(golden: Golden) -> list[int]:
-  """Steps of the losses of a pass; the last one is that of the other results."""
+  """Returns the steps of the losses of a pass; the last step also made the other results."""
   return list(map(int, golden['input/loss_steps'])) if 'input/loss_steps' in golden else [0]
 
 

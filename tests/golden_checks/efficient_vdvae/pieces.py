@@ -36,7 +36,7 @@ def _check_kernel(golden: Golden) -> None:
   compare({'kernel': kernel}, {'kernel': golden['output/kernel']}, lambda _: Tolerance(1e-5, 0))
 
 
-# Patterns of which each shows a file of splits and masks.
+# Patterns of keys; each one shows that a file holds splits and masks.
 DATA_KEYS = (
   ('output/test_permutation_*',),
   ('output/mnist_*',),

@@ -29,7 +29,7 @@ def section(**fields: Any) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(base | fields)
 
 
-# Patterns of which each shows a file of schedules.
+# Patterns of keys; each one shows that a file holds schedules.
 SCHEDULE_KEYS = (
   ('output/lr_*',),
   ('output/beta_*',),

@@ -13,7 +13,7 @@ from tests.golden_checks.efficient_vdvae.networks import Cases
 from tests.support import golden_files
 from tests.support.golden_files import EXACT, Golden, Tolerance, compare
 
-# Rounding at the minimum leaves what is above it off by up to 6e-4.
+# Rounding at the minimum leaves values above it off by up to 6e-4.
 BEFORE, AFTER = Tolerance(1e-4, 0), Tolerance(3e-4, 0)
 
 

@@ -155,7 +155,7 @@ def _compare_results(results: dict[str, Any], stored: dict[str, Any]) -> None:
     if key in stored:
       value = stored.pop(key)
       networks.mostly(results[key].reshape(value.shape), value)
-  # Of some results the files have one example only.
+  # The files have one example only of some results.
   results = {
     key: value[: len(stored[key])] if np.ndim(value) == 4 and key in stored else value
     for key, value in results.items()
@@ -177,7 +177,7 @@ def _check_gradient(golden: Golden) -> None:
   networks.compare_gradients(results, stored, float(optax.tree.norm(grads)), GRADIENT)
 
 
-IMPORTANCE_EPS = (0.0, 1.0, -0.5)  # what all noise is in each importance-weighted sample
+IMPORTANCE_EPS = (0.0, 1.0, -0.5)  # value of all noise in each importance-weighted sample
 
 
 def _check_weights(golden: Golden, variant: str, name: str) -> None:

@@ -51,7 +51,7 @@ def _graded(function: Callable[[Any], Any], out: Any) -> tuple[np.ndarray, np.nd
   return values, grad
 
 
-# Patterns of which each shows a file of heads: of the release, and of the other reference.
+# Patterns of keys; each one shows that a file holds heads (release, other reference).
 OFFICIAL_KEYS = (
   ('output/dmol*/*',),
   ('output/disc_logistic/*',),

@@ -91,7 +91,7 @@ def _check_samples(golden: Golden) -> None:
 def compare_samples(
   golden: Golden, suffix: str, x: np.ndarray, image: np.ndarray, tolerance: Tolerance
 ) -> None:
-  """Compares draws, before and after rounding, with those that the file has."""
+  """Compares draws, before and after rounding, with the file."""
   results = {f'sample_float{suffix}': x}
   if stored := golden_files.select(golden, results):
     compare(results, stored, lambda _: tolerance)
@@ -99,7 +99,7 @@ def compare_samples(
     golden_files.compare_images(image, golden[f'output/sample_uint8{suffix}'])
 
 
-# Patterns of which each shows a file of primitives.
+# Patterns of keys; each one shows that a file holds primitives.
 PRIMITIVE_KEYS = (
   ('input/qm', 'output/kl'),
   ('output/gelu_*',),

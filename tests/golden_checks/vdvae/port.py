@@ -25,7 +25,7 @@ SAMPLES = Tolerance(1e-5, 2e-5)  # before clipping they reach 1e7
 
 
 class Port(VDVAE):
-  """For 5-bit data the port floors the targets but keeps the bins of 8 bits."""
+  """Checks 5-bit data: the port floors the targets but keeps the bins of 8 bits."""
 
   def scale_target(self, image):
     return super().scale_target(image // 8 * 8)
@@ -112,7 +112,7 @@ def _check_generation(golden: Golden, name: str) -> None:
   else:  # none is given
     z = [np.zeros((num, *shape), np.float32) for shape in _latent_shapes(golden)]
   temperature = 1.0 if t == 'None' else float(t)
-  # In the port 0 counts as no temperature, which is 1.
+  # The port takes 0 for no temperature, which is 1.
   temperatures = np.full(len(z), temperature or 1.0, np.float32)
   given = given_levels(which, len(z)) & (mode == 'manual')
   latents = [np.resize(value, (num, *value.shape[1:])) for value in z]

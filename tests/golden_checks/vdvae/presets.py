@@ -12,7 +12,7 @@ from tests.golden_checks.vdvae import networks
 from tests.golden_checks.vdvae.release import Cases
 from tests.support.golden_files import Golden
 
-# Rows of samples in the release, of which a preset shows the first ones.
+# Rows of samples in the release; a preset shows the first ones.
 TEMPERATURES = (1.0, 0.9, 0.8, 0.7)
 
 

@@ -90,7 +90,7 @@ def _check_pass(golden: Golden, name: str) -> None:
 
 
 def _check_gradient(golden: Golden, name: str) -> None:
-  """Compares gradients; `grad` is that of the pass with eps 0."""
+  """Compares gradients; `grad` belongs to the pass with eps 0."""
   eps = 0.0 if name == 'grad' else _eps(name.removeprefix('grad_'))
   entries = networks.release_entries(networks.release_model(golden.config))
   results = tables.export_params(entries, _run(golden, eps)[1])

@@ -92,7 +92,7 @@ def _run_release(golden: Golden) -> tuple[dict[str, Any], TrainState, list[Entry
     'skipped': _skipped(metrics),
     'batch_index': order,
     'lr_used': rates,
-    # What the reference logs is the rate of the step that follows.
+    # The reference logs the rate of the next step.
     'lr_logged': np.append(rates[1:], _optimizer(config)[1](len(rates))),
   }
   return results, steps[-1][1], networks.release_entries(model)
