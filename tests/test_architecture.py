@@ -31,7 +31,7 @@ ROOMS = {
   'importers planning',
 }
 FILES = {  # the files beside the rooms: the public API, the commands, and what commands share
-  '': 'runs training evals',
+  '': 'runs',
   'errors': '',
   'settings': '',
   'commands': 'training',

@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_collections
 
+from hvae_tpu.errors import UserError
 from hvae_tpu.modes import loaded_run
 from hvae_tpu.nn import layers
 from hvae_tpu.planning import chips, planner, search
@@ -50,6 +51,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     UserError: an unknown slice or program, no TPU compiler, or a batch that does not divide.
   """
   options = loaded_run.read_options(Options, config, 'plan')
+  if not options.programs:
+    raise UserError(f'config.plan.programs=() names no program; it may have {", ".join(PROGRAMS)}')
   all_fit = True
   for topology in chips.split(options.topology):
     plan = planner.make_plan(config, topology, options.programs)

@@ -250,6 +250,13 @@ def test_without_the_compiler(monkeypatch, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def test_a_plan_needs_a_program(tmp_path):
+  config = cifar10.get_config('vdvae,debug')
+  config.plan.programs = ()
+  with pytest.raises(UserError, match='config.plan.programs=.* names no program'):
+    mode.run(config, tmp_path, 'latest')
+
+
 def test_unknown_programs_are_refused(tmp_path):
   config = cifar10.get_config('vdvae,debug')
   config.plan.programs = ('sample',)
