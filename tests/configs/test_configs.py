@@ -102,6 +102,7 @@ def test_model_section_has_the_fields_of_the_model(name):
   assert set(section) - {'name'} == {f.name for f in dataclasses.fields(models.MODELS[name])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'argument'), COUNTS)
 def test_parameter_counts_of_the_release(name, argument):
   number = COUNTS[name, argument]
@@ -147,6 +148,7 @@ def test_variants_of_variants():
       FILES['ffhq256'].get_config(f'efficient_vdvae,{wrong}')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'argument'), ARGUMENTS)
 def test_debug_is_small(name, argument):
   config = FILES[name].get_config(f'{argument},debug')

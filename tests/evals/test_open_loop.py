@@ -156,6 +156,7 @@ def root(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_life_of_a_run(root, tmp_path, capsys):
   """Two epochs of 24 pieces; two predictions of each of two examples."""
   config = demo_moving_mnist.get_config('cwvae,debug')

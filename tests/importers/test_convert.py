@@ -73,6 +73,7 @@ def imported(weights, tmp_path_factory) -> Imported:
   return Imported(folder / 'run', report, average)
 
 
+@pytest.mark.slow
 def test_release_weights_with_their_average(imported, weights):
   run, report = opened(imported.workdir), imported.report
   assert run.state.step == 1234 and run.meta['import'] == json.loads(json.dumps(report))
@@ -115,6 +116,7 @@ def test_export_and_back(imported, tmp_path):
   assert not list(tmp_path.glob('.run*'))
 
 
+@pytest.mark.slow
 def test_imported_weights_start_other_runs(imported):
   """Reads weights in the way of `train.init_from`."""
   config, mesh = foreign.released(), sharding.make_mesh(-1, 1)
@@ -128,6 +130,7 @@ def test_imported_weights_start_other_runs(imported):
   jax.tree.map(np.testing.assert_array_equal, taken.ema_params, expected.ema_params)
 
 
+@pytest.mark.slow
 def test_an_imported_run_gives_the_results_of_the_release(tmp_path):
   config, golden = foreign.golden_config('forward_lowbit.npz')
   source = foreign.write(tmp_path / 'w.th', golden.under('param'))
@@ -265,6 +268,7 @@ def test_command_line_mistakes_exit_with_2(arguments, tmp_path, monkeypatch, cap
   assert error.count('\n') == 1 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_command_line(exported, tmp_path, capsys):
   run, output = tmp_path / 'run', tmp_path / 'again.safetensors'
   with flagsaver.flagsaver():

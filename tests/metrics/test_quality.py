@@ -94,6 +94,7 @@ def test_the_classifier_learns(monkeypatch):
   assert (logits.argmax(-1) == labels[150:]).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_the_mode(data_root, tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(classifier, 'STEPS', 5)
   config, workdir = trained_runs.config_of('vdvae'), tmp_path / 'run'

@@ -36,6 +36,7 @@ def initial(**fields) -> dict[str, np.ndarray]:
   return {'/'.join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stable', [True, False])
 @pytest.mark.parametrize('zero', [True, False])
 def test_initial_scales(stable, zero):
@@ -182,6 +183,7 @@ def test_the_clock_weights_the_training_loss_only(trained):
   assert np.ptp(gamma) > 0.1 and float(early_metrics['beta']) == pytest.approx(0.3)
 
 
+@pytest.mark.slow
 def test_binary_pictures_are_modelled_without_their_padding():
   model = dataclasses.replace(MODEL, image_channels=1, likelihood='bernoulli', target_crop=2)
   batch = {'image': jnp.asarray(tiny.images(model) // 128 * 255)}

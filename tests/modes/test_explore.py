@@ -36,6 +36,7 @@ def trained(request):
   return model, jax.tree.map(lambda p: p + 0.2 * rng.standard_normal(p.shape, 'f'), params), state
 
 
+@pytest.mark.slow
 def test_samples_are_decoded_draws_from_the_prior(trained):
   model, params, state = trained
   key, num = jax.random.key(3), 4
@@ -82,6 +83,7 @@ def test_differences_are_signed():
   assert variation.differences(pictures).ravel().tolist() == [100, 118, 255, 28]
 
 
+@pytest.mark.slow
 def test_interpolation_ends_at_the_reconstructions(trained):
   model, params, state = trained
   images = tiny.images(model, 2)

@@ -70,6 +70,7 @@ def data_folder(data_root, monkeypatch):
   monkeypatch.setenv('HVAE_DATA', str(data_root))
 
 
+@pytest.mark.slow
 def test_div_stats(used):
   with np.load(used.workdir / 'div_stats' / '1-ema.npz') as arrays:
     kl, bits = arrays['kl'], arrays['bits']

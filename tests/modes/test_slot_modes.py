@@ -59,6 +59,7 @@ def used(scenes_root, tmp_path_factory) -> Used:
   return Used(config, workdir, '\n'.join(lines))
 
 
+@pytest.mark.slow
 def test_segment_writes_scores_records_and_figures(used):
   folder = used.workdir / 'segment'
   names = {path.name for path in folder.iterdir()}
@@ -112,6 +113,7 @@ def test_traversals_need_ranges_of_these_weights(used, tmp_path):
     call(used.config, tmp_path, 'traverse')
 
 
+@pytest.mark.slow
 def test_eval_compares_with_colours(used, capsys):
   config = used.config.copy_and_resolve_references()
   config.evals.names = ('segmentation', 'textures', 'colour_kmeans_baseline')
@@ -152,6 +154,7 @@ def test_what_targets_are_not_for(used, tmp_path):
     MODES['geco_target'].run(config, tmp_path, 'latest')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mode', ['segment', 'disentangle', 'traverse'])
 def test_models_without_slots_are_refused(mode, data_root, tmp_path, monkeypatch):
   monkeypatch.setenv('HVAE_DATA', str(data_root))

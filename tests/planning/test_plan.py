@@ -73,6 +73,7 @@ def test_a_loop_counts_as_often_as_it_runs():
   assert flops(looped, w) == 5 * flops(lambda w: w @ w, w)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', tiny.SYSTEMS)
 def test_a_scanned_model_counts_as_the_unrolled_one(name):
   """Rematerialisation adds the forward pass of blocks, a small part of a video model."""

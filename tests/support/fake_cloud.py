@@ -45,7 +45,7 @@ def install(folder: pathlib.Path) -> dict[str, str]:
 
 
 def _command() -> str:
-  return f'{sys.executable} -S {ROOT / "tests" / "fake_cloud.py"}'
+  return f'{sys.executable} -S {pathlib.Path(__file__).resolve()}'
 
 
 def _executable(path: pathlib.Path, text: str) -> None:

@@ -76,6 +76,7 @@ def broken_run(data_root, tmp_path_factory):
   return workdir, start(), start('--mode=replay')
 
 
+@pytest.mark.slow
 def test_a_run_that_only_drops_stops_and_is_saved(broken_run):
   workdir, trained, _ = broken_run
   assert trained.returncode == 2 and 'Traceback' not in trained.stderr

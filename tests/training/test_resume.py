@@ -90,6 +90,7 @@ def chain(data_root, tmp_path_factory):
   return starts, folder
 
 
+@pytest.mark.slow
 def test_interrupt_saves_and_says_so(chain):
   start = chain[0]['interrupted']
   assert (start.code, start.steps) == (130, [7]), start.text

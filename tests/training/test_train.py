@@ -12,7 +12,7 @@ import pytest
 
 from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
-from hvae_tpu.nn import layers
+from hvae_tpu.nn import rows
 from hvae_tpu.runs.checkpoints import Checkpoints
 from hvae_tpu.training import optimizers
 from hvae_tpu.training.metrics_log import summarize, too_many_skipped
@@ -253,7 +253,7 @@ def three_steps():
 
 def test_meshes_agree(three_steps, monkeypatch):
   monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 64)  # the tiny model is split, too
-  monkeypatch.setattr(layers, 'MIN_ROWS', 2)
+  monkeypatch.setattr(rows, 'MIN_ROWS', 2)
   meshes = ((1, 1, 1), (8, 1, 8), (4, 2, 8), (1, 2, 8, 4))
   (one, params), *others = (three_steps(*m) for m in meshes)
   for losses, other in others:
