@@ -22,7 +22,7 @@ KINDS = {
   ('output/*',): pieces.piece_cases,
 }
 
-# Checks of every run: a pass with gradients of one reference, a trajectory of the other; the pieces.
+# Checks of every run: a pass with gradients of one reference, a trajectory of the other, pieces.
 QUICK = (
   'official_cifar10_nf1_5bit.npz-grad',
   'official_cifar10_nf1_5bit.npz-inputs',
