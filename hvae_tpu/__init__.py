@@ -14,14 +14,13 @@ def load(workdir: str, checkpoint: str = 'latest', weights: str = 'ema') -> tupl
     see `models/protocol.py`.
 
   Raises:
-    UserError: there is no such run or checkpoint.
+    UserError: there are no such weights, run or checkpoint.
   """
   # Imported late, so that importing a submodule does not start everything.
-  from hvae_tpu import evals
+  from hvae_tpu.errors import UserError
   from hvae_tpu.runs import restore
 
-  evals.check_weights(weights, 'weights')
-  loaded = restore.open_run(workdir, str(checkpoint), weights=evals.WEIGHTS[weights]).select(
-    weights
-  )
+  if weights not in ('ema', 'raw'):
+    raise UserError(f"weights={weights!r} must be 'ema' or 'raw'")
+  loaded = restore.open_run(workdir, str(checkpoint), weights=(weights,)).select(weights)
   return loaded.model, loaded.params, loaded.model_state, loaded.config

@@ -101,10 +101,11 @@ def config_layers(source: str) -> dict[str, ml_collections.ConfigDict]:
   default = inspect.signature(module.get_config).parameters.get('argument')
   argument = argument or (default.default if default else '')
   system, _, variants = argument.partition(',')
-  layers = {}
-  if systems := getattr(getattr(module, 'systems', None), 'SYSTEMS', {}):
-    layers['default'] = systems[system].base()
-  layers['config file'] = _get_config(module, system, source)
+  config, layers = _get_config(module, system, source), {}
+  systems = getattr(getattr(module, 'systems', None), 'SYSTEMS', {})
+  if config.model.name in systems:
+    layers['default'] = systems[config.model.name].base()
+  layers['config file'] = config
   if variants:
     layers['variant'] = _get_config(module, argument, source)
   return layers

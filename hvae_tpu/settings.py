@@ -35,7 +35,7 @@ def setting(
     default: value of the field where a config does not set it.
     least, most, above, below: range of a number, or of every number in a tuple. `least` and `most`
       belong to the range, `above` and `below` do not.
-    choices: allowed values; empty: all of the type.
+    choices: allowed values, of every item if the field is a tuple; empty: all of the type.
     changeable: whether a run may be resumed with another value. Such fields (loss weights, forms of
       execution) change neither the parameters nor their meaning.
     infinite: whether infinity is allowed. NaN never is.
@@ -126,8 +126,11 @@ def _problem(field: dataclasses.Field, kind: Any, value: Any) -> str:
     return ''
   if kinds and not all(_is_a(item, kinds) for item in _scalars(items)):
     return f'must be {_named(kind)}'
-  if field.metadata.get('choices') and value not in field.metadata['choices']:
-    return f'must be one of {", ".join(map(repr, field.metadata["choices"]))}'
+  if choices := field.metadata.get('choices'):
+    is_tuple = typing.get_origin(kind) is tuple
+    if not all(item in choices for item in (items if is_tuple else (value,))):
+      words = 'have no items but' if is_tuple else 'be one of'
+      return f'must {words} {", ".join(map(repr, choices))}'
   numeric = [v for v in _scalars(items) if isinstance(v, numbers.Real) and not isinstance(v, bool)]
   if any(math.isnan(number) for number in numeric):
     return 'must be a number'

@@ -1,8 +1,11 @@
-"""The command `python -m hvae_tpu.table`; see `planning/config_tables.py`."""
+"""Tables of configs: `python -m hvae_tpu.table`; see `planning/config_tables.py`."""
 
 import sys
 
-from hvae_tpu.planning.config_tables import main
+from absl import flags
+
+from hvae_tpu.planning import config_tables
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv))
+  flags.adopt_module_key_flags(config_tables)
+  sys.exit(config_tables.main(sys.argv))

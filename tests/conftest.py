@@ -1,4 +1,4 @@
-"""For all tests: JAX on eight fake CPU devices with a cache, a prepared data set, and a cloud."""
+"""Fixtures of all tests: JAX on eight fake CPU devices, a data set, and a cloud."""
 
 import gc
 import os

@@ -31,7 +31,7 @@ ROOMS = {
   'importers planning',
 }
 FILES = {  # the files beside the rooms: the public API, the commands, and what commands share
-  '': 'runs training evals',
+  '': 'runs',
   'errors': '',
   'settings': '',
   'commands': 'training',
@@ -43,8 +43,7 @@ FILES = {  # the files beside the rooms: the public API, the commands, and what 
 EXCEPTIONS = {  # module -> further rooms, and why
   'hvae_tpu.planning.config_tables': 'commands',  # the body of a command
   'hvae_tpu.planning.benchmarks.scaling': 'commands main runs storage',  # times the command
-  'hvae_tpu.modes.plan': 'commands',  # tells the command of a config
-  'hvae_tpu.modes.report': 'commands',  # the same
+  'hvae_tpu.modes.report': 'commands',  # tells the command of a config
   'hvae_tpu.modes.show_config': 'commands',  # reads configs as the commands do
 }
 DATA_PREP = {
@@ -88,7 +87,7 @@ def within(name: str, prefixes) -> bool:
 
 
 def allowed(name: str) -> list[str]:
-  """Prefixes of what module `name` may import."""
+  """Returns the prefixes of modules that module `name` may import."""
   package, *rest = name.split('.')
   room = rest[0] if rest else ''
   if package == 'configs':
@@ -157,6 +156,16 @@ def test_modules_are_imported_under_their_own_names():
   aliased = re.compile(r'^\s*(?:from \S+ )?import \w+ as \w+_lib\b', re.MULTILINE)
   for name, path in MODULES.items():
     assert not aliased.search(path.read_text()), name
+
+
+@pytest.mark.parametrize('package', ['hvae_tpu', 'configs', 'data_prep', 'tests', 'launch'])
+def test_docstrings_begin_with_a_verb_or_a_noun(package):
+  documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+  for path in (ROOT / package).rglob('*.py'):
+    for node in ast.walk(ast.parse(path.read_text())):
+      text = ast.get_docstring(node) if isinstance(node, documented) else None
+      first = (text or 'A').split()[0]
+      assert first not in ('What', 'Of', 'Where', 'Those', 'How'), f'{path}: {text}'
 
 
 @pytest.mark.parametrize('package', ['hvae_tpu', 'configs', 'data_prep', 'tests'])

@@ -22,7 +22,7 @@ KINDS = {
   ('output/*',): pieces.evaluation_cases,
 }
 
-# What every run checks: of each reference a pass with gradients and a trajectory, and the pieces.
+# Checks of every run: a pass with gradients and a trajectory of each reference; the pieces.
 QUICK = (
   'case_d_1level.npz-eps1',
   'eval_and_likelihood.npz-*',

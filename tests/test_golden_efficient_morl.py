@@ -30,7 +30,7 @@ KINDS = {
   ('input/tetrominoes_example_u8',): scores.preprocess_cases,
 }
 
-# What every run checks: of each reference a pass with gradients and a trajectory, and the pieces.
+# Checks of every run: a pass with gradients and a trajectory of each reference; the pieces.
 QUICK = (
   'components.npz-*',
   'decoders.npz-*',

@@ -33,7 +33,7 @@ KINDS = {
   **dict.fromkeys(pieces.DATA_KEYS, pieces.data_cases),
 }
 
-# What every run checks: of each reference a pass with gradients and a trajectory, and the pieces.
+# Checks of every run: a pass with gradients and a trajectory of each reference; the pieces.
 QUICK = (
   'data_and_masks.npz-*',
   'forward_rgb5_logstd_residual.npz-eps1*',

@@ -52,7 +52,7 @@ ARRAYS = [
 
 
 def results_of(golden: Golden) -> list[str]:
-  """Returns the beginnings of the keys of results, each of which may stand alone in a file."""
+  """Returns the beginnings of the keys of results; each may stand alone in a file."""
   starts = {f'output/{name}' for name in golden.names_under('output')}
   starts |= {key.split('/')[0] for key in golden.keys if key.startswith('grad')}
   return sorted(starts)
@@ -123,7 +123,7 @@ def test_an_altered_number_fails(system, name, case, key):
     cases_of(system, copy_of(golden, **{key: array}))[case]()
 
 
-# Parts of files: what they keep, and the checks that are left.
+# Parts of files: their keys, and the checks that remain.
 PARTS = [
   ('cwvae', 'tf_official_3level_f2.npz', '*adam_keras*', 'adam_keras'),
   ('cwvae', 'trajectory_noclip.npz', '*final_adam_nu*', 'final_adam_nu'),

@@ -36,7 +36,7 @@ KINDS = {
   ('shapes/*',): presets.shape_cases,
 }
 
-# What every run checks: of each reference a pass with gradients and a trajectory, and the pieces.
+# Checks of every run: a pass with gradients and a trajectory of each reference; the pieces.
 QUICK = (
   'data_splits.npz-cifar10',
   'dmol_*.npz-*',

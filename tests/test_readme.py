@@ -1,10 +1,11 @@
-"""What the README names is there."""
+"""Names in the README: files, modules, modes and options that exist."""
 
 import pathlib
 import re
 
 from configs.systems import trainer
-from hvae_tpu.modes import MODES
+from hvae_tpu import commands
+from hvae_tpu.modes import MODES, show_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TEXT = (ROOT / 'README.md').read_text()
@@ -29,20 +30,33 @@ def test_modules_named_exist():
 
 
 def test_modes_are_those_of_the_program():
-  """Train is what happens without a mode."""
+  """Compares the modes; train is the default mode."""
   assert set(re.findall(r'--mode=(\w+)', TEXT)) == set(MODES) - {'train'}
 
 
-def test_options_of_modes_exist():
-  """In tables of modes, whose fields stand in the last column."""
-  base, count = trainer.base(), 0
-  for mode, options in re.findall(r'^\| `(\w+)` \| .* \| ([^|]*`[^|]*) \|$', TEXT, re.M):
+def test_keys_named_exist():
+  """Reads the keys after `--config.`, of the configs of a picture, a video and an object system."""
+  keys = {'a.b'}  # the example of the guide
+  for name in ('demo_mnist.py:nvae', 'demo_moving_mnist.py:cwvae', 'demo_tetrominoes.py'):
+    keys |= set(show_config.flatten(commands.load_config(f'configs/{name}').to_dict()))
+  missing = {key for key in re.findall(r'--config\.([\w.]*\w)', TEXT) if key not in keys}
+  assert not missing
+
+
+def test_options_of_modes_are_complete():
+  """Reads tables of modes (last column), lists after `config.<mode>.*:`, and single options."""
+  named = re.findall(r'^\| `(\w+)` \| .* \| ([^|]*`[^|]*) \|$', TEXT, re.M)
+  named += re.findall(r'`config\.(\w+)\.\*`:((?:[^.]|\.\w)*)', TEXT)
+  fields = {mode: set() for mode in MODES}
+  for mode, options in named:
     if mode in MODES:
-      fields = re.findall(r'`(\w+)`', re.sub(r'\(.*?\)', '', options))
-      count += len(fields)
-      missing = [field for field in fields if field not in base[mode]]
-      assert fields and not missing, (mode, missing)
-  assert count > 50
+      fields[mode] |= set(re.findall(r'`(\w+)`', re.sub(r'\([^()]*\)', '', options)))
+  for mode in ('replay', 'reset'):
+    fields[mode] |= set(re.findall(rf'--config\.{mode}\.(\w+)', TEXT))
+  base = trainer.base()
+  for mode, module in MODES.items():
+    if hasattr(module, 'Options'):
+      assert fields[mode] == set(base[mode]), mode
 
 
 def test_what_modes_write_can_be_reset():

@@ -25,13 +25,13 @@ FORBIDDEN = {
 
 @pytest.mark.parametrize('rule', FORBIDDEN)
 def test_code_is_never_read_from_data(rule):
-  found = [
+  matches = [
     f'{path.relative_to(ROOT)}:{number}: {line.strip()}'
     for path in FILES
     for number, line in enumerate(path.read_text().splitlines(), 1)
     if re.search(FORBIDDEN[rule], line)
   ]
-  assert FILES and not found, found
+  assert FILES and not matches, matches
 
 
 @pytest.mark.parametrize(

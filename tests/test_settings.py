@@ -26,6 +26,7 @@ class Section:
   sizes: tuple[int, ...] = setting((1, 2), least=1)
   pairs: tuple[tuple[int, float], ...] = setting(((1, 0.5),), least=0)
   mode: str = setting('fast', choices=('fast', 'slow'))
+  kinds: tuple[str, ...] = setting(('a',), choices=('a', 'b'))
   flag: bool = False
   limit: int | None = setting(None, least=1)
   either: float | str = 'auto'
@@ -43,8 +44,9 @@ def check(**values) -> None:
     {'count': 1, 'rate': 0.999, 'weight': 0, 'threshold': math.inf},
     {'count': 9, 'sizes': (), 'pairs': ()},
     {'sizes': [3, 4], 'pairs': [[1, 2.5], [3, 4]]},  # lists, as JSON has them
-    {'limit': None},
-    {'limit': 5, 'either': 0.5, 'anything': object()},
+    {'limit': None, 'kinds': ('b', 'a')},
+    {'kinds': ()},
+    {'limit': 5, 'either': 0.5, 'anything': complex(1)},
     {'rate': 0.5, 'mode': 'slow', 'flag': True, 'either': 'b'},
   ],
   ids=str,
@@ -86,6 +88,7 @@ def test_accepted(values):
     ({'threshold': -math.inf}, 'config.part.threshold=-inf must be positive'),
     # Choices and names.
     ({'mode': 'best'}, "config.part.mode='best' must be one of 'fast', 'slow'"),
+    ({'kinds': ('a', 'c')}, "config.part.kinds=('a', 'c') must have no items but 'a', 'b'"),
     ({'colour': 1}, 'config.part has colour, but may have anything, count, '),
   ],
   ids=str,

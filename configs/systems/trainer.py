@@ -1,4 +1,4 @@
-"""Sections that every system shares. Each field is declared once, in the room that uses it."""
+"""Sections that every system shares. Each field is declared once, in the package that uses it."""
 
 import ml_collections
 

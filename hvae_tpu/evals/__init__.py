@@ -65,7 +65,8 @@ WEIGHTS = {'ema': ('ema',), 'raw': ('raw',), 'both': ('ema', 'raw')}
 class Settings:
   """Fields of `config.evals` beside the sections of the evaluations."""
 
-  names: tuple[str, ...] = setting(('elbo',))  # evaluations that --mode=eval runs
+  # evaluations that --mode=eval runs
+  names: tuple[str, ...] = setting(('elbo',), choices=tuple(EVALS))
   split: str = setting('test')  # view that --mode=eval reads: train, valid, test, or a view's name
   # batches of every evaluation of --mode=eval, in place of its own max_batches; 0: the whole view
   max_batches: int = setting(0, least=0)
@@ -96,8 +97,6 @@ def check(section: Any) -> None:
   fields = {field.name for field in dataclasses.fields(Settings)}
   values = {name: value for name, value in section.items() if name in fields}
   settings.checked(Settings, values, 'config.evals')
-  if unknown := [name for name in values.get('names', ()) if name not in EVALS]:
-    raise UserError(f'config.evals.names has {", ".join(unknown)}, but may have {", ".join(EVALS)}')
 
 
 def check_weights(weights: str, key: str = 'config.evals.weights') -> None:
@@ -109,12 +108,12 @@ def check_weights(weights: str, key: str = 'config.evals.weights') -> None:
 def scheduled(section: Any, model: Any) -> list[tuple[str, int]]:
   """Returns the evaluations that are due during training, each with its `every`, steps.
 
-  An evaluation that is only on by default, and that the model cannot serve, is left out; a line is
-  printed for it.
+  An evaluation that runs only by its default interval, and that the model does not support, is left
+  out; a line is printed for it.
 
   Args:
     section: `config.evals`.
-    model: of the run.
+    model: model of the run.
 
   Raises:
     UserError: a value of `every` that is out of range.
@@ -149,10 +148,10 @@ def create(
   Args:
     name: a key of `EVALS`.
     section: `config.evals`: the fields of `Settings`, and one section for each evaluation.
-    model: of the run.
+    model: model of the run.
     batches: see above.
-    seed: of the noise; every call of the result uses the same.
-    values: of the options; None takes those of `section[name]`.
+    seed: seed of the noise; every call of the result uses the same.
+    values: values of the options; None takes those of `section[name]`.
     where: the path of `values` in the config, which errors name; '' is `config.evals.<name>`.
 
   Returns:

@@ -38,7 +38,7 @@ def masked_sums(metrics: dict[str, Array], mask: Array) -> tuple[dict[str, Array
   """Sums metrics over the batch, for `averages`.
 
   Args:
-    metrics: of a model. Scalars are left out: they are reduced already.
+    metrics: metrics of a model. Scalars are left out: they are reduced already.
     mask: [B], False on padding.
 
   Returns:

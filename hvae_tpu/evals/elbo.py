@@ -52,7 +52,7 @@ def program(
   """Returns the jitted (params, model_state, batch, step, rng) -> `masked_sums` of one batch.
 
   Args:
-    model: of the run.
+    model: model of the run.
     tell_left_out: called with the names of the scalar metrics, when the program is traced.
   """
 

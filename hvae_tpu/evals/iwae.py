@@ -26,7 +26,8 @@ class Options:
   """Options of evaluation `iwae`."""
 
   num_samples: int = setting(10, least=1)  # importance samples of each example
-  # samples computed at a time, a divisor of num_samples; memory grows with it alone
+  # samples computed at a time; must divide num_samples. Peak memory grows with it, not with
+  # num_samples. Another chunk draws other samples.
   chunk: int = setting(1, least=1)
 
 

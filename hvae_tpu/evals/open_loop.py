@@ -104,9 +104,9 @@ def make(
   """Returns the evaluation: scores of the best samples, and films of them.
 
   Args:
-    model: of the run.
+    model: model of the run.
     batches: see `evals`.
-    options: what to predict.
+    options: settings of the prediction.
     where: the path of the options in the config, which errors name.
 
   Returns:
@@ -159,8 +159,8 @@ def predictor(
   """Returns the prediction of the first `num_examples` of a view, and their scores.
 
   Args:
-    model: of the run.
-    options: what to predict.
+    model: model of the run.
+    options: settings of the prediction.
     where: the path of the options in the config, which errors name.
 
   Returns:

@@ -31,10 +31,10 @@ class Options:
   temperature_per_level: tuple[float, ...] = setting((), least=0)
   # rows of reconstructions from the first i levels only, i at equal distances between 0 and all
   num_partial: int = setting(6, least=0)
-  partial_temperature: float = setting(0.1, least=0)  # of the levels that are drawn in these rows
-  # batches of samples that renew the batch statistics before sampling; 0: those of training
+  partial_temperature: float = setting(0.1, least=0)  # temperature of the other levels
+  # batches of samples that renew the batch statistics before sampling; 0: no renewal
   refresh_iterations: int = setting(0, least=0)
-  refresh_num: int = setting(16, least=1)  # samples in such a batch
+  refresh_num: int = setting(16, least=1)  # samples in each of these batches
 
 
 def check(options: Options, batch_size: int, where: str = 'config.evals.pictures') -> None:
@@ -56,11 +56,11 @@ def make(
   """Returns the evaluation.
 
   Args:
-    model: of the run.
+    model: model of the run.
     batches: see `evals`; only the first batch is read.
-    options: what to draw.
+    options: settings of the pictures.
     where: the path of the options in the config, which errors name.
-    watch: passes on the rows, `total` of them, one at a time; to show progress or to stop.
+    watch: wraps the iterator of rows, to print progress or to stop; called as (rows, total).
 
   Returns:
     `run(params, model_state, step, rng)`: uint8 pictures [rows * H, num * W, C]:

@@ -72,8 +72,8 @@ def given_groups(variates: np.ndarray | None, keep: int, levels: int) -> np.ndar
   Returns:
     bool [L], or [L, V] of pruned latents.
   """
-  kept = np.arange(levels) < keep
-  return kept if variates is None else variates & kept[:, None]
+  groups = np.arange(levels) < keep
+  return groups if variates is None else variates & groups[:, None]
 
 
 def key_of(rng: Array, number: int) -> Array:
@@ -87,7 +87,7 @@ def make(
   """Returns the measurement of distortion, rate and similarity of reconstructions.
 
   Args:
-    model: of the run.
+    model: model of the run.
     mesh: that batches lie on.
     masks: prunings to measure: bool [L, V] each, the variates to keep, or None for all.
     num: pictures to return.

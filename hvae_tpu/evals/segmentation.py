@@ -94,8 +94,8 @@ def scores(numbers: Numbers, masks: np.ndarray, fields: dict[str, np.ndarray]) -
   """Adds `ari` and `ari_all` to the numbers of a batch; see `program`.
 
   Args:
-    numbers, masks: of `program`.
-    fields: of `scene_fields`.
+    numbers, masks: results of `program`.
+    fields: result of `scene_fields`.
 
   Returns:
     [N, R] each, of the N scenes that are no padding.

@@ -40,7 +40,7 @@ def save_bands(
   """Draws means [T], each in a band of its deviation [T]: a curve, and perhaps its baseline.
 
   Args:
-    path: of the file; folders are made as needed.
+    path: path of the file; folders are made as needed.
     curves: mean and deviation by label; a gap where they are not finite.
   """
   figure = _figure()
@@ -71,8 +71,8 @@ def save_scene(path: Path, record: Mapping[str, np.ndarray], show_attention: boo
   """Draws a segmented scene, a row for each stage (EfficientMORL, figure 6).
 
   Args:
-    path: of the file; folders are made as needed.
-    record: of one scene, `evals/scene_records.py`.
+    path: path of the file; folders are made as needed.
+    record: record of one scene, `evals/scene_records.py`.
     show_attention: whether to show the attention of slots, and a column of all of it in colours,
       instead of the pictures that slots paint.
   """

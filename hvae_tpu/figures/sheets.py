@@ -6,7 +6,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-LEAST_SIDE = 96  # of a picture on a sheet; smaller ones are enlarged by a whole number
+LEAST_SIDE = 96  # pixels, least width of a picture; smaller ones are enlarged by a whole number
 GAP = 4
 TEXT = 13  # height of letters
 INK, PAPER = (32, 32, 32), (255, 255, 255)

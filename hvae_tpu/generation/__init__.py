@@ -1,9 +1,9 @@
-"""Moving about in the latent space of a trained model: functions on what `hvae_tpu.load` returns.
+"""Functions that explore the latent space of a model which `hvae_tpu.load` has loaded.
 
     model, params, state, config = hvae_tpu.load('runs/demo_mnist-vdvae')
     pictures = generation.vary(model, params, state, group=3)
 
-They need the methods `draw_prior`, `encode` and `decode` of a model, and return uint8 arrays.
+The model needs the methods `draw_prior`, `encode` and `decode`. Pictures are uint8 arrays.
 """
 
 from hvae_tpu.generation.candidates import candidates

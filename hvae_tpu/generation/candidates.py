@@ -1,4 +1,4 @@
-"""Numbered samples to choose from. Number n of a seed is always the same picture."""
+"""Numbered samples to choose from. A seed and a number always give the same picture."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,12 +23,12 @@ def candidates(
 
   Args:
     model, params, state: as `hvae_tpu.load` returns them.
-    numbers: numbers of the samples, from 1 on; each has noise of its own.
+    numbers: numbers of the samples, from 1 on; each has its own noise.
     temperature: one number or one per level.
-    seed: of all noise.
+    seed: seed of all noise.
 
   Returns:
-    Their latents, with leading [N], and pictures, uint8 [N, H, W, C].
+    The latents of the samples, with leading [N], and their pictures, uint8 [N, H, W, C].
   """
   shapes = programs.shapes(model, params, state)
   noise = programs.stacked([programs.draw(shapes, seed, number) for number in numbers])

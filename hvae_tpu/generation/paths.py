@@ -1,6 +1,6 @@
-"""Between two pictures: points on the way from the latents of one to those of the other.
+"""Interpolation between the latents of two pictures, and exchange of their groups.
 
-Every group is given, so that nothing is drawn from the prior (mgp123/nvae, interpolation script).
+Every group is given, so nothing is drawn from the prior (mgp123/nvae, interpolation script).
 """
 
 from collections.abc import Callable
@@ -23,17 +23,17 @@ def interpolate(
   path: str = 'spherical',
   seed: int = 0,
 ) -> np.ndarray:
-  """Pictures on the way from one to another.
+  """Decodes points on a path between the latents of two pictures.
 
   Args:
     model, params, state: as `hvae_tpu.load` returns them.
-    images: the two, uint8 [2, H, W, C].
-    num: points between the two ends.
-    path: 'linear', or 'spherical', along the great circle of every group.
-    seed: of the draw from the posterior, and of pixels.
+    images: the two pictures, uint8 [2, H, W, C].
+    num: number of points between the two ends.
+    path: 'linear', or 'spherical' (along the great circle of every group).
+    seed: seed of the draws from the posterior and of the pixels.
 
   Returns:
-    uint8 [num + 2, H, W, C]: the first and the last are the reconstructions of `images`.
+    uint8 [num + 2, H, W, C]; the first and the last are the reconstructions of `images`.
 
   Raises:
     UserError: an unknown path.
@@ -49,9 +49,9 @@ def interpolate(
 def combine(
   model: Any, params: Any, state: Any, images: np.ndarray, *, seed: int = 0
 ) -> np.ndarray:
-  """Coarse groups of one picture with fine groups of another, at every cut.
+  """Decodes coarse groups of one picture with fine groups of the other, at every cut.
 
-  Args: as of `interpolate`.
+  The arguments are the same as for `interpolate`.
 
   Returns:
     uint8 [2, L + 1, H, W, C]: [0, k] has the first k groups of the first picture and the others of
@@ -76,7 +76,7 @@ def _linear(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
 
 
 def _spherical(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
-  """Along the arc between a and b (Shoemake, 1985); lengths change linearly in their ratio."""
+  """Returns a point on the arc between a and b (slerp; Shoemake, 1985)."""
   lengths = np.linalg.norm(a) * np.linalg.norm(b)
   angle = np.arccos(np.clip((a * b).sum() / max(lengths, 1e-12), -1, 1))
   if np.sin(angle) < 1e-4:  # (anti)parallel: the arc is a line, or not unique

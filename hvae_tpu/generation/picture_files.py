@@ -1,4 +1,4 @@
-"""Picture files of the user, as a model sees pictures."""
+"""Picture files of the user, read in the size and the channels of a model."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from hvae_tpu.errors import UserError
 
 
 def read(path: str | Path, size: int, channels: int, resize: bool = False) -> np.ndarray:
-  """A picture file, uint8 [size, size, channels].
+  """Reads a picture file as uint8 [size, size, channels].
 
   Args:
-    size: side of the pictures of the model.
-    channels: 1 makes grey of colours, 3 the reverse.
-    resize: cut out the central square, and resize it; otherwise the size must fit.
+    size: side of the model's pictures, in pixels.
+    channels: 1 converts the picture to grey, 3 to RGB.
+    resize: whether to cut out the central square and resize it; otherwise the size must fit.
 
   Raises:
     UserError: the file is missing or no picture, or has another size.

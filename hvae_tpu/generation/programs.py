@@ -1,6 +1,6 @@
-"""The jitted halves of a model that everything here uses, and noise for one of them.
+"""Jitted encoding, decoding and sampling of a model, and the noise that sampling takes.
 
-Noise is a tuple over the groups, as `Latents` are: float32 [N, h, w, zdim] each.
+Noise is a tuple over the groups, like `Latents`: float32 [N, h, w, zdim] each.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,11 +40,12 @@ def _encode(model: Any) -> Callable[..., Latents]:
 def generate(
   model: Any, params: Any, state: Any, noise: Noise, temperature: Any = None, seed: int = 0
 ) -> tuple[Latents, np.ndarray]:
-  """Latents and pictures that noise stands for; `seed` draws the pixels.
+  """Generates latents and pictures from noise.
 
   Args:
-    noise: [N, h, w, zdim] of every group.
+    noise: [N, h, w, zdim] for every group.
     temperature: one number or one per level; None is 1.
+    seed: seed of the pixels.
 
   Returns:
     Latents with leading [N], and pictures, uint8 [N, H, W, C].
@@ -54,45 +55,45 @@ def generate(
 
 
 def decode(model: Any, params: Any, state: Any, latents: Latents, seed: int = 0) -> np.ndarray:
-  """Pictures, uint8 [N, H, W, C], of latents with leading [N]."""
+  """Decodes latents with leading [N] to pictures, uint8 [N, H, W, C]."""
   run = lambda part: _decode(model)(params, state, part, jax.random.key(seed))
   return _in_batches(run, latents)
 
 
 def encode(model: Any, params: Any, state: Any, images: np.ndarray, seed: int = 0) -> Latents:
-  """Latents of uint8 pictures [N, H, W, C], drawn from their posterior."""
+  """Draws the latents of uint8 pictures [N, H, W, C] from the posterior."""
   return sharding.to_host(_encode(model)(params, state, {'image': images}, jax.random.key(seed)))
 
 
 def _in_batches(run: Callable[[Any], Any], tree: Any) -> Any:
-  """`run` on at most `BATCH` rows at a time, always of one shape; the rows of its results."""
+  """Calls `run` on up to `BATCH` rows at a time, always of one shape; joins the results."""
   count = len(jax.tree.leaves(tree)[0])
-  size, found = min(count, BATCH), []
+  size, results = min(count, BATCH), []
   for start in range(0, count, size):
     rows = np.minimum(np.arange(start, start + size), count - 1)
-    found.append(sharding.to_host(run(jax.tree.map(lambda a, rows=rows: a[rows], tree))))
-  return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *found)
+    results.append(sharding.to_host(run(jax.tree.map(lambda a, rows=rows: a[rows], tree))))
+  return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *results)
 
 
 def shapes(model: Any, params: Any, state: Any) -> tuple[tuple[int, int, int], ...]:
-  """[h, w, zdim] of every group."""
+  """Returns the shape [h, w, zdim] of every group."""
   draw = lambda p, s: model.draw_prior(p, s, jax.random.key(0), 1)
   return tuple(group.z.shape[1:] for group in jax.eval_shape(draw, params, state))
 
 
 def draw(shapes: Sequence[tuple[int, ...]], *seed: int) -> Noise:
-  """Standard normal noise of one picture, [h, w, zdim] of every group, by the numbers of `seed`."""
+  """Draws standard normal noise for one picture, [h, w, zdim] for every group."""
   rng = np.random.default_rng(seed)
   return tuple(rng.standard_normal(shape, np.float32) for shape in shapes)
 
 
 def stacked(noises: Sequence[Noise]) -> Noise:
-  """Noise of several pictures -> [N, h, w, zdim] of every group."""
+  """Stacks the noise of several pictures: [N, h, w, zdim] for every group."""
   return tuple(map(np.stack, zip(*noises, strict=True)))
 
 
 def check_group(model: Any, group: int, key: str) -> None:
-  """Raises UserError if the model has no such group; `key` is what asked for it."""
+  """Raises UserError if the model has no such group; the message names the option `key`."""
   levels = len(model.level_names)
   if isinstance(group, bool) or not isinstance(group, int) or not 0 <= group < levels:
     raise UserError(

@@ -1,7 +1,7 @@
-"""What one group of latent variables does: its noise is changed, that of all others stays.
+"""Variations of one group of latent variables: its noise changes, all other noise stays.
 
-Later groups keep their noise, not their values: their distributions follow the group before them.
-Reference: mgp123/nvae, its exploration script (0.4, at all positions or at one of them in turn).
+Later groups keep their noise, but their distributions follow the changed group.
+Reference: exploration script of mgp123/nvae (deviation 0.4; all positions, or one by one).
 """
 
 from typing import Any
@@ -27,17 +27,17 @@ def vary(
   position: tuple[int, int] | None = None,
   seed: int = 0,
 ) -> np.ndarray:
-  """Samples, each followed by variations of it.
+  """Draws samples, and variations of each sample.
 
   Args:
     model, params, state: as `hvae_tpu.load` returns them.
-    group: number of the group whose noise is drawn anew, from the coarsest, 0.
-    rows: samples.
-    num: variations of each.
-    noise_std: deviation of the group's new noise, whose prior has 1.
+    group: number of the group with new noise; 0 is the coarsest.
+    rows: number of samples.
+    num: number of variations of each sample.
+    noise_std: standard deviation of the group's new noise; the prior's is 1.
     temperature: one number or one per level; multiplies the noise of the samples.
-    position: (row, column) of the group's map where the noise is drawn anew; None is everywhere.
-    seed: of all noise. Sample r is the same for any group.
+    position: (row, column) in the group's map with new noise; None: all positions.
+    seed: seed of all noise. Sample r is the same for any group.
 
   Returns:
     uint8 [rows, 1 + num, H, W, C].
@@ -67,12 +67,12 @@ def sweep(
   temperature: Any = 1.0,
   seed: int = 0,
 ) -> np.ndarray:
-  """One sample, with the noise of a group drawn anew at one position after the other.
+  """Varies one sample: draws new noise of a group at one position after the other.
 
-  Args: as of `vary`.
+  The arguments are the same as for `vary`.
 
   Returns:
-    uint8 [h, w, H, W, C], by position of the group's map.
+    uint8 [h, w, H, W, C], by position in the group's map.
   """
   shapes, _ = _place(model, params, state, group, None)
   base, (height, width, _) = _base(shapes, temperature, seed, 0), shapes[group]
@@ -84,7 +84,7 @@ def sweep(
 
 
 def differences(pictures: np.ndarray) -> np.ndarray:
-  """Samples [rows, 1, ...] and how their variations [rows, num, ...] differ; grey: not at all."""
+  """Replaces variations by their differences from the sample: 128 (grey) is no difference."""
   base = pictures[:, :1].astype(np.int16)
   signed = np.clip(pictures.astype(np.int16) - base + 128, 0, 255).astype(np.uint8)
   return np.concatenate([pictures[:, :1], signed[:, 1:]], axis=1)
@@ -93,7 +93,7 @@ def differences(pictures: np.ndarray) -> np.ndarray:
 def _place(
   model: Any, params: Any, state: Any, group: int, position: tuple[int, int] | None
 ) -> tuple[tuple[tuple[int, int, int], ...], Any]:
-  """Shapes of all groups, and an index of the positions of this one."""
+  """Returns the shapes of all groups, and an index of the positions in this group."""
   programs.check_group(model, group, 'group')
   shapes = programs.shapes(model, params, state)
   if position is None:

@@ -144,7 +144,7 @@ def _config_of(
     raise UserError(f'{source}: the config in it lacks {", ".join(missing)}; export it again')
   if config is None:
     config = from_json(stored)
-    config.mesh.update(data=-1, fsdp=1)  # this machine need not be the one that trained
+    config.mesh.update(data=-1, fsdp=1, spatial=1)  # this machine need not be the one that trained
     return config
   restore.check_model(source, stored, config)
   return config

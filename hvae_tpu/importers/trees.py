@@ -1,4 +1,4 @@
-"""From the tree in a file to arrays by name; every leaf is used, set aside or refused."""
+"""Flattens the tree of a file to named arrays; every leaf is used, set aside or refused."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

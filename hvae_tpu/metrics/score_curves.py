@@ -9,7 +9,7 @@ class Moments(NamedTuple):
   """Mean and deviation of scores, as arrays or as single numbers.
 
   Attributes:
-    mean, deviation: of the population; NaN where every score is left out.
+    mean, deviation: mean and deviation of the population; NaN where every score is left out.
     left_out: number of scores that are left out because they are infinite.
   """
 

@@ -43,7 +43,7 @@ def create(section: dict[str, Any], platform: str, differentiated: bool = True) 
 
   Args:
     section: `name` and the fields of that model's dataclass.
-    platform: of the devices ('cpu', 'tpu', 'gpu'); it decides `auto` values.
+    platform: platform of the devices ('cpu', 'tpu', 'gpu'); it decides `auto` values.
     differentiated: whether gradients will be taken; it decides `auto` values too.
 
   Raises:

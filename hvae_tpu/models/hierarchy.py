@@ -129,7 +129,7 @@ def draws_of_runs(
     rng: key of the standard normal noise.
     num: B.
     sizes: (count, size) of every run: its blocks, and the latent dimensions of a block.
-    overrides: of the whole pass.
+    overrides: overrides of the whole pass.
   """
   ends = itertools.accumulate(count for count, _ in sizes)
   noise_of_runs = _noise_of_runs(rng, num, sizes, overrides.noise)
@@ -251,7 +251,7 @@ class ImageHierarchy:
     return self.run_network(params, state, None, num, rng, overrides)
 
   def temperature_of_levels(self, temperature: Array | float | None) -> Array | None:
-    """Returns the temperature of every level, [L]; None stays None."""
+    """Returns the temperature of every level, [L]; `nn/temperatures.py` reads those of configs."""
     if temperature is None:
       return None
     return jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (len(self.level_names),))

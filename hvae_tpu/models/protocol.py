@@ -2,7 +2,8 @@
 
 A model is a frozen dataclass: its fields are the hyper-parameters (the `model` section of a
 config), its methods the interface. All methods are pure functions of arrays. A model with `init`
-and `loss` trains, resumes and evaluates; each attribute or method below adds what its users name.
+and `loss` trains, resumes and evaluates; the optional members below serve the
+evaluations and modes that name them in `NEEDS`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ class ReconstructionTarget(NamedTuple):
   """Target that training holds the reconstruction at, and where it stands (GECO).
 
   Attributes:
-    target: of the nll, nats per dimension; the field `geco_target` of the model.
+    target: target of the nll, nats per dimension; the field `geco_target` of the model.
     lowest: bound of the nll, nats per dimension, which no parameters can go below.
     num_dims: dimensions of an example.
     c_ema: [], moving average of target - nll per example, nats; positive where the target is
@@ -76,9 +77,10 @@ class Model(Protocol):
   def loss(
     self, params: Params, state: State, batch: Batch, *, rng: Array, step: Array, train: bool
   ) -> tuple[Array, tuple[State, Metrics]]:
-    """Computes the loss, a scalar in the paper's scale; `train=False` gives the reported quantity.
+    """Computes the loss, a scalar in the paper's scale.
 
-    `step` is the clock of every schedule, a traced int32.
+    `train=False` leaves out weights and schedules of training, as papers report the loss. `step`
+    is the clock of every schedule, a traced int32.
     """
 
 
@@ -101,7 +103,7 @@ class OptionalAttributes(Protocol):
   use_geco: bool
   geco_target: float  # nats per dimension, of the negative log-likelihood
   log_scale: float  # nats per dimension, the lowest negative log-likelihood that is possible
-  # Fields that decide memory and speed only, told by `--mode=plan`.
+  # Fields that decide memory and speed only, which `--mode=plan` prints.
   dtype: str
   remat: str
   unroll: str
@@ -166,7 +168,7 @@ class OptionalMethods(Protocol):
     """
 
   def temperature_ramp(self, start: float, stop: float) -> Array:
-    """Returns temperatures [L] from `start` towards `stop`, where levels share them in groups."""
+    """Returns temperatures [L] from `start` towards `stop`, for levels that share some of them."""
 
   def kl_per_variate(self, params: Params, state: State, batch: Batch, rng: Array) -> Array:
     """Computes the KL of each latent channel of each level, summed over space: [B, L, V], nats."""
@@ -257,8 +259,8 @@ def require(model: Any, names: Sequence[str], what: str, remedy: str = '') -> No
   """Raises UserError if a model lacks attributes or methods.
 
   Args:
-    model: of a run.
-    names: of attributes and methods of this protocol.
+    model: model of a run.
+    names: names of attributes and methods of this protocol.
     what: the feature that needs them, such as '--mode=sample'.
     remedy: what to do instead of writing them, such as 'set config.evals.ssim.every=0'.
   """

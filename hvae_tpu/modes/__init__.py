@@ -4,6 +4,7 @@ A mode is a module with
 
 * `run(config, workdir, checkpoint) -> exit code`,
 * `FOLDERS`, patterns of the folders that it writes in a work directory,
+* `NEEDS`, if it loads a run: the attributes and methods of a model that it asks for,
 * `Options`, if it has any: a frozen dataclass, which the section `config.<mode>` is made of,
 * `REPORTED = True`, if the page of `--mode=report` shows its pictures, in the order of `MODES`,
 * `IN_BUCKETS = True`, if its work directory may lie in a bucket,

@@ -28,14 +28,14 @@ REPORTED = True
 class Options:
   """Options of `--mode=decode`."""
 
-  latents: str = setting('')  # folder that encode wrote; '' is the newest in the work directory
+  latents: str = setting('')  # folder of latents; '': the newest of the work directory
   num: int = setting(64, least=0)  # first examples; 0: all
   # groups to keep, from the coarsest on; the others are drawn from the prior; -1: keep all
   keep: int = setting(-1, least=-1)
-  # of the groups that are drawn: one number, one number per level, or 'linear(a,b)'
+  # temperature of the drawn groups: one number, one number per level, or 'linear(a,b)'
   temperature: tuple[float | str, ...] = setting((1.0,), least=0)
-  columns: int = setting(8, least=1)  # of the picture grid
-  # of the groups that are drawn, and of pixels; None: the seed of the encoding, which reconstructs
+  columns: int = setting(8, least=1)  # columns of the picture grid
+  # seed of the drawn groups and the pixels; None: the seed of the encoding, which reconstructs
   seed: int | None = setting(None, least=0)
 
 
@@ -128,7 +128,7 @@ def _decode(
   for number in numbers:
     places = np.arange(number * size, (number + 1) * size)
     places = places[jax.process_index() * share :][:share]
-    # Filled up as the batch of the encoding was.
+    # Padded in the same way as the batch of the encoding.
     index, _, groups = stored.read(np.minimum(places, len(stored) - 1))
     z, index = sharding.put((tuple(g.z for g in groups), index.astype(np.int32)), loaded.mesh)
     key = reconstruction.key_of(rng, number)

@@ -21,7 +21,7 @@ from hvae_tpu.training import setup
 
 FOLDERS = ('disentangle',)
 NOT_COMPARED = ('visibility', 'pixel_coords')
-SPLIT_SEED = 5  # of the halves that DCI trains and tests on; the reference's
+SPLIT_SEED = 5  # splits scenes for DCI into training and test halves, as in the reference
 
 
 class Column(NamedTuple):
@@ -29,7 +29,7 @@ class Column(NamedTuple):
 
   Attributes:
     name: 'shape', or 'color_0' of a factor of several numbers.
-    field: of the records.
+    field: field of the records.
     index: in that factor; None where it is one number.
     discrete: whether it is a category.
   """
@@ -44,11 +44,11 @@ class Column(NamedTuple):
 class Options(scenes.SceneOptions):
   """Options of `--mode=disentangle`."""
 
-  num_range: int = setting(100, least=1)  # scenes that the ranges of dimensions are measured on
-  num_active: int = setting(100, least=1)  # scenes that their activeness is measured on
-  num_examples: int = setting(320, least=0)  # scenes that codes and factors are taken from; 0: all
-  # per_factor, or reference, as EfficientMORL's code computes DCI scores; one or both
-  dci_modes: tuple[str, ...] = setting(('per_factor',))
+  num_range: int = setting(100, least=1)  # scenes for the range of each dimension
+  num_active: int = setting(100, least=1)  # scenes for the activeness of each dimension
+  num_examples: int = setting(320, least=0)  # scenes for codes and factors; 0: all
+  # ways to compute DCI scores: per_factor, reference (EfficientMORL's code), or both
+  dci_modes: tuple[str, ...] = setting(('per_factor',), choices=dci.MODES)
   # factors of the records to compare with; (): all but visibility and pixel_coords
   factors: tuple[str, ...] = setting(())
 

@@ -26,7 +26,7 @@ class Options:
 
   split: str = setting('train')  # data to average over: train, valid, test, or a view's name
   share: float = setting(0.2, above=0, most=1)  # fraction of the split to average over
-  seed: int = setting(0, least=0)  # of the choice of examples, and of all noise
+  seed: int = setting(0, least=0)  # seed of the choice of examples and of all noise
 
 
 @loaded_run.interruptible

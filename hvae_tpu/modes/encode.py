@@ -27,10 +27,11 @@ class Options:
   # fraction of latent channels to keep, ranked by their bits; less than 1 needs div_stats
   quantile: float = setting(1.0, above=0, most=1)
   num: int = setting(0, least=0)  # first examples of the split; 0: all
-  moments: bool = setting(True)  # with means and scales, which decoding does not need
-  formats: tuple[str, ...] = setting(('array_record', 'npz'))  # one or both
-  shard_mb: int = setting(256, least=1)  # MiB of a file
-  seed: int = setting(0, least=0)  # of the draw from the posterior
+  # whether to store means and scales, too; decoding does not need them
+  moments: bool = setting(True)
+  formats: tuple[str, ...] = setting(('array_record', 'npz'))  # array_record, npz, or both
+  shard_mb: int = setting(256, least=1)  # size of a file, MiB
+  seed: int = setting(0, least=0)  # seed of the draw from the posterior
 
 
 @loaded_run.interruptible

@@ -26,12 +26,12 @@ REPORTED = True
 class Options(loaded_run.TemperedOptions):
   """Options of `--mode=explore`."""
 
-  groups: tuple[int, ...] = setting(())  # numbers of groups, from the coarsest, 0, on; (): all
-  rows: int = setting(4, least=1)  # samples
+  groups: tuple[int, ...] = setting(())  # numbers of groups; 0 is the coarsest; (): all
+  rows: int = setting(4, least=1)  # number of samples
   num: int = setting(7, least=1)  # variations of each sample
-  noise_std: float = setting(variation.NOISE_STD, least=0)  # deviation of the group's new noise
-  position: str = setting('all')  # of the group's map: all, one as 'row,column', or each in turn
-  differences: bool = setting(False)  # shows changes, on grey, instead of the variations
+  noise_std: float = setting(variation.NOISE_STD, least=0)  # deviation of the new noise
+  position: str = setting('all')  # positions with new noise: 'all', 'row,column', or 'each' in turn
+  differences: bool = setting(False)  # show differences, on grey, instead of the variations
   fps: float = setting(4.0, above=0)  # frames per second of the animations
 
 

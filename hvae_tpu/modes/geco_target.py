@@ -16,6 +16,7 @@ from hvae_tpu.devices import sharding
 from hvae_tpu.devices.distributed import print_once
 from hvae_tpu.devices.interruption import Interruption
 from hvae_tpu.errors import UserError
+from hvae_tpu.models import protocol
 from hvae_tpu.modes import loaded_run
 from hvae_tpu.runs.metric_writer import Writer
 from hvae_tpu.settings import setting
@@ -25,8 +26,9 @@ from hvae_tpu.training.loop import loop
 from hvae_tpu.training.state import create_state
 from hvae_tpu.training.step import Step, trace_step
 
+NEEDS = ('reconstruction_target', 'warnings', 'segment', 'level_names')
 FOLDERS = ('geco_target',)
-LEAST_ARI = 0.5  # foreground ARI from which on objects count as found
+LEAST_ARI = 0.5  # least foreground ARI at which objects count as found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, spatial=config.mesh.spatial)
   sharding.check_batch_size(config.train.batch_size, mesh)
   model, tx, step = setup.train_step(config, mesh)
+  protocol.require(model, NEEDS, '--mode=geco_target')
   dataset = setup.open_data(config)
   for text in model.warnings(dataset.card):
     print_once(f'warning: {text}')

@@ -11,7 +11,8 @@ import numpy as np
 from hvae_tpu import generation
 from hvae_tpu.errors import UserError
 from hvae_tpu.figures import films, images, sheets
-from hvae_tpu.generation import paths, picture_files
+from hvae_tpu.generation import picture_files
+from hvae_tpu.generation.paths import PATHS
 from hvae_tpu.modes import loaded_run
 from hvae_tpu.settings import setting
 
@@ -27,9 +28,9 @@ class Options(loaded_run.PictureOptions):
   # cut out the central squares of the files, and resize them to the model's size
   resize: bool = setting(False)
   num: int = setting(8, least=1)  # points between the two pictures
-  paths: tuple[str, ...] = setting(('linear', 'spherical'))  # one or both
-  combine: bool = setting(True)  # also coarse groups of one picture with fine groups of the other
-  columns: int = setting(12, least=1)  # of the combinations
+  paths: tuple[str, ...] = setting(('linear', 'spherical'), choices=tuple(PATHS))  # one or both
+  combine: bool = setting(True)  # also mix coarse groups of one with fine groups of the other
+  columns: int = setting(12, least=1)  # columns of the grid of combinations
   fps: float = setting(8.0, above=0)  # frames per second of the animations
 
 
@@ -50,10 +51,6 @@ def run(
   """
   options = loaded_run.read_options(Options, config, 'interpolate')
   names = _read_names(options.images)
-  if unknown := [path for path in options.paths if path not in paths.PATHS]:
-    raise UserError(
-      f'config.interpolate.paths has {unknown[0]!r}; expected some of {", ".join(paths.PATHS)}'
-    )
   loaded = loaded_run.load_run(config, workdir, checkpoint, 'interpolate', generation.NEEDS)
   model, state = loaded_run.model_for_sampling(loaded, options, 1.0)
   size, channels = model.image_size, model.image_channels

@@ -31,24 +31,25 @@ SHOW_EVERY = 5.0  # seconds between progress lines
 class PictureOptions:
   """Options of modes that draw pictures."""
 
-  statistic: str = setting('mean', choices=tuple(STATISTICS))  # of the pixels' distribution
-  seed: int = setting(0, least=0)  # of all noise
+  # statistic of the pixels' distribution
+  statistic: str = setting('mean', choices=tuple(STATISTICS))
+  seed: int = setting(0, least=0)  # seed of all noise
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleOptions(PictureOptions):
   """Options of modes that draw samples from the prior."""
 
-  # batches of samples that renew the batch statistics before sampling; 0: those of training
+  # batches of samples that renew the batch statistics before sampling; 0: no renewal
   refresh_iterations: int = setting(0, least=0)
-  refresh_num: int = setting(16, least=1)  # samples in such a batch
+  refresh_num: int = setting(16, least=1)  # samples in each of these batches
 
 
 @dataclasses.dataclass(frozen=True)
 class TemperedOptions(SampleOptions):
   """Options of modes that draw samples at one temperature."""
 
-  # of the samples: one number, one number per level, or 'linear(a,b)' from the coarsest level on
+  # temperature: one number, one number per level, or 'linear(a,b)' from the coarsest level on
   temperature: tuple[float | str, ...] = setting((1.0,), least=0)
 
 
@@ -88,13 +89,13 @@ def model_for_sampling(
   """Returns model and model state for drawing pictures by the options of a mode.
 
   Args:
-    options: with `refresh_iterations`, the batch statistics are renewed first.
-    temperature: of the samples that renew them.
+    options: options of the mode; nonzero `refresh_iterations` renew the batch statistics first.
+    temperature: temperature of the samples that renew them.
 
   Raises:
     UserError: batch statistics are to be renewed, but the model has none.
   """
-  model = dataclasses.replace(run.model, output_statistic=options.statistic)
+  model = with_statistic(run.model, options.statistic)
   iterations = getattr(options, 'refresh_iterations', 0)
   if not iterations:
     return model, run.model_state
@@ -103,6 +104,13 @@ def model_for_sampling(
   key = jax.random.fold_in(jax.random.key(options.seed), 1)
   state = refresh(run.params, run.model_state, key, temperature, iterations, options.refresh_num)
   return model, state
+
+
+def with_statistic(model: Any, statistic: str) -> Any:
+  """Returns the model with this statistic of the pixels in pictures, if it lets one choose."""
+  if not hasattr(model, 'output_statistic'):
+    return model
+  return dataclasses.replace(model, output_statistic=statistic)
 
 
 def interruptible(

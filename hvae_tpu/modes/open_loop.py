@@ -44,12 +44,12 @@ Curves = dict[str, np.ndarray]  # by score: [T] of an example, [examples, T] of 
 class Options(open_loop.Options):
   """Options of `--mode=open_loop`: those of evaluation `open_loop`, and a few more."""
 
-  num_examples: int = setting(100, least=1)  # the first clips of all videos come first
+  num_examples: int = setting(100, least=1)  # clips; the first clip of every video comes first
   split: str = setting('test')  # videos to predict: train, valid, test, or a view's name
-  grids: bool = setting(True)  # also pictures of the frames
-  # pictures without their last strip, which the reference loses
+  grids: bool = setting(True)  # also store pictures of the frames
+  # leave out the last strip of each picture, as the reference does
   grid_strict_reference: bool = setting(False)
-  seed: int = setting(0, least=0)  # of all noise
+  seed: int = setting(0, least=0)  # seed of all noise
 
 
 STORED = [field.name for field in dataclasses.fields(open_loop.Options)]  # in summary.json

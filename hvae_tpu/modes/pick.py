@@ -32,10 +32,10 @@ COLUMNS = 3
 class Options(loaded_run.TemperedOptions):
   """Options of `--mode=pick`."""
 
-  # numbers of candidates, in the order to show them; (): asked for at a terminal
+  # numbers of the chosen candidates, in order; (): ask at a terminal
   choose: tuple[int, ...] = setting(())
-  sheets: int = setting(4, least=1)  # of nine candidates
-  columns: int = setting(3, least=1)  # of the sheet of the chosen ones
+  sheets: int = setting(4, least=1)  # sheets with nine candidates each
+  columns: int = setting(3, least=1)  # columns of the sheet of chosen candidates
 
 
 @loaded_run.interruptible

@@ -10,6 +10,7 @@ import ml_collections
 
 from hvae_tpu.errors import UserError
 from hvae_tpu.modes import loaded_run
+from hvae_tpu.nn import layers
 from hvae_tpu.planning import chips, planner, search
 from hvae_tpu.planning.analysis import Analysis
 from hvae_tpu.planning.plan import GIB, Plan
@@ -27,11 +28,13 @@ class Options:
   """Options of `--mode=plan`."""
 
   topology: str = setting('v5e:4x4')  # TPU slices, with commas; --topology sets it
-  programs: tuple[str, ...] = setting(('train', 'eval'))  # to compile
+  programs: tuple[str, ...] = setting(('train', 'eval'), choices=tuple(PROGRAMS))  # to compile
   # whether to search the largest batch of every remat and dtype; always if a program does not fit
   search: bool = setting(False)
-  remats: tuple[str, ...] = setting(('blocks', 'convs', 'none'))  # of the search
-  dtypes: tuple[str, ...] = setting(('float32', 'bfloat16'))  # of the search
+  # rematerialisations to search over
+  remats: tuple[str, ...] = setting(('blocks', 'convs', 'none'), choices=layers.REMAT)
+  # dtypes to search over
+  dtypes: tuple[str, ...] = setting(('float32', 'bfloat16'), choices=('float32', 'bfloat16'))
   max_batch: int = setting(4096, least=1)  # global batch size at which the search ends
   efficiency: float = setting(0.1, above=0, most=1)  # expected fraction of the peak FLOP/s
   # optimization level of the compiler; EFFORT_O1 takes a quarter of the time, with another memory
@@ -48,10 +51,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     UserError: an unknown slice or program, no TPU compiler, or a batch that does not divide.
   """
   options = loaded_run.read_options(Options, config, 'plan')
-  if unknown := sorted(set(options.programs) - set(PROGRAMS)):
-    raise UserError(
-      f'config.plan.programs has {", ".join(unknown)}; programs are {", ".join(PROGRAMS)}'
-    )
+  if not options.programs:
+    raise UserError(f'config.plan.programs=() names no program; it may have {", ".join(PROGRAMS)}')
   all_fit = True
   for topology in chips.split(options.topology):
     plan = planner.make_plan(config, topology, options.programs)

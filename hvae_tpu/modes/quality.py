@@ -29,9 +29,9 @@ LEAST = 8  # pictures of a set, for neighbours and covariances
 class Options(loaded_run.TemperedOptions):
   """Options of `--mode=quality`."""
 
-  num: int = setting(1000, least=LEAST)  # samples
+  num: int = setting(1000, least=LEAST)  # number of samples
   num_true: int = setting(5000, least=0)  # first pictures of each of the two splits; 0: all
-  statistic: str = setting('sample', choices=STATISTICS)  # of the pixels' distribution
+  statistic: str = setting('sample', choices=STATISTICS)  # statistic of the pixels' distribution
   # file of Inception-v3 weights, for the FID and the Inception score; '': without them
   inception: str = setting('')
 

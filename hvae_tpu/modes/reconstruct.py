@@ -30,9 +30,9 @@ class Options:
   # fractions of latent channels to keep, ranked by their bits; less than 1 needs div_stats
   quantiles: tuple[float, ...] = setting((1.0,), above=0, most=1)
   num_pictures: int = setting(8, least=0)  # pictures of the grid
-  columns: int = setting(8, least=1)  # of the grid
-  save_targets: bool = setting(False)  # also the originals alone
-  seed: int = setting(0, least=0)  # of the draw from the posterior
+  columns: int = setting(8, least=1)  # columns of the grid
+  save_targets: bool = setting(False)  # also store the originals
+  seed: int = setting(0, least=0)  # seed of the draw from the posterior
 
 
 @loaded_run.interruptible
@@ -90,9 +90,10 @@ def _check_quantiles(quantiles: tuple[float, ...]) -> None:
 def _row(
   quantile: float, mask: np.ndarray | None, result: reconstruction.Result
 ) -> dict[str, float]:
-  kept = 1.0 if mask is None else float(mask.mean())
+  share = 1.0 if mask is None else float(mask.mean())
   numbers = {name: float(result.numbers[name]) for name in COLUMNS if name in result.numbers}
-  return {'quantile': quantile, 'kept': kept, **numbers, 'examples': result.numbers['num_examples']}
+  numbers['examples'] = result.numbers['num_examples']
+  return {'quantile': quantile, 'kept': share, **numbers}
 
 
 def _table(rows: list[dict[str, float]]) -> str:

@@ -34,8 +34,8 @@ class Options(loaded_run.SampleOptions):
   num: int = setting(8, least=1)  # pictures in a row
   # one row of samples each: a number, a tuple of one number per level, or 'linear(a,b)'
   temperatures: tuple[Setting, ...] = setting((1.0, 0.8, 0.6))
-  partial_temperature: float = setting(0.1, least=0)  # of the groups that are drawn
-  statistic: str = setting('sample', choices=STATISTICS)  # of the pixels' distribution
+  partial_temperature: float = setting(0.1, least=0)  # temperature of the drawn groups
+  statistic: str = setting('sample', choices=STATISTICS)  # statistic of the pixels' distribution
 
 
 @loaded_run.interruptible
@@ -61,7 +61,7 @@ def run(
       f'{config.evals.batch_size}'
     )
   loaded = loaded_run.load_run(config, workdir, checkpoint, 'report', ('level_names',))
-  model = loaded.model
+  model = loaded_run.with_statistic(loaded.model, options.statistic)
   named = [(t, f'config.report.temperatures[{i}]') for i, t in enumerate(options.temperatures)]
   levels_at = [temperatures.per_level(model, value, key) for value, key in named]
   dataset = setup.open_data(config)

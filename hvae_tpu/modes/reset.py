@@ -18,7 +18,7 @@ FOLDERS = ()
 class Options:
   """Options of `--mode=reset`."""
 
-  yes: bool = setting(False)  # really delete
+  yes: bool = setting(False)  # delete, instead of only listing
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> int:
@@ -44,7 +44,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path, checkpoint: str) -> in
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
   left = sorted(p.name for p in workdir.iterdir())
   if left:
-    print(f'kept what is not ours: {", ".join(left)}')
+    print(f'kept other files: {", ".join(left)}')
   else:
     workdir.rmdir()
   return 0

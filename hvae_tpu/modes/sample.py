@@ -27,9 +27,10 @@ class Options(pictures.Options):
 
   # one row of samples each: a number, a tuple of one number per level, or 'linear(a,b)'
   temperatures: tuple[Setting, ...] = setting((1.0, 0.9, 0.8, 0.7))
-  output_temperature: float | None = setting(None, above=0)  # of the pixels; None: the model's
+  # temperature of pixels; None: the model's
+  output_temperature: float | None = setting(None, above=0)
   split: str = setting('test')  # images to reconstruct: train, valid, test, or a view's name
-  seed: int = setting(0, least=0)  # of all noise
+  seed: int = setting(0, least=0)  # seed of all noise
 
 
 @loaded_run.interruptible

@@ -25,7 +25,7 @@ class SceneOptions:
   """Options of the modes of slots."""
 
   split: str = setting('test')  # scenes to read: train, valid, test, or a view's name
-  seed: int = setting(0, least=0)  # of all noise
+  seed: int = setting(0, least=0)  # seed of all noise
 
 
 class Scene(NamedTuple):

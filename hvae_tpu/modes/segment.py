@@ -26,8 +26,8 @@ class Options(scenes.SceneOptions):
   """Options of `--mode=segment`."""
 
   num_examples: int = setting(320, least=0)  # first scenes of the split; 0: all
-  num_records: int = setting(10, least=0)  # first scenes that are stored whole, with a figure
-  show_attention: bool = setting(False)  # figures show the attention of slots, not their pictures
+  num_records: int = setting(10, least=0)  # first scenes to store whole, with a figure
+  show_attention: bool = setting(False)  # show the attention of slots, not their pictures
 
 
 @loaded_run.interruptible

@@ -26,10 +26,10 @@ class Options(scenes.SceneOptions):
   """Options of `--mode=traverse`."""
 
   num_scenes: int = setting(1, least=1)  # first scenes of the split
-  num_dims: int = setting(10, least=1)  # most active dimensions
-  frames: int = setting(8, least=1)  # of an animation
+  num_dims: int = setting(10, least=1)  # number of most active dimensions
+  frames: int = setting(8, least=1)  # frames of an animation
   fps: float = setting(4.0, above=0)  # frames per second of the animations
-  # values to show: their measured range, or as EfficientMORL's code has it
+  # values to show: 'range' (the measured range) or 'reference' (as in EfficientMORL's code)
   limits: str = setting('range', choices=traversals.LIMITS)
 
 

@@ -214,7 +214,7 @@ def dmol_log_prob(
   its centre, times its width, replaces it. Published numbers contain this approximation.
 
   Args:
-    mixture: of [B, H, W] pixels; `scales` are log-scales.
+    mixture: mixture of [B, H, W] pixels; `scales` are log-scales.
     x: [B, H, W, 3], the true pixels in [-1, 1].
     half_bin: half the width of a level's bin: 1/255 for 8 bits.
     upper_edge: targets above it own the upper tail.

@@ -68,6 +68,8 @@ class Conv(nn.Module):
     kernel = self.param('kernel', self.kernel_init, shape).astype(self.dtype)
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     x = x.astype(self.dtype)
+    if self.stride not in (1, self.kernel):
+      raise ValueError(f'stride={self.stride} must be 1 or kernel={self.kernel}')
     if self.kernel == self.stride:
       maps = cpu_kernels.convolve_patches(x, kernel)
     else:

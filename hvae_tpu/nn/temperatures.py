@@ -40,12 +40,12 @@ def per_level(model: Any, setting: Setting, key: str) -> np.ndarray:
   else:
     values = np.full(levels, _number(setting, key), np.float32)
   if not (np.isfinite(values).all() and (values >= 0).all()):
-    raise UserError(f'{key}={setting!r} must not have numbers below 0; use 0 for the mean')
+    raise UserError(f'{key}={setting!r} must have finite numbers, not below 0; 0 is the mean')
   return values
 
 
 def per_level_from_tuple(model: Any, setting: tuple, key: str) -> np.ndarray:
-  """Returns `per_level` of a tuple: one number or 'linear(a,b)' for all levels, or one for each."""
+  """Returns `per_level` of a tuple; a tuple of one holds one setting for all levels."""
   setting = tuple(setting)
   return per_level(model, setting[0] if len(setting) == 1 else setting, key)
 

@@ -33,9 +33,9 @@ def estimate(analysis: Analysis, chip: chips.Chip, precision: str, efficiency: f
   """Estimates the time of one step on one device.
 
   Args:
-    analysis: of the program.
+    analysis: analysis of the program.
     chip: published figures of the device.
-    precision: of convolutions and matrix products; 'default' multiplies in bfloat16.
+    precision: precision of convolutions and matrix products; 'default' multiplies in bfloat16.
     efficiency: fraction of the matrix units' peak that a real step is expected to reach.
   """
   compute = analysis.work.flops / analysis.devices * chips.PASSES[precision] / chip.flops

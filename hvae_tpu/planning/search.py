@@ -19,7 +19,7 @@ class LargestBatch:
 
   Attributes:
     batch_size: largest global batch size that was compiled and fits; 0 if none fits.
-    analysis: of that batch; of the smallest batch if none fits.
+    analysis: analysis of that batch, or of the smallest one if none fits.
     per_example: bytes on a device for each additional example; 0 if unknown.
     bound: batch size at the end of the line. It is larger than `batch_size` if it was compiled and
       did not fit.

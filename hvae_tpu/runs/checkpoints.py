@@ -60,7 +60,7 @@ class Checkpoints:
     """Opens the checkpoints; makes their folder unless `read_only`.
 
     Args:
-      workdir: of the run.
+      workdir: work directory of the run.
       keep_latest: number of newest checkpoints to keep; at least 1.
       keep_every: also keep the steps that are multiples of this; 0: none.
       best_metric: also keep the checkpoint with the smallest stored value of this; '': none.
@@ -215,10 +215,10 @@ class Checkpoints:
     workdir = self.directory.parent
     targets = (workdir / f'damaged-checkpoint-{step}-{i}' for i in itertools.count(1))
     target = next(path for path in targets if not path.exists())
-    _anywhere(False)  # nobody looks for a free name once it is taken
+    _barrier()  # every process has chosen the name before it is taken
     if jax.process_index() == 0:
       (self.directory / str(step)).rename(target)
-    _anywhere(False)  # nobody reads the folder before
+    _barrier()  # no process reads the folder before it is renamed
     self._manager.reload()
     return target
 
@@ -279,7 +279,7 @@ class Checkpoints:
     """Raises UserError if stored arrays do not fit; Orbax would cast another dtype in silence.
 
     Args:
-      step: of the checkpoint.
+      step: step of the checkpoint.
       abstract: the expected arrays.
       whole: whether other stored arrays are an error.
     """
@@ -326,6 +326,11 @@ def _damage(path: Path, error: Exception) -> UserError:
   if answered or any(code in f'{type(error).__name__}: {error}' for code in NOT_DAMAGE):
     return TransientError(f'checkpoint {path} could not be read: {reason}; nothing was changed')
   return DamagedCheckpoint(f'checkpoint {path} is damaged: {reason}')
+
+
+def _barrier() -> None:
+  """Waits until every process is here."""
+  _anywhere(False)
 
 
 def _anywhere(flag: bool) -> bool:

@@ -85,7 +85,7 @@ def check_resumable(
   """Compares a config with the stored one of a run, and prints the fields that change.
 
   Args:
-    workdir: of the run.
+    workdir: work directory of the run.
     stored: its config.
     config: config of the command.
     changeable: see `is_binding`.

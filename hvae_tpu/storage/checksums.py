@@ -1,4 +1,4 @@
-"""Checksums of arrays, the same for every sharding.
+"""Checksums of arrays, the same for every sharding; `runs/checkpoints.py` compares them.
 
 Orbax does not detect a flipped byte in a data file. Integer sums modulo 2^32 do. They do not depend
 on the order of addition, and so neither on the sharding nor on the number of devices.

@@ -53,7 +53,7 @@ def save_json(
   """Writes dicts, lists, strings and numbers as JSON.
 
   Args:
-    path: of the file; its folders are made.
+    path: path of the file; its folders are made.
     record: the values.
     indent: spaces per level; None writes one line.
     end: text after the last bracket.
@@ -80,7 +80,7 @@ def read_json(
   """Reads a JSON object.
 
   Args:
-    path: of the file.
+    path: path of the file.
     remedy: end of every error message, such as 'run --mode=encode again'.
     missing: start of the error message of a missing file; '' says that the file is missing.
     keys: entries that the object must have.

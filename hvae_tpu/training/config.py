@@ -36,7 +36,7 @@ class DataConfig:
   test_split: str = 'test'  # view that --mode=eval reads
   # Names: flip, binarize, crop:N, centre_crop:N. Training draws them anew at each visit.
   train_transforms: tuple[str, ...] = ()
-  eval_transforms: tuple[str, ...] = ()  # the same; drawn once per example
+  eval_transforms: tuple[str, ...] = ()  # as train_transforms, but drawn once per example
   seq_len: int = setting(0, least=0)  # frames of a training clip (video only); 0: whole sequences
   eval_seq_len: int = setting(0, least=0)  # frames of an evaluation clip; 0: whole sequences
   cache_mb: int = setting(1024, least=0)  # MiB; a training split up to this size stays in memory
@@ -60,7 +60,7 @@ class TrainConfig:
   num_steps: int = setting(1_000_000, least=0)  # updates; 0: no training
   # Epochs; decides num_steps once the size of the data set is known; None: num_steps counts.
   num_epochs: int | None = setting(None, least=1)
-  # Of convolutions and matrix products.
+  # precision of convolutions and matrix products
   precision: str = setting('highest', choices=('default', 'high', 'highest'))
   clock: str = setting('attempted', choices=('attempted', 'applied'))  # updates, for schedules
   ema_decay: float | None = setting(None, least=0, below=1)  # None: no average of the parameters
@@ -72,14 +72,15 @@ class TrainConfig:
   log_every: int = setting(1000, least=1)  # steps
   progress_metrics: tuple[str, ...] = ('loss', 'grad_norm')  # metrics on the progress line
   save_every: int = setting(10_000, least=0)  # steps; 0: only at the end
-  save_epochs: int | None = setting(None, least=1)  # epochs; decides save_every, as num_epochs does
+  save_epochs: int | None = setting(None, least=1)  # epochs; if set, replaces save_every
   keep_latest: int = setting(2, least=1)  # newest checkpoints that are kept
   keep_every: int = setting(0, least=0)  # steps; multiples of it are kept too; 0: none
   best_metric: str = 'elbo/bpd'  # result whose smallest value is --checkpoint=best; '': none
   profile_at: int = setting(0, least=0)  # steps since the start, to begin a trace at; 0: no trace
   profile_steps: int = setting(5, least=1)  # steps in that trace, which lies in train/
   init_from: str = ''  # work directory of a run whose weights to start from; '': fresh weights
-  heartbeat_seconds: int = setting(100, least=1)  # all processes end so long after one has vanished
+  # seconds after which the other processes stop when one has disappeared
+  heartbeat_seconds: int = setting(100, least=1)
   allow_config_change: bool = False  # whether to resume with another model, data or seed
 
 

@@ -114,8 +114,8 @@ def open_dump(workdir: Path, folder: str) -> tuple[Path, dict[str, Any]]:
   """Opens a dump.
 
   Args:
-    workdir: of the run.
-    folder: of the dump; '' is the newest one of the run.
+    workdir: work directory of the run.
+    folder: folder of the dump; '' is the newest one of the run.
 
   Returns:
     The folder, and the contents of its JSON file.

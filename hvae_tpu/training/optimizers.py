@@ -236,7 +236,7 @@ class OptimizerConfig:
   """`config.optimizer`: the fields of all optimizers and schedules; each reads some of them."""
 
   name: str = setting('adam', choices=tuple(OPTIMIZERS))
-  schedule: str = setting('constant', choices=tuple(SCHEDULES))  # of the learning rate
+  schedule: str = setting('constant', choices=tuple(SCHEDULES))  # shape of the learning rate
   learning_rate: float = setting(3e-4, least=0)  # after the warm-up
   warmup_steps: int = setting(0, least=0)  # steps, from rate 0
   clip_norm: float = setting(0.0, least=0)  # global L2 norm of the gradient; 0: no clipping
@@ -245,16 +245,16 @@ class OptimizerConfig:
   eps: float = setting(1e-8, least=0)
   weight_decay: float = setting(0.0, least=0)  # not of adam, adam_keras and muon
   weight_decay_exclude: tuple[str, ...] = ()  # modules and tensors without weight decay
-  # Of the schedules that end.
+  # Fields of the schedules that end.
   decay_start: int = setting(0, least=0)  # step of the first decay
   decay_steps: int = setting(0, least=0)  # steps from there to the end; 0: the rest of the training
   decay_rate: float = setting(0.5, above=0, most=1)  # factor every decay_steps, if exponential
   min_learning_rate: float = setting(0.0, least=0)
-  # Of cosine_epochs.
-  steps_per_epoch: int = setting(1, least=1)
+  # Fields of cosine_epochs.
+  steps_per_epoch: int = setting(1, least=1)  # updates of an epoch
   cosine_start: int = setting(0, least=0)  # epoch
   cosine_epochs: int = setting(0, least=0)  # epochs; 0: to the last epoch
-  # Of muon.
+  # Fields of muon.
   muon_rms: float = setting(0.2, least=0)  # learning rates; root mean square of a kernel's update
   muon_iterations: int = setting(5, least=0)  # iterations of Newton-Schulz
   muon_transposed: tuple[str, ...] = ()  # modules whose kernels go from pixels to patches

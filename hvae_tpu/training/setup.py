@@ -131,7 +131,7 @@ def eval_batches(
 
   Args:
     dataset: the opened data set.
-    config: of the run.
+    config: config of the run.
     mesh: for the batches.
     split: 'train', 'valid', 'test' or the name of a view; evaluations may choose another one.
     raise_if_interrupted: called before every batch; may raise to end an evaluation.
@@ -187,7 +187,7 @@ def random_batches(
   Args:
     dataset, config, mesh, raise_if_interrupted: see `eval_batches`.
     view: the examples to choose from.
-    seed: of the choice.
+    seed: seed of the choice.
     count: number of batches.
 
   Raises:

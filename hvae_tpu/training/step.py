@@ -44,7 +44,8 @@ def make_train_step(
     seed: seed of the run; the key of a step is folded from it and the step.
     clock: unit of schedules, updates `attempted` or `applied`.
     ema_decay: decay of the average of the parameters; None: no average.
-    skip_threshold: threshold of the global gradient norm, in the scale of the model's loss.
+    skip_threshold: largest global norm of the gradient, in the units of the model's loss (often
+      nats per dimension).
     skip_advances_step: whether skipped updates count for the optimizer's bias correction, as in
       vdvae-jax.
 

@@ -67,7 +67,7 @@ COUNTS = {
   ('images64', 'nvae,big_logistic_mixture20latentnoflows'): 18_584_772,
   ('images64', 'nvae,large_logistic_mixture20latentnoflows'): 32_262_692,
   ('images64', 'nvae,penguin'): 36_689_892,
-  # Of the reference less the two numbers of GECO, which are state here.
+  # Count of the reference, less two numbers of GECO, which belong to the state in this package.
   ('tetrominoes', 'efficient_morl'): 467_238 - 2,
   ('multi_dsprites', 'efficient_morl'): 666_502 - 2,
   ('clevr6', 'efficient_morl'): 666_502 - 2,
@@ -102,6 +102,7 @@ def test_model_section_has_the_fields_of_the_model(name):
   assert set(section) - {'name'} == {f.name for f in dataclasses.fields(models.MODELS[name])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'argument'), COUNTS)
 def test_parameter_counts_of_the_release(name, argument):
   number = COUNTS[name, argument]
@@ -147,6 +148,7 @@ def test_variants_of_variants():
       FILES['ffhq256'].get_config(f'efficient_vdvae,{wrong}')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'argument'), ARGUMENTS)
 def test_debug_is_small(name, argument):
   config = FILES[name].get_config(f'{argument},debug')

@@ -8,7 +8,7 @@ import pytest
 
 from configs import celeba64, celebahq256, cifar10, images64, mnist, nvae_yaml
 from configs.systems import nvae_mgp123, trainer
-from hvae_tpu import models
+from hvae_tpu import commands, models
 from hvae_tpu.training import epochs, optimizers
 
 PENGUIN = """
@@ -55,6 +55,13 @@ def test_a_file_as_it_is_gives_the_config_of_its_name(load):
     assert {k: v for k, v in config[section].to_dict().items() if k in fields} == fields
   models.create(config.model.to_dict(), 'cpu')
   models.create(load(PENGUIN, ',debug').model.to_dict(), 'cpu')
+
+
+def test_its_layers_are_those_of_nvae(load, tmp_path):
+  load(PENGUIN)
+  layers = commands.config_layers(f'configs/nvae_yaml.py:{tmp_path / "small.yaml"},debug')
+  assert list(layers) == ['default', 'config file', 'variant']
+  assert layers['default'].model.name == 'nvae'
 
 
 def test_every_key_is_honoured(load):

@@ -1,4 +1,4 @@
-"""Batches: order, shares, resuming, padding, transforms, and what a broken folder says."""
+"""Batches: order, shares, resuming, padding, transforms, and messages about broken folders."""
 
 import itertools
 import json

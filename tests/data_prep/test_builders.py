@@ -147,7 +147,7 @@ def test_views_of_a_paper_share_no_record_and_leave_none_out():
 def test_image_folder_takes_pictures_of_all_kinds(tmp_path):
   """Mixes modes, sizes and formats, and compares with Pillow alone."""
   rng = np.random.default_rng(0)
-  raw, expected = tmp_path / 'mine', []
+  raw, expected = tmp_path / 'pictures', []
   raw.mkdir()
   for i, (mode, size, suffix) in enumerate(
     (

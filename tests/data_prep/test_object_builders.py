@@ -78,7 +78,7 @@ def expected(name, scene):
 
 
 def assert_same_scenes(folder, name, scenes_of_split):
-  """Asserts that the records of each split are those of its scenes, also for the reader."""
+  """Asserts that the records of each split hold its scenes, also for the reader."""
   for split, scenes in scenes_of_split.items():
     records = [expected(name, scene) for scene in scenes]
     actual = read_split(folder, split)

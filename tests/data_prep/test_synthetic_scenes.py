@@ -329,7 +329,7 @@ def test_pixel_coordinates_point_at_the_object_or_one_before_it(examples, name):
 
 
 def test_colors_are_those_of_the_factors(examples):
-  """The hue of a rubber object's brightest pixels is that of its colour."""
+  """Compares the hue of a rubber object's brightest pixels with its colour."""
   seen = 0
   for example in examples['demo_clevr10', None]:
     rubber = np.flatnonzero(example['factor_material'] == 1)

@@ -254,7 +254,7 @@ def own_videos(channels):
 @pytest.mark.parametrize(('variant', 'channels'), [(None, 3), ('grey', 1)])
 def test_own_videos_are_mixed_and_dealt_by_name(tmp_path, variant, channels):
   frames, coded = own_videos(channels)
-  raw = raw_files.write_folder(tmp_path / 'mine', {f'deep/{k}': v for k, v in coded.items()})
+  raw = raw_files.write_folder(tmp_path / 'videos', {f'deep/{k}': v for k, v in coded.items()})
   (raw / 'notes.txt').write_text('no video')
   folder = command.build('video_folder', tmp_path, raw=[raw], variant=variant)
   test, *train = frames.values()  # the first of ten
@@ -273,7 +273,7 @@ def test_own_videos_in_folders_of_their_split(tmp_path, capsys):
   frames, coded = own_videos(3)
   places = {name: 'test' if name > '03' else 'train/a' for name in frames} | {'06.npy': 'spare'}
   files = {f'set/{places[name]}/{name}': data for name, data in coded.items()}
-  raw = raw_files.write_tar(tmp_path / 'mine', files, 'w:gz')
+  raw = raw_files.write_tar(tmp_path / 'videos', files, 'w:gz')
   folder = command.build('video_folder', tmp_path, raw=[raw])
   printed = capsys.readouterr().out
   assert 'neither below train nor below test: 1 videos, the first set/spare/06.npy' in printed
@@ -285,7 +285,7 @@ def test_own_videos_in_folders_of_their_split(tmp_path, capsys):
 def test_every_tenth_video_is_for_testing(tmp_path):
   video = np.zeros((1, 4, 4, 1), np.uint8)
   files = {f'{i:03d}.npy': npy(video + i) for i in range(23)}
-  raw = raw_files.write_folder(tmp_path / 'mine', files)
+  raw = raw_files.write_folder(tmp_path / 'videos', files)
   folder = command.build('video_folder', tmp_path, raw=[raw], variant='grey')
   assert read_split(folder, 'test')['video'][:, 0, 0, 0, 0].tolist() == [0, 10, 20]
   assert read_split(folder, 'train')['video'][:, 0, 0, 0, 0].tolist() == [

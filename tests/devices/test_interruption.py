@@ -29,7 +29,7 @@ with Interruption():
   print('READY', flush=True)
   hashlib.pbkdf2_hmac('sha256', b'password', b'salt', 2**31 - 1)
 """
-# As on a slice of one host: JAX hears SIGTERM from the first line on.
+# The same as on a slice of one host: JAX hears SIGTERM from the first line on.
 ALONE = """
 import sys
 from hvae_tpu.devices import distributed

@@ -1,4 +1,4 @@
-"""Evaluations against answers worked by hand, with a model that reports what it is given."""
+"""Evaluations against answers worked by hand, with a model that reports its inputs."""
 
 import types
 
@@ -64,10 +64,10 @@ def batches(*columns, masks=None):
 def test_averages_count_every_example_once():
   """Batches of 4 and of 1 real example and 3 of padding, which is not finite."""
   read = batches([1, 2, 3, 4], [10, 255, 255, 255], masks=[[True] * 4, [True] + [False] * 3])
-  found = elbo.make(Reporter(), read)(jnp.float32(1), {}, 0, RNG)
-  assert found['num_examples'] == 5 and found['neg_elbo'] == 4
-  np.testing.assert_array_equal(found['kl_per_level'], [4, 8])
-  assert set(found) == {'neg_elbo', 'kl_per_level', 'num_examples'}
+  results = elbo.make(Reporter(), read)(jnp.float32(1), {}, 0, RNG)
+  assert results['num_examples'] == 5 and results['neg_elbo'] == 4
+  np.testing.assert_array_equal(results['kl_per_level'], [4, 8])
+  assert set(results) == {'neg_elbo', 'kl_per_level', 'num_examples'}
 
 
 def test_bernoulli_baseline():
@@ -82,13 +82,13 @@ def test_pictures():
   options = pictures.Options(
     num=3, temperatures=(1.0, 0.5), temperature_per_level=(0.0, 0.0, 0.9), num_partial=2
   )
-  found = pictures.make(Reporter(), batches([7, 8, 9, 10]), options)(None, {}, 0, RNG)
-  rows = lambda name: found[name].reshape(-1, 2, 6, 1)[:, 0, ::2, 0].tolist()
+  results = pictures.make(Reporter(), batches([7, 8, 9, 10]), options)(None, {}, 0, RNG)
+  rows = lambda name: results[name].reshape(-1, 2, 6, 1)[:, 0, ::2, 0].tolist()
   samples = [[100] * 3, [50] * 3, [30] * 3]
   assert rows('samples') == samples
   assert rows('reconstructions') == [[7, 8, 9], [150] * 3]
   assert rows('partial') == [[7, 8, 9], [50] * 3, [100] * 3, *samples]  # one level, then two
-  assert found['partial'].dtype == np.uint8 and found['partial'].shape == (12, 6, 1)
+  assert results['partial'].dtype == np.uint8 and results['partial'].shape == (12, 6, 1)
 
 
 def test_one_temperature_per_level():
@@ -119,8 +119,8 @@ def test_weights(weights, expected):
     step=0, params=jnp.float32(1), ema_params=jnp.float32(10), model_state={}
   )
   run = evals.create('elbo', section(weights), Reporter(), batches([1, 3]), seed=0)
-  found = run(state)
-  assert {k: v for k, v in found.items() if k.startswith('neg_elbo')} == expected
+  results = run(state)
+  assert {k: v for k, v in results.items() if k.startswith('neg_elbo')} == expected
 
 
 @pytest.mark.parametrize(
@@ -170,9 +170,9 @@ class Prunable:
 def test_pruned_keeps_the_most_informative_per_position():
   """Per position the variates have 1, 2, 1.5 and 0.75: half of them are the second and third."""
   read = batches([1, 3, 255], masks=[[True, True, False]])
-  found = pruned.make(Prunable(), read, pruned.Options(share=0.5))({}, {}, 0, RNG)
-  np.testing.assert_array_equal(found['kept_variates'], [1, 1])
-  assert found['kl'] == pytest.approx(2 * (2 + 6)) and found['num_examples'] == 2
+  results = pruned.make(Prunable(), read, pruned.Options(share=0.5))({}, {}, 0, RNG)
+  np.testing.assert_array_equal(results['kept_variates'], [1, 1])
+  assert results['kl'] == pytest.approx(2 * (2 + 6)) and results['num_examples'] == 2
 
 
 class Weighted:
@@ -191,7 +191,7 @@ def test_importance_weights(chunk):
   """Against the sums of the weights themselves; the last picture is padding."""
   read = batches([1, 3], [2, 255], masks=[[True, True], [True, False]])
   options = iwae.Options(num_samples=8, chunk=chunk)
-  found = iwae.make(Weighted(), read, options)({}, {}, 0, RNG)
+  results = iwae.make(Weighted(), read, options)({}, {}, 0, RNG)
   nll, elbos, effective = [], [], []
   for i, column in enumerate([[1, 3], [2]]):
     key = jax.random.fold_in(RNG, i)
@@ -204,15 +204,15 @@ def test_importance_weights(chunk):
       nll.append(-np.log(weights.mean()))
       elbos.append(-(x + offsets).mean())
       effective.append(weights.sum() ** 2 / (weights**2).sum())
-  assert found['num_examples'] == 3
-  assert found['nll'] == pytest.approx(np.mean(nll), rel=1e-5)
-  assert found['bpd'] == pytest.approx(np.mean(nll) / (4 * np.log(2)), rel=1e-5)
+  assert results['num_examples'] == 3
+  assert results['nll'] == pytest.approx(np.mean(nll), rel=1e-5)
+  assert results['bpd'] == pytest.approx(np.mean(nll) / (4 * np.log(2)), rel=1e-5)
   assert (
-    found['neg_elbo'] == pytest.approx(np.mean(elbos), rel=1e-5)
-    and found['nll'] < found['neg_elbo']
+    results['neg_elbo'] == pytest.approx(np.mean(elbos), rel=1e-5)
+    and results['nll'] < results['neg_elbo']
   )
-  assert found['effective_samples'] == pytest.approx(np.mean(effective), rel=1e-5)
-  assert found['nll_standard_error'] == pytest.approx(np.std(nll) / 3**0.5, rel=1e-4)
+  assert results['effective_samples'] == pytest.approx(np.mean(effective), rel=1e-5)
+  assert results['nll_standard_error'] == pytest.approx(np.std(nll) / 3**0.5, rel=1e-4)
 
 
 def test_importance_samples_come_in_chunks():
@@ -244,7 +244,7 @@ def test_options_have_ranges(name, values, message):
   [
     ({'batch_size': 0}, 'config.evals.batch_size=0 must be at least 1'),
     ({'max_batches': -2}, 'config.evals.max_batches=-2 must not be negative'),
-    ({'names': ('elbo', 'fid')}, 'config.evals.names has fid, but may have elbo, iwae'),
+    ({'names': ('elbo', 'fid')}, r"names=\('elbo', 'fid'\) must have no items but 'elbo', 'iwae'"),
     ({'elbo': {'every': -1}}, 'config.evals.elbo.every=-1 must not be negative'),
   ],
 )
@@ -314,6 +314,6 @@ def test_histograms_take_evenly_from_many_values(monkeypatch):
     'few': batch['image'][0].astype(jnp.float32),
     'many': jnp.arange(12.0).reshape(3, 4),
   }
-  found = histograms.make(types.SimpleNamespace(histograms=named), batches([7]))({}, {}, 0, RNG)
-  np.testing.assert_array_equal(found['few'], [[7, 7, 7, 7]])
-  np.testing.assert_array_equal(found['many'], [[0, 3, 6, 9]])
+  results = histograms.make(types.SimpleNamespace(histograms=named), batches([7]))({}, {}, 0, RNG)
+  np.testing.assert_array_equal(results['few'], [[7, 7, 7, 7]])
+  np.testing.assert_array_equal(results['many'], [[0, 3, 6, 9]])

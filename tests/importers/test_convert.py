@@ -73,6 +73,7 @@ def imported(weights, tmp_path_factory) -> Imported:
   return Imported(folder / 'run', report, average)
 
 
+@pytest.mark.slow
 def test_release_weights_with_their_average(imported, weights):
   run, report = opened(imported.workdir), imported.report
   assert run.state.step == 1234 and run.meta['import'] == json.loads(json.dumps(report))
@@ -115,8 +116,9 @@ def test_export_and_back(imported, tmp_path):
   assert not list(tmp_path.glob('.run*'))
 
 
+@pytest.mark.slow
 def test_imported_weights_start_other_runs(imported):
-  """As `train.init_from`."""
+  """Reads weights in the way of `train.init_from`."""
   config, mesh = foreign.released(), sharding.make_mesh(-1, 1)
   model = models.create(config.model.to_dict(), 'cpu', differentiated=False)
   tx, _ = optimizers.create(config.optimizer, config.train.num_steps)
@@ -128,6 +130,7 @@ def test_imported_weights_start_other_runs(imported):
   jax.tree.map(np.testing.assert_array_equal, taken.ema_params, expected.ema_params)
 
 
+@pytest.mark.slow
 def test_an_imported_run_gives_the_results_of_the_release(tmp_path):
   config, golden = foreign.golden_config('forward_lowbit.npz')
   source = foreign.write(tmp_path / 'w.th', golden.under('param'))
@@ -138,7 +141,7 @@ def test_an_imported_run_gives_the_results_of_the_release(tmp_path):
 
 @pytest.mark.slow
 def test_an_imported_run_gives_the_results_of_the_port(tmp_path, capsys):
-  """Its checkpoints are pairs (optimizer, epoch); those of the average hold the bare tree."""
+  """The checkpoints are pairs (optimizer, epoch); files of the average hold the bare tree."""
   config, golden = foreign.golden_config('jax_forward.npz')
   config.model.update(foreign.PORT)
   tree = traverse_util.unflatten_dict(golden.under('param'), sep='/')
@@ -156,7 +159,7 @@ def test_an_imported_run_gives_the_results_of_the_port(tmp_path, capsys):
 
 
 def _check_passes(golden, model, params, run, tolerance) -> None:
-  """Compares all passes of a forward file, features and losses, with those of a loaded run."""
+  """Compares all passes of a forward file, features and losses, with a loaded run."""
   results = golden_files.quick_jit(lambda params, image, eps: run(model, params, image, eps)[1])
   passes = [name for name in golden.names_under('output') if name.startswith('eps')]
   assert passes
@@ -196,7 +199,7 @@ def exported(tmp_path_factory) -> Path:
 
 
 def test_bits_per_dim_and_the_lines_of_modes(exported, tmp_path, debug_config, monkeypatch, capsys):
-  """The number on all examples is that of --mode=eval; eval and sample show the import report."""
+  """Compares the number on all examples with --mode=eval; eval and sample show the report."""
   from hvae_tpu import data
 
   size = data.open_dataset('demo_mnist').size('test')
@@ -265,6 +268,7 @@ def test_command_line_mistakes_exit_with_2(arguments, tmp_path, monkeypatch, cap
   assert error.count('\n') == 1 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_command_line(exported, tmp_path, capsys):
   run, output = tmp_path / 'run', tmp_path / 'again.safetensors'
   with flagsaver.flagsaver():

@@ -44,6 +44,7 @@ def source(request, weights, tmp_path):
   return request.param, str(WRITERS[request.param](tmp_path, weights))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_becomes_a_run(source, weights, root, tmp_path, capsys):
   """Also where the data set is not built; evaluations agree with --verify_examples."""
   report = conversion.import_run(*source, tmp_path / 'run', tiny_config(tmp_path / 'nowhere'))

@@ -65,7 +65,7 @@ def test_a_file_without_statistics_is_refused(arrays, tmp_path):
   ],
 )
 def test_an_imported_run_gives_the_results_of_its_reference(name, file, tmp_path):
-  """In passes of evaluation, with the statistics that came with the weights."""
+  """Compares passes of evaluation, with the statistics that came with the weights."""
   golden = golden_files.read(golden_files.COMMITTED / 'nvae' / file)
   config = cifar10.get_config('nvae,debug')
   config.model.update(dataclasses.asdict(networks.model_of(networks.config_of(golden), unroll='1')))

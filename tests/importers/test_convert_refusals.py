@@ -1,4 +1,4 @@
-"""Refused imports: each in one sentence that says what to do."""
+"""Refused imports: one sentence each, with the remedy."""
 
 import dataclasses
 from pathlib import Path
@@ -90,7 +90,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize('case', MALFORMED)
 def test_malformed_imports_are_refused(case, weights, tmp_path):
-  """In one sentence, and without a trace in the work directory."""
+  """Checks for one sentence, and no trace in the work directory."""
   case = MALFORMED[case]
   source = foreign.write(
     tmp_path / 'w.th', case.tensors(dict(weights)) if case.tensors else weights

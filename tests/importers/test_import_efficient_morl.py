@@ -114,7 +114,7 @@ def test_transposed_kernels_are_turned():
 
 
 def test_a_checkpoint_becomes_a_run(tmp_path):
-  """With the multiplier of GECO among its weights, as the reference keeps it."""
+  """Adds the multiplier of GECO to the weights, as the reference does."""
   config = tetrominoes.get_config('efficient_morl,debug')
   arrays = tensors(models.create(config.model.to_dict(), 'cpu'))
   named = {f'module.{key}': np.asarray(value) for key, value in arrays.items()}

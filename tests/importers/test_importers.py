@@ -1,4 +1,4 @@
-"""Name tables of reference checkpoints: exact inverses, and errors that name what differs."""
+"""Name tables of reference checkpoints: exact inverses, and errors that name the differences."""
 
 from flax import traverse_util
 import jax
@@ -139,7 +139,7 @@ def test_blocks_keep_their_order(case):
     assert len(model.level_names) == 1 + sum(run.count for run in runs)
     numbers = [number for run in runs for number in side[run.name][part]['bias'][:, 0]]
     assert numbers == sorted(numbers)
-    # What a group sees of the encoder comes in the reverse order.
+    # Features of the encoder reach the groups in the reverse order.
     numbers = [n for run in runs for n in side[run.name]['enc_combiner']['bias'][:, 0]]
     assert numbers == sorted(numbers)
     return
@@ -153,7 +153,7 @@ def test_blocks_keep_their_order(case):
 
 @pytest.mark.parametrize('name', ['nvae', 'nvae_seed'])
 def test_statistics_are_told_from_weights(name):
-  """A whole published file: what follows from other arrays is set aside and counted."""
+  """Imports a whole published file: arrays that follow from others are set aside and counted."""
   form, model = FORMATS[name]
   fields = form.tables(model)
   rng = np.random.RandomState(0)
@@ -276,7 +276,7 @@ def test_a_table_must_cover_the_parameters_exactly():
 
 
 def test_gates_of_keras_are_put_in_our_order():
-  """Blocks z, r, n; the two biases of a gate are one, but for that of the new state."""
+  """Reorders blocks z, r, n; adds the two biases of each gate, except for the new state."""
   size = 2
   leaves = {
     'kernel': np.arange(3 * 3 * size, dtype=np.float32).reshape(3, 3 * size),

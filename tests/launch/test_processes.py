@@ -41,13 +41,13 @@ def wait_for(log: pathlib.Path, text: str) -> None:
 
 def values(folder: pathlib.Path, name: str) -> dict[int, float]:
   """Step -> value of a scalar, over all starts."""
-  found = {}
+  scalars = {}
   for path in sorted((folder / 'run' / 'train').glob('metrics-*.jsonl')):
     for line in path.read_text().splitlines():
       record = json.loads(line)
       if name in record:
-        found[record['step']] = record[name]
-  return found
+        scalars[record['step']] = record[name]
+  return scalars
 
 
 @pytest.fixture(scope='module')
@@ -90,17 +90,17 @@ def test_terminating_one_saves_the_same_step_on_both(data_root, tmp_path):
 def test_eval_mode_counts_on_two_as_on_one(runs, data_root):
   folder = runs['one, two']
   stored = folder / 'run' / 'eval' / 'test-6-ema.json'
-  found = {}
+  results = {}
   for num in (1, 2):
     job = training(folder, data_root, num, '--mode=eval')
     assert job.wait() == [0] * num, job.text()
-    found[num] = json.loads(stored.read_text())['results']
+    results[num] = json.loads(stored.read_text())['results']
     stored.unlink()
   assert 'stored in' not in job.logs[1].read_text() and 'examples' not in job.logs[1].read_text()
-  assert found[1]['elbo/num_examples'] == found[2]['elbo/num_examples'] == 250
-  assert found[2].keys() == found[1].keys()
-  for name, value in found[1].items():
-    assert found[2][name] == pytest.approx(value, rel=1e-6), name
+  assert results[1]['elbo/num_examples'] == results[2]['elbo/num_examples'] == 250
+  assert results[2].keys() == results[1].keys()
+  for name, value in results[1].items():
+    assert results[2][name] == pytest.approx(value, rel=1e-6), name
 
 
 @pytest.mark.parametrize('victim', [0, pytest.param(1, marks=pytest.mark.slow)])

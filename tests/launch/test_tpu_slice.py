@@ -39,13 +39,13 @@ def test_preempted_before_the_training_starts(cloud, when):
 
 def test_queued_and_suspended(cloud):
   cloud.troubles(dict(worker=1, at=3, preempt=True))
-  variables = dict(QUEUED='1', SPOT='1', VALID_UNTIL='6h', PROJECT='mine', DELETE_AT_END='1')
+  variables = dict(QUEUED='1', SPOT='1', VALID_UNTIL='6h', PROJECT='my-project', DELETE_AT_END='1')
   code, text = cloud.run('run', *FLAGS, **variables)
   assert code == 0, text
   assert cloud.calls('create') == 2 * [
     'compute tpus queued-resources create pod --node-id=pod --accelerator-type=v5litepod-16 '
     '--runtime-version=v2-alpha-tpuv5-lite --spot --valid-until-duration=6h --zone=here-a '
-    '--project=mine --quiet'
+    '--project=my-project --quiet'
   ]
   assert len(cloud.calls('queued-resources delete pod --force')) == 2
   assert not (cloud.folder / 'queued-resources').exists()

@@ -19,21 +19,21 @@ GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'inception.npz'
 
 def random_weights() -> dict[str, np.ndarray]:
   """Every tensor of the file, scaled so that activations stay of one size."""
-  rng, found = np.random.default_rng(0), {}
+  rng, weights = np.random.default_rng(0), {}
   for name, shape in inception.shapes().items():
     if len(shape) > 1:
-      found[name] = rng.standard_normal(shape, np.float32) * np.float32(
+      weights[name] = rng.standard_normal(shape, np.float32) * np.float32(
         (2 / np.prod(shape[1:])) ** 0.5
       )
     elif name.endswith(('bn.weight', 'running_var')):
-      found[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+      weights[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
     else:
-      found[name] = 0.1 * rng.standard_normal(shape, np.float32)
-  return found
+      weights[name] = 0.1 * rng.standard_normal(shape, np.float32)
+  return weights
 
 
 def picture() -> np.ndarray:
-  """Of a size that is enlarged, uint8 [1, 40, 56, 3]."""
+  """Makes a picture that must be enlarged, uint8 [1, 40, 56, 3]."""
   return np.random.default_rng(1).integers(0, 256, (1, 40, 56, 3)).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Sample quality: hand-worked distances, and numbers that grow with what is wrong."""
+"""Sample quality: hand-worked distances, and numbers that grow with the defects of pictures."""
 
 import json
 
@@ -48,10 +48,10 @@ def test_sliced_wasserstein_of_a_shift():
 def pictures(count: int, seed: int) -> np.ndarray:
   """Bars at random places, uint8 [count, 16, 16, 1]."""
   rng = np.random.default_rng(seed)
-  found = np.zeros((count, 16, 16, 1), np.uint8)
-  for picture, (row, column) in zip(found, rng.integers(0, 12, (count, 2)), strict=True):
+  bars = np.zeros((count, 16, 16, 1), np.uint8)
+  for picture, (row, column) in zip(bars, rng.integers(0, 12, (count, 2)), strict=True):
     picture[row : row + 4, column // 2 : column // 2 + 8] = 255
-  return found
+  return bars
 
 
 def test_distances_grow_with_noise():
@@ -60,9 +60,9 @@ def test_distances_grow_with_noise():
   noise = lambda s: np.clip(test + rng.normal(0, s, test.shape), 0, 255).astype(np.uint8)
   rows = [test, noise(30), noise(90), rng.integers(0, 256, test.shape).astype(np.uint8)]
   for measure in metrics.measures(train):
-    found = [metrics.compare(measure, train, made) for made in rows]
-    for name in found[0]:
-      values = [row[name] for row in found]
+    scores = [metrics.compare(measure, train, made) for made in rows]
+    for name in scores[0]:
+      values = [row[name] for row in scores]
       assert measure.features in name
       if 'frechet' in name or 'kernel' in name or 'sliced' in name:
         assert values == sorted(values) and values[-1] > 3 * abs(values[0]), (name, values)
@@ -72,16 +72,16 @@ def test_distances_grow_with_noise():
 
 def test_features_are_fixed():
   """A changed number needs a changed name."""
-  found = np.asarray(random_features.features(jnp.asarray(pictures(2, 0))))
-  assert found.shape == (2, 64) and random_features.NAME == 'random-conv-v1'
+  features = np.asarray(random_features.features(jnp.asarray(pictures(2, 0))))
+  assert features.shape == (2, 64) and random_features.NAME == 'random-conv-v1'
   again = np.asarray(random_features.features(jnp.asarray(pictures(2, 0))))
-  np.testing.assert_array_equal(found, again)
-  assert np.abs(found[0] - found[1]).max() > 0
+  np.testing.assert_array_equal(features, again)
+  assert np.abs(features[0] - features[1]).max() > 0
 
 
 def test_patches_are_of_the_pictures():
-  found = patches.patches(np.full((2, 9, 8, 3), 255, np.uint8))
-  assert found.shape == (32, 147) and (found == 1).all()
+  vectors = patches.patches(np.full((2, 9, 8, 3), 255, np.uint8))
+  assert vectors.shape == (32, 147) and (vectors == 1).all()
 
 
 def test_the_classifier_learns(monkeypatch):
@@ -94,20 +94,21 @@ def test_the_classifier_learns(monkeypatch):
   assert (logits.argmax(-1) == labels[150:]).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_the_mode(data_root, tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(classifier, 'STEPS', 5)
   config, workdir = trained_runs.config_of('vdvae'), tmp_path / 'run'
   trained_runs.save(workdir, config)
   config.quality.update(num=20, num_true=64)
   assert MODES['quality'].run(config, workdir, 'latest') == 0
-  found = json.loads((workdir / 'quality' / '1-ema.json').read_text())
-  assert found['pictures'] == {'train': 64, 'test': 64, 'samples': 20}
-  assert set(found['results']) == {'samples to train', 'samples to test', 'test to train'}
-  names = set(found['results']['test to train'])
+  record = json.loads((workdir / 'quality' / '1-ema.json').read_text())
+  assert record['pictures'] == {'train': 64, 'test': 64, 'samples': 20}
+  assert set(record['results']) == {'samples to train', 'samples to test', 'test to train'}
+  names = set(record['results']['test to train'])
   assert 'frechet[random-conv-v1]' in names and 'precision[classifier-on-train]' in names
   assert all('[' in name for name in names)  # no number without its features
   random = 'frechet[random-conv-v1]'
-  worse, best = (found['results'][k][random] for k in ('samples to train', 'test to train'))
+  worse, best = (record['results'][k][random] for k in ('samples to train', 'test to train'))
   assert worse > best and random in capsys.readouterr().out
   config.quality.num = 3
   with pytest.raises(UserError, match='config.quality.num=3 must be at least 8'):

@@ -20,11 +20,11 @@ def test_ssim_of_flat_pictures():
 
 
 def test_ssim_against_scikit_image():
-  """With pictures inside a black frame, since scikit-image reflects what we take as black."""
+  """Puts pictures in a black frame, since scikit-image reflects at the border."""
   rng = np.random.default_rng(0)
   a = rng.integers(0, 256, (2, 12, 16, 3)).astype(np.uint8)
   b = np.clip(a + rng.integers(-60, 60, a.shape), 0, 255).astype(np.uint8)
-  for x, y, found in zip(a, b, ssim.similarity(a, b), strict=True):
+  for x, y, score in zip(a, b, ssim.similarity(a, b), strict=True):
     framed = (np.pad(v, ((10, 10), (10, 10), (0, 0))).astype(float) for v in (x, y))
     _, values = structural_similarity(
       *framed,
@@ -35,5 +35,5 @@ def test_ssim_against_scikit_image():
       use_sample_covariance=False,
       full=True,
     )
-    assert float(found) == pytest.approx(values[10:-10, 10:-10].mean(), abs=1e-5)
+    assert float(score) == pytest.approx(values[10:-10, 10:-10].mean(), abs=1e-5)
   np.testing.assert_allclose(ssim.similarity(a, a), 1, rtol=1e-5)

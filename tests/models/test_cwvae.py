@@ -36,6 +36,7 @@ def predictor(model: CWVAE, num: int, total: int = 0, context: int = 4):
   return jax.jit(lambda params, batch, carry: predict(params, {}, batch, RNG, carry=carry))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('observed', [True, False])
 @pytest.mark.parametrize('unroll', ['1', '3', 'full'])
 def test_the_loop_equals_single_ticks(observed, unroll):
@@ -92,6 +93,7 @@ def test_rematerialisation_chooses_what_is_computed_again(trained):
   assert remat['none'] <= 3 * flops(MODEL, lambda loss: loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('n', 'k', 'channels'), [(1, 5, 6), (5, 5, 16), (5, 5, 4), (13, 6, 3), (10, 6, 2)]
 )
@@ -122,6 +124,7 @@ def both_forms(make, n, channels):
   jax.tree.map(close, products, direct)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fields', [{}, {'use_obs': 'TF'}, {'cell_reset_state': True}], ids=str)
 def test_chunks_equal_the_whole(trained, fields):
   model = dataclasses.replace(MODEL, **fields)
@@ -154,6 +157,7 @@ def test_options_change_predictions(trained, fields):
   assert np.abs(np.asarray(actual) - other).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_means_only_leave_nothing_to_chance(trained):
   params, batch = trained
   model = dataclasses.replace(MODEL, cell_mean_only=True)
@@ -251,6 +255,7 @@ def test_activations(trained, activation):
   np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_initial_weights_of_keras():
   model = dataclasses.replace(MODEL, kernel_init='keras', cell_deter_size=16)
   params, _ = model.init(RNG, tiny.batch('cwvae'))

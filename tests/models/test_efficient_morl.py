@@ -1,4 +1,4 @@
-"""EfficientMORL and Slot Attention: symmetries, devices, the curriculum, what is refused."""
+"""EfficientMORL and Slot Attention: symmetries, devices, the curriculum, refusals."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ def started(name):
 
 @functools.cache
 def segmenter(name):
-  """Jitted: draws [n, B, K, D] -> what the model makes of the pictures."""
+  """Returns a jitted function from draws [n, B, K, D] to the results for the pictures."""
   model, params, state, batch = started(name)
 
   @jax.jit
@@ -48,6 +48,7 @@ def segmenter(name):
   return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', SYSTEMS)
 # Always the same draws: of 60, one made a refinement blow rounding up to a hundredth.
 @settings(max_examples=5, deadline=None, derandomize=True)
@@ -70,9 +71,10 @@ def test_slots_can_change_places(name, seed, order):
     np.testing.assert_allclose(permuted.kl, result.kl, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', SYSTEMS)
 def test_two_devices_are_one(name):
-  """Two fake devices give the state of one after a step in which GECO is active."""
+  """Compares two fake devices with one, after a step with active GECO."""
   model, _, _, batch = started(name)
   if name == 'efficient_morl':
     model = dataclasses.replace(model, geco_warm_start=0)
@@ -172,6 +174,7 @@ def test_convolutions_have_the_usual_gradients(padding):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_initial_weights():
   """Deviations by fan-in and fan-out; the recurrence of the hierarchy is N(0, 1)."""
   shape = (5, 5, 64, 64)
@@ -186,6 +189,7 @@ def test_initial_weights():
   assert (state['geco']['beta'], state['geco']['c_ema']) == (np.float32(0.55), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dual', [True, False])
 def test_weights_that_preserve_signals(dual):
   """Deviations of He in encoder and decoder; what PyTorch's defaults or refinements have stays."""
@@ -205,6 +209,7 @@ def test_weights_that_preserve_signals(dual):
   jax.tree.map(np.testing.assert_array_equal, unchanged(new), unchanged(old))
 
 
+@pytest.mark.slow
 def test_preserved_signals_reach_the_slots():
   """Posteriors of other pictures differ by more than their width; as published they hardly do."""
   images = np.zeros((2, 12, 12, 3), np.uint8)
@@ -221,6 +226,7 @@ def test_preserved_signals_reach_the_slots():
   assert contrast('preserving') > 1 > 100 * contrast('published')
 
 
+@pytest.mark.slow
 def test_fresh_decoders_paint_even_grey():
   model, batch = tiny.SYSTEMS['efficient_morl'].model, tiny.batch('efficient_morl')
   result = model.segment(*model.init(RNG, batch), batch, RNG)

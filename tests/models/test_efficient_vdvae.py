@@ -1,4 +1,4 @@
-"""What only Efficient-VDVAE has: initial scales, scanned runs, pruning, weights of the KL."""
+"""Parts that only Efficient-VDVAE has: initial scales, scanned runs, pruning, weights of the KL."""
 
 import dataclasses
 import functools
@@ -36,6 +36,7 @@ def initial(**fields) -> dict[str, np.ndarray]:
   return {'/'.join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stable', [True, False])
 @pytest.mark.parametrize('zero', [True, False])
 def test_initial_scales(stable, zero):
@@ -100,7 +101,7 @@ def trained():
 
 @pytest.mark.parametrize('base', ['std', 'logstd'])
 def test_kl_is_that_of_the_distributions(base):
-  """Of the two deviations; the legacy form has log-scales without beta in the log term."""
+  """Compares with the KL of two deviations; the legacy form lacks beta in its log term."""
   rng = np.random.default_rng(1)
   config = MODEL.block_config._replace(base=base)
   posterior, prior = (config.normal(jnp.asarray(rng.standard_normal((64, 4)))) for _ in range(2))
@@ -122,7 +123,7 @@ def test_smoothing_starts_at_unit_scale():
 
 @pytest.mark.parametrize('raw', [-200.0, -60.0, 0.0])
 def test_no_scale_is_so_small_that_gradients_are_lost(raw):
-  """Of the likelihood with means off the target, and of the KL on both sides."""
+  """Moves the means of the likelihood off the target, and takes both sides of the KL."""
   channels = np.zeros((1, 1, 1, 20), np.float32)
   channels[..., [4, 5, 10, 11, 16, 17]] = raw  # the scales: by colour, behind two means
   nll = lambda c: -MODEL.log_likelihood(c, jnp.array([0.3, -1.0, 1.0]).reshape(1, 1, 1, 3)).sum()
@@ -182,6 +183,7 @@ def test_the_clock_weights_the_training_loss_only(trained):
   assert np.ptp(gamma) > 0.1 and float(early_metrics['beta']) == pytest.approx(0.3)
 
 
+@pytest.mark.slow
 def test_binary_pictures_are_modelled_without_their_padding():
   model = dataclasses.replace(MODEL, image_channels=1, likelihood='bernoulli', target_crop=2)
   batch = {'image': jnp.asarray(tiny.images(model) // 128 * 255)}

@@ -1,4 +1,4 @@
-"""Layout strings: what is parsed, and everything that would build a wrong network is refused."""
+"""Layout strings: parsed fields, and refusals of strings for wrong networks."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What every system owes the trainer and the evaluations, on its smallest model."""
+"""The interface of every system for trainer and evaluations, on its smallest model."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ RNG = jax.random.key(7)
 
 
 class Fitted(NamedTuple):
-  """A system after fifty steps on one batch; `grads` are those of one more step."""
+  """A system after fifty steps on one batch; `grads` belong to one more step."""
 
   name: str
   model: Any
@@ -68,6 +68,7 @@ def rows(batch: dict[str, jax.Array]) -> int:
   return len(next(iter(batch.values())))
 
 
+@pytest.mark.slow
 def test_loss_is_finite_and_falls(fitted):
   assert np.isfinite(fitted.losses).all()
   assert np.mean(fitted.losses[-5:]) < 0.9 * np.mean(fitted.losses[:5])
@@ -106,6 +107,7 @@ def test_samples(fitted):
   assert np.any(pictures != again)
 
 
+@pytest.mark.slow
 def test_temperatures(fitted, monkeypatch):
   needs(fitted, 'sample')
   sample = jax.jit(fitted.model.sample, static_argnums=3)
@@ -138,6 +140,7 @@ def coding(fitted):
   return latents, lambda latents, given, rng=RNG: decode(latents, jnp.asarray(given), rng)
 
 
+@pytest.mark.slow
 def test_replaying_the_posterior_reproduces_its_pictures(fitted, coding):
   latents, decode = coding
   assert len(latents) == len(fitted.model.level_names)
@@ -169,6 +172,7 @@ def test_latents_are_named_with_their_distribution(coding):
     assert (group.scale > 0).all()
 
 
+@pytest.mark.slow
 def test_variates_sum_to_levels(fitted):
   needs(fitted, 'kl_per_variate')
   kl = jax.jit(fitted.model.kl_per_variate)(fitted.params, fitted.state, fitted.batch, RNG)
@@ -179,6 +183,7 @@ def test_variates_sum_to_levels(fitted):
   np.testing.assert_allclose(metrics['nll'] + metrics['kl'], metrics['neg_elbo'], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_log_weights_are_those_of_the_elbo(fitted):
   """Their mean over many draws is the ELBO; where the KL is sampled, draw by draw."""
   needs(fitted, 'log_weights')
@@ -198,6 +203,7 @@ def test_optional_methods_are_there():
       assert hasattr(tiny.SYSTEMS[name].model, method), (name, method)
 
 
+@pytest.mark.slow
 def test_pruned_variates_cost_nothing(fitted):
   if not hasattr(fitted.model, 'pruned'):
     pytest.skip('this system does not prune')
@@ -216,6 +222,7 @@ def test_pruned_variates_cost_nothing(fitted):
   assert np.any(np.asarray(encode(first)[-1].z) != np.asarray(encode(every)[-1].z))
 
 
+@pytest.mark.slow
 def test_pruned_variates_are_drawn_again_alike(fitted):
   """`decode` has the noise of `encode` with the first part of its key; given is per variate."""
   if not hasattr(fitted.model, 'pruned'):
@@ -264,6 +271,7 @@ def test_output_temperature_narrows_what_is_drawn(fitted):
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'fields',
   [
@@ -308,6 +316,7 @@ def test_bfloat16(fitted):
   np.testing.assert_allclose(loss, exact, rtol=0.02)  # 8 bits of mantissa over ten blocks
 
 
+@pytest.mark.slow
 def test_examples_do_not_mix(fitted, monkeypatch):
   monkeypatch.setattr(distributions, 'normal', lambda rng, shape: jnp.zeros(shape))
   loss = jax.jit(

@@ -1,4 +1,4 @@
-"""What only NVAE has: cells, normalisation, flows, schedules of the KL, new statistics."""
+"""Parts that only NVAE has: cells, normalisation, flows, schedules of the KL, new statistics."""
 
 import dataclasses
 import functools
@@ -39,6 +39,7 @@ def close(actual, expected, rtol=1e-5, atol=1e-5):
   )
 
 
+@pytest.mark.slow
 def test_statistics_are_those_of_the_whole_batch_on_two_devices():
   params, state, batch = initial(SMALL)
   run = golden_files.quick_jit(functools.partial(step, SMALL))
@@ -51,8 +52,9 @@ def test_statistics_are_those_of_the_whole_batch_on_two_devices():
   assert (moved['mean'] != 0).any() and (moved['var'] != 1).any()
 
 
+@pytest.mark.slow
 def test_recomputation_moves_the_statistics_once():
-  """What mgp123/nvae does twice where it recomputes."""
+  """mgp123/nvae updates its statistics twice when it recomputes a cell."""
   params, state, batch = initial(SMALL)
 
   def moved(model):
@@ -75,6 +77,7 @@ def test_running_variance_is_unbiased():
   np.testing.assert_allclose(y.var((0, 1, 2)), np.ones(4), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_scanned_groups_equal_a_python_loop():
   rng = np.random.default_rng(0)
   normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
@@ -139,6 +142,7 @@ def test_a_dilated_cell_sees_five_pixels():
   assert set(rows) == set(columns) == {2, 4, 6}
 
 
+@pytest.mark.slow
 def test_first_weights_from_data_normalise_the_outputs():
   model = dataclasses.replace(SMALL, arch_instance='res_elu')
   batch = {'image': jnp.asarray(tiny.images(model))}
@@ -169,6 +173,7 @@ def test_flows_are_autoregressive(side):
     assert np.abs(np.tril(sorted_jacobian, -1)).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_singular_values_are_found():
   params, _, _ = initial(SMALL)
   vectors = regularisers.first_vectors(params, RNG)

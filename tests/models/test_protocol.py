@@ -43,7 +43,7 @@ class Pixels:
 def test_a_model_of_two_methods_trains_resumes_and_evaluates(
   command, monkeypatch, tmp_path, data_root
 ):
-  """With the trainer's defaults: evaluations that are on by default are left out, and told."""
+  """Uses the trainer's defaults: unsupported evaluations are left out, with a message."""
   monkeypatch.setitem(models.MODELS, 'pixels', Pixels)
   file, workdir = tmp_path / 'pixels.py', tmp_path / 'run'
   file.write_text(CONFIG)

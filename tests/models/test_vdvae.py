@@ -1,4 +1,4 @@
-"""What only VDVAE has: initial scales, and scanned runs of convolutional blocks."""
+"""Parts that only VDVAE has: initial scales, and scanned runs of convolutional blocks."""
 
 import dataclasses
 import functools
@@ -48,6 +48,7 @@ def expected_std(name: str, shape: tuple[int, ...], kernel_init: str) -> float:
   return fan_in**-0.5 * (deep**0.5 if scaled and name.startswith('decoder') else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kernel_init', ['torch', 'lecun'])
 def test_initial_scales(kernel_init):
   by_name = kernels(kernel_init)

@@ -1,4 +1,4 @@
-"""Exploring, interpolating and picking: what is fixed stays, what is varied changes; refusals."""
+"""Modes explore, interpolate and pick: fixed groups stay, varied groups change; refusals."""
 
 import json
 import os
@@ -29,23 +29,24 @@ OF_IMAGES = [
 
 @pytest.fixture(scope='module', params=OF_IMAGES)
 def trained(request):
-  """(model, params, state) whose groups all matter; of systems that encode and decode."""
+  """Model, params and state of a system that encodes and decodes; every group matters."""
   model = tiny.SYSTEMS[request.param].model
   params, state = jax.jit(model.init)(jax.random.key(0), {'image': tiny.images(model)})
   rng = np.random.default_rng(0)
   return model, jax.tree.map(lambda p: p + 0.2 * rng.standard_normal(p.shape, 'f'), params), state
 
 
+@pytest.mark.slow
 def test_samples_are_decoded_draws_from_the_prior(trained):
   model, params, state = trained
   key, num = jax.random.key(3), 4
-  drawn = jax.jit(model.draw_prior, static_argnums=3)(params, state, key, num, 0.7)
+  latents = jax.jit(model.draw_prior, static_argnums=3)(params, state, key, num, 0.7)
   sampled = jax.jit(model.sample, static_argnums=3)(params, state, key, num, 0.7)
-  np.testing.assert_array_equal(jax.jit(model.decode)(params, state, drawn, key), sampled)
+  np.testing.assert_array_equal(jax.jit(model.decode)(params, state, latents, key), sampled)
 
 
-def test_noise_is_what_the_groups_are_drawn_with(trained):
-  """Changing a group leaves those before it, and moves the distributions of those after it."""
+def test_groups_are_drawn_with_the_given_noise(trained):
+  """Changes one group: earlier groups stay, distributions of later groups move."""
   model, params, state = trained
   shapes = programs.shapes(model, params, state)
   noise = programs.stacked([programs.draw(shapes, 0, row) for row in range(4)])
@@ -61,18 +62,19 @@ def test_noise_is_what_the_groups_are_drawn_with(trained):
 
 def test_vary(trained):
   model, params, state = trained
-  found = generation.vary(model, params, state, 1, rows=2, num=3, noise_std=2.0)
+  pictures = generation.vary(model, params, state, 1, rows=2, num=3, noise_std=2.0)
   side = model.image_size
-  assert found.shape == (2, 4, side, side, 3) and found.dtype == np.uint8
+  assert pictures.shape == (2, 4, side, side, 3) and pictures.dtype == np.uint8
   still = generation.vary(model, params, state, 2, rows=2, num=3, noise_std=2.0)
-  np.testing.assert_array_equal(found[:, 0], still[:, 0])  # the samples do not depend on the group
-  assert (found[0, 1] != found[0, 0]).any() and (found[0, 1] != found[0, 2]).any()
+  # The samples do not depend on the group.
+  np.testing.assert_array_equal(pictures[:, 0], still[:, 0])
+  assert (pictures[0, 1] != pictures[0, 0]).any() and (pictures[0, 1] != pictures[0, 2]).any()
 
 
 def test_positions_change_their_place_only():
   noise = (np.zeros((1, 1, 2)), np.zeros((4, 4, 2)))
-  found = variation._changed(noise, 1, (2, 3), np.ones((4, 4, 2)))
-  assert found[0] is noise[0] and found[1].sum() == 2 and (found[1][2, 3] == 1).all()
+  changed = variation._changed(noise, 1, (2, 3), np.ones((4, 4, 2)))
+  assert changed[0] is noise[0] and changed[1].sum() == 2 and (changed[1][2, 3] == 1).all()
   assert not noise[1].any()
 
 
@@ -81,6 +83,7 @@ def test_differences_are_signed():
   assert variation.differences(pictures).ravel().tolist() == [100, 118, 255, 28]
 
 
+@pytest.mark.slow
 def test_interpolation_ends_at_the_reconstructions(trained):
   model, params, state = trained
   images = tiny.images(model, 2)
@@ -90,10 +93,10 @@ def test_interpolation_ends_at_the_reconstructions(trained):
   levels = len(model.level_names)
   assert mixed.shape[:2] == (2, levels + 1)
   for path in paths.PATHS:
-    found = generation.interpolate(model, params, state, images, num=3, path=path)
-    assert len(found) == 5
-    # Of other batches: pixels are drawn anew, and groups are the same.
-    assert found.shape[1:] == ends.shape[1:]
+    strip = generation.interpolate(model, params, state, images, num=3, path=path)
+    assert len(strip) == 5
+    # Other batches draw other pixels from the same groups.
+    assert strip.shape[1:] == ends.shape[1:]
   with pytest.raises(UserError, match="path 'straight' must be one of linear, spherical"):
     generation.interpolate(model, params, state, images, path='straight')
 
@@ -110,15 +113,15 @@ def test_spherical_paths_keep_the_length():
 
 
 def test_cuts_take_groups_of_both(monkeypatch):
-  """Groups of values 0 and 1, decoded to themselves."""
+  """Combines groups of zeros and ones, which decode to themselves."""
   z = lambda: np.stack([np.zeros((1, 1, 1)), np.ones((1, 1, 1))])
   groups = tuple(paths.Group(None, None, z()) for _ in range(3))
   monkeypatch.setattr(programs, 'encode', lambda *args: groups)
   decode = lambda m, p, s, latents, seed: np.stack([g.z[:, 0, 0, 0] for g in latents], -1)
   monkeypatch.setattr(programs, 'decode', decode)
-  found = paths.combine(None, None, None, None)
-  assert found[0].tolist() == [[1, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 0]]
-  assert found[1].tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]]
+  combined = paths.combine(None, None, None, None)
+  assert combined[0].tolist() == [[1, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 0]]
+  assert combined[1].tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]]
 
 
 def test_candidates_do_not_depend_on_each_other(trained):
@@ -131,8 +134,8 @@ def test_candidates_do_not_depend_on_each_other(trained):
 
 def test_choices_are_read():
   assert read_choice('3, 7 1', 9) == (3, 7, 1) and read_choice('', 9) == ()
-  for text, told in (('10', 'has 10; the candidates have the numbers 1 to 9'), ('a', "has 'a'")):
-    with pytest.raises(UserError, match=told):
+  for text, message in (('10', 'has 10; the candidates have the numbers 1 to 9'), ('a', "has 'a'")):
+    with pytest.raises(UserError, match=message):
       read_choice(text, 9)
   with pytest.raises(UserError, match='has 3 twice'):
     read_choice('3 3', 9)
@@ -141,8 +144,8 @@ def test_choices_are_read():
 def test_files_become_pictures(tmp_path):
   Image.new('RGB', (20, 10), (255, 0, 0)).save(tmp_path / 'wide.png')
   (tmp_path / 'torn.png').write_bytes((tmp_path / 'wide.png').read_bytes()[:40])
-  found = picture_files.read(tmp_path / 'wide.png', 8, 3, resize=True)
-  assert found.shape == (8, 8, 3) and (found == (255, 0, 0)).all()
+  picture = picture_files.read(tmp_path / 'wide.png', 8, 3, resize=True)
+  assert picture.shape == (8, 8, 3) and (picture == (255, 0, 0)).all()
   assert picture_files.read(tmp_path / 'wide.png', 8, 1, resize=True).shape == (8, 8, 1)
   with pytest.raises(UserError, match=r'wide.png is 10 x 20, .* of 8 x 8; .*resize=true'):
     picture_files.read(tmp_path / 'wide.png', 8, 3)
@@ -154,13 +157,14 @@ def test_files_become_pictures(tmp_path):
 def test_sheets_have_room_for_words():
   pictures = np.full((2, 48, 48, 1), 7, np.uint8)
   plain = sheets.sheet([pictures])
-  told = sheets.sheet([pictures], ['row'], [['1', '2']], ['a', 'b'])
+  labelled = sheets.sheet([pictures], ['row'], [['1', '2']], ['a', 'b'])
   assert plain.shape == (104, 204, 3)  # each enlarged to 96 px, with gaps of 4
-  assert told.shape[0] > 104 and told.shape[1] > 204 and (told == 7).all(-1).sum() == 2 * 96**2
+  assert labelled.shape[0] > 104 and labelled.shape[1] > 204
+  assert (labelled == 7).all(-1).sum() == 2 * 96**2
   assert sheets.there_and_back(np.arange(4)).tolist() == [0, 1, 2, 3, 2, 1]
 
 
-# The modes.
+# Tests of the modes.
 
 
 @pytest.fixture(scope='module')
@@ -230,7 +234,7 @@ REFUSED = {
     'statistic',
     'mode',
   ): "config.explore.statistic='mode' must be one of 'sample', 'mean'",
-  ('explore', 'refresh_iterations', 2): 'needs refresh(), which VDVAE lacks; set it to 0',
+  ('explore', 'refresh_iterations', 2): 'needs refresh(), which VDVAE lacks; give the model',
   ('interpolate', 'images', 'one.png'): "config.interpolate.images='one.png' must name two picture",
   ('interpolate', 'images', 'a.png,b.png'): 'a.png cannot be read as a picture',
   ('pick', 'choose', (37,)): 'config.pick.choose has 37; the candidates have the numbers 1 to 36',
@@ -247,14 +251,14 @@ def test_refused(call, case):
 
 
 def test_a_signal_stops_between_groups(run, call, monkeypatch, capsys):
-  drawn = []
+  groups = []
 
   def signalled(*args, **kwargs):
-    drawn.append(args[3])
+    groups.append(args[3])
     os.kill(os.getpid(), signal.SIGTERM)
 
   monkeypatch.setattr(generation, 'vary', signalled)
   before = sorted((run[1] / 'explore').rglob('*'))
   assert call('explore') == 0
-  assert drawn == [0] and 'stopped; nothing was written' in capsys.readouterr().out
+  assert groups == [0] and 'stopped; nothing was written' in capsys.readouterr().out
   assert sorted((run[1] / 'explore').rglob('*')) == before

@@ -127,7 +127,7 @@ def test_what_may_work_when_started_again_has_its_own_exit_code(
 
 
 def test_look_alikes_are_refused_in_training_and_evaluation(command, workdir, data_root, tmp_path):
-  """After the life of a run: the same data under the name of another set."""
+  """Gives the same data the name of another set, after the life of a run."""
   shutil.copytree(data_root / 'demo_mnist', tmp_path / 'other')
   card = json.loads((tmp_path / 'other' / 'dataset.json').read_text())
   (tmp_path / 'other' / 'dataset.json').write_text(json.dumps({**card, 'name': 'other'}))
@@ -144,18 +144,18 @@ def test_data_that_was_built_anew_does_not_resume(command, workdir, data_root, t
   shutil.copytree(data_root / 'demo_mnist', tmp_path / 'demo_mnist')
   path = tmp_path / 'demo_mnist' / 'dataset.json'
   path.write_text(json.dumps({**json.loads(path.read_text()), 'build_id': 'another'}))
-  there = ('--config.data.root=' + str(tmp_path), f'--workdir={workdir}')
+  root_and_workdir = ('--config.data.root=' + str(tmp_path), f'--workdir={workdir}')
   more = '--config.train.num_steps=6'
   allow = '--config.train.allow_config_change=true'
-  code, out, err = command(*TINY, *there, more, allow)
+  code, out, err = command(*TINY, *root_and_workdir, more, allow)
   assert code == 0, err
   path.write_text(json.dumps({**json.loads(path.read_text()), 'build_id': 'a third'}))
-  code, _, err = command(*TINY, *there, '--config.train.num_steps=8')
+  code, _, err = command(*TINY, *root_and_workdir, '--config.train.num_steps=8')
   assert code == 2 and 'was trained on build another' in err, err
 
 
 def test_mistakes_leave_no_traceback():
-  """As a process: the flag library may print, too."""
+  """Starts a process, since the flag library may print, too."""
   process = subprocess.run(
     [sys.executable, '-m', 'hvae_tpu.main', '--config=configs/none.py'],
     capture_output=True,

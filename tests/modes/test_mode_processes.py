@@ -1,4 +1,4 @@
-"""Modes on two real processes of two fake devices each write what one process of four writes."""
+"""Modes on two processes of two fake devices write the files of one process of four devices."""
 
 import csv
 import pathlib
@@ -29,7 +29,7 @@ FLAGS = (
 
 @pytest.fixture(scope='module')
 def folders(data_root, tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path]:
-  """Work directories of the same weights, after one process and after two."""
+  """Work directories with the same weights, written by one process and by two."""
   one, two = (tmp_path_factory.mktemp('modes') for _ in range(2))
   trained_runs.save(one / 'run', trained_runs.config_of('efficient_vdvae'))
   shutil.copytree(one / 'run', two / 'run')
@@ -42,7 +42,7 @@ def folders(data_root, tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path]:
 
 
 def written(workdir: pathlib.Path) -> list[pathlib.Path]:
-  """What the modes wrote, relative to the work directory."""
+  """Lists the files that the modes wrote, relative to the work directory."""
   return sorted(
     path.relative_to(workdir)
     for mode in MODES.split(',')
@@ -58,7 +58,7 @@ def test_the_same_files(folders):
 
 @pytest.mark.parametrize('suffix', ['.npz', '.png', '.csv'])
 def test_the_same_contents(folders, suffix):
-  """Pictures to the bit; sums over devices may be added in another order."""
+  """Compares pictures bit for bit; sums over devices may be added in another order."""
   read = {
     '.npz': lambda path: dict(np.load(path)),
     '.png': lambda path: {'picture': np.asarray(Image.open(path))},

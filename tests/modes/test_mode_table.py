@@ -23,14 +23,14 @@ def test_options_have_allowed_defaults_and_comments(name):
   assert not settings.problems(options(), f'config.{name}')
   comments = show_config.field_comments(options)
   assert set(comments) >= {field.name for field in dataclasses.fields(options)} - {
-    'psnr_data_range'  # as the field before it
+    'psnr_data_range'  # the same as the field before it
   }
 
 
 def test_comments_are_those_of_the_source():
   comments = show_config.section_comments('vdvae')
-  assert comments['sample.output_temperature'] == "of the pixels; None: the model's"
-  assert comments['explore.refresh_num'] == 'samples in such a batch'  # of a base class
+  assert comments['sample.output_temperature'] == "temperature of pixels; None: the model's"
+  assert comments['explore.refresh_num'] == 'samples in each of these batches'  # of a base class
   assert comments['decode.keep'].endswith('the others are drawn from the prior; -1: keep all')
   assert {key.split('.')[0] for key in comments} >= {'data', 'train', 'evals', 'model', 'sample'}
 
@@ -89,7 +89,7 @@ def test_config_is_printed_without_data_or_work_directory(command, tmp_path, mon
     ('sample.seed', 'default'),
   ):
     assert lines[f'config.{key}'].split('  # ')[0].rstrip().endswith(f' {source}'), key
-  assert lines['config.sample.seed'].endswith('# of all noise')
+  assert lines['config.sample.seed'].endswith('# seed of all noise')
   assert not (tmp_path / 'run').exists()
 
 

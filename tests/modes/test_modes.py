@@ -1,4 +1,4 @@
-"""Modes that use a trained run: reconstruct, div_stats, encode, decode, sample; and refusals."""
+"""Modes on a trained run: reconstruct, div_stats, encode, decode, sample; refusals."""
 
 import csv
 import json
@@ -21,12 +21,12 @@ from tests.support import trained_runs
 
 
 class Used(NamedTuple):
-  """A run after every mode was run once.
+  """A run on which every mode was run once.
 
   Attributes:
-    config: of the run.
-    workdir: of it.
-    out: what reconstruct printed.
+    config: config of the run.
+    workdir: work directory of the run.
+    out: printed lines of reconstruct.
   """
 
   config: Any
@@ -66,10 +66,11 @@ def used(request, data_root, tmp_path_factory) -> Used:
 
 @pytest.fixture(autouse=True)
 def data_folder(data_root, monkeypatch):
-  """Only demo_mnist is built, wherever the tests run."""
+  """Sets the data folder, in which only demo_mnist is built."""
   monkeypatch.setenv('HVAE_DATA', str(data_root))
 
 
+@pytest.mark.slow
 def test_div_stats(used):
   with np.load(used.workdir / 'div_stats' / '1-ema.npz') as arrays:
     kl, bits = arrays['kl'], arrays['bits']
@@ -102,15 +103,15 @@ def test_reconstruct(used):
     np.testing.assert_array_equal(grid[64:96, 32:64], arrays['q0.5'][1, ..., 0])
 
 
-def test_the_elbo_is_that_of_the_evaluation(used, tmp_path):
-  """Of the same posterior; two draws of it differ by little over 250 examples."""
+def test_the_elbo_equals_the_evaluation(used, tmp_path):
+  """Compares draws from the same posterior: they differ little over 250 examples."""
   config = used.config.copy_and_resolve_references()
   config.evals.names = ('elbo',)
   assert MODES['eval'].run(config, used.workdir, 'latest') == 0
   expected = json.loads((used.workdir / 'eval' / f'test-1-{config.evals.weights}.json').read_text())
   with open(used.workdir / 'reconstruct' / 'test-1-ema.csv') as file:
-    found = float(next(csv.DictReader(file))['neg_elbo'])
-  np.testing.assert_allclose(found, expected['results']['elbo/neg_elbo'], rtol=0.02)
+    neg_elbo = float(next(csv.DictReader(file))['neg_elbo'])
+  np.testing.assert_allclose(neg_elbo, expected['results']['elbo/neg_elbo'], rtol=0.02)
 
 
 @pytest.mark.parametrize(('folder', 'row'), [('test-1-ema', 'q1'), ('test-1-ema-q0.5', 'q0.5')])
@@ -126,8 +127,8 @@ def test_decoded_latents_are_the_reconstructions_bit_for_bit(used, folder, row):
   assert Image.open(used.workdir / 'decode' / f'{folder}-keep3.png').size == (8 * 32, 2 * 32)
 
 
-def test_stored_latents_are_those_of_the_model(used):
-  """With the key of the first batch, computed apart from the modes."""
+def test_stored_latents_equal_the_model(used):
+  """Computes latents apart from the modes, with the key of the first batch."""
   stored = latents.open_latents(used.workdir / 'encode' / 'test-1-ema')
   assert len(stored) == 10 and stored[3].source == 'demo_mnist/all'
   model, params, state, config = hvae_tpu.load(used.workdir)
@@ -135,8 +136,8 @@ def test_stored_latents_are_those_of_the_model(used):
   batch = next(data.eval_batches(dataset, 'test', batch_size=128, transforms=('binarize',)))
   rng = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))[0]
   groups = jax.jit(model.encode)(params, state, {'image': batch['image']}, rng)
-  for mine, theirs in zip(stored.read(range(10)).latents, groups, strict=True):
-    for part, expected in zip(mine, theirs, strict=True):
+  for group, expected_group in zip(stored.read(range(10)).latents, groups, strict=True):
+    for part, expected in zip(group, expected_group, strict=True):
       np.testing.assert_allclose(part, expected[:10], rtol=1e-4, atol=1e-5)
   pruned = latents.open_latents(used.workdir / 'encode' / 'test-1-ema-q0.5')
   assert pruned.variates.sum() == 3 and pruned[0].latents[0].mean is None
@@ -169,7 +170,7 @@ def test_sample_takes_ramps_and_a_temperature_of_the_output(used):
 
 
 def test_rows_need_not_divide_by_the_devices(used):
-  """Three of eight pictures, drawn on eight devices, are the first three."""
+  """Draws three pictures and eight on eight devices: the three are the first of the eight."""
   rows = {}
   for num in (8, 3):
     assert call(used.config, used.workdir, 'sample', num=num, temperatures=(0.9,)) == 0
@@ -270,7 +271,7 @@ def test_a_signal_stops_sampling_between_rows(used, monkeypatch, capsys):
 
 @ONE_SYSTEM
 def test_results_of_other_weights_are_refused(used):
-  """A second checkpoint: its div_stats are missing, and latents of the first are not its own."""
+  """Adds a checkpoint: its div_stats are missing, and the latents belong to the first one."""
   trained_runs.save(used.workdir, used.config, step=2, seed=1)
   text = r'needs div_stats of step 2, ema weights, .*there are those of 1-ema; run --mode=div_st'
   with pytest.raises(UserError, match=text):

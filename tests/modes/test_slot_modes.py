@@ -1,4 +1,4 @@
-"""Modes of slots on a run: segment, disentangle, traverse, eval, geco_target; and refusals."""
+"""Modes for slots: segment, disentangle, traverse, eval, geco_target; refusals."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from tests.support import trained_runs
 
 
 class Used(NamedTuple):
-  """A run of eight scenes after the modes were run once: `out` is what they printed."""
+  """A run on eight scenes on which the modes were run once; `out`: their printed lines."""
 
   config: Any
   workdir: Any
@@ -39,7 +39,7 @@ def scenes_root(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def data_folder(scenes_root, monkeypatch):
-  """Where tests look for data, whatever ran before."""
+  """Sets the data folder of this module's tests."""
   monkeypatch.setenv('HVAE_DATA', str(scenes_root))
 
 
@@ -59,6 +59,7 @@ def used(scenes_root, tmp_path_factory) -> Used:
   return Used(config, workdir, '\n'.join(lines))
 
 
+@pytest.mark.slow
 def test_segment_writes_scores_records_and_figures(used):
   folder = used.workdir / 'segment'
   names = {path.name for path in folder.iterdir()}
@@ -91,9 +92,9 @@ def test_disentangle_writes_ranges_and_activeness(used):
 
 
 def test_traverse_writes_animations(used):
-  found = sorted(path.name for path in (used.workdir / 'traverse').glob('*.gif'))
-  assert len(found) == 4 * 2 and found[0].startswith('test-1-ema-0000-slot0-rank0-dim')
-  image = Image.open(used.workdir / 'traverse' / found[0])
+  names = sorted(path.name for path in (used.workdir / 'traverse').glob('*.gif'))
+  assert len(names) == 4 * 2 and names[0].startswith('test-1-ema-0000-slot0-rank0-dim')
+  image = Image.open(used.workdir / 'traverse' / names[0])
   assert image.size == (37, 39) and image.n_frames > 1
   rows = Image.open(used.workdir / 'traverse' / 'test-1-ema-0000-slot3.png')
   assert rows.size == (8 * 37 + 2, 2 * 39)
@@ -112,6 +113,7 @@ def test_traversals_need_ranges_of_these_weights(used, tmp_path):
     call(used.config, tmp_path, 'traverse')
 
 
+@pytest.mark.slow
 def test_eval_compares_with_colours(used, capsys):
   config = used.config.copy_and_resolve_references()
   config.evals.names = ('segmentation', 'textures', 'colour_kmeans_baseline')
@@ -152,6 +154,7 @@ def test_what_targets_are_not_for(used, tmp_path):
     MODES['geco_target'].run(config, tmp_path, 'latest')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mode', ['segment', 'disentangle', 'traverse'])
 def test_models_without_slots_are_refused(mode, data_root, tmp_path, monkeypatch):
   monkeypatch.setenv('HVAE_DATA', str(data_root))

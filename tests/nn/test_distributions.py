@@ -129,7 +129,7 @@ def kl(q, p):
 @given(normals, normals)
 def test_kl_is_positive_and_zero_at_equality(q, p):
   arrays = lambda n: tuple(map(jnp.float32, n))
-  # float32: the terms cancel, and their rounding errors are those of the largest.
+  # float32: the terms cancel, and the rounding errors of the largest term remain.
   largest = 1 + np.exp(2 * (q[1] - p[1])) + (q[0] - p[0]) ** 2 * np.exp(-2 * p[1])
   assert kl(arrays(q), arrays(p)) >= -1e-6 * largest
   assert abs(kl(arrays(q), arrays(q))) < 1e-6

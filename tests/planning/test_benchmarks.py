@@ -47,6 +47,7 @@ def test_cwvae():
   assert 0 < row_after <= row_before < before and row_after < after < before
 
 
+@pytest.mark.slow
 def test_part_of_cwvae():
   config = demo_moving_mnist.get_config('cwvae,debug')
   config.train.batch_size = 2

@@ -1,4 +1,4 @@
-"""The measurement of what the host spends on a step."""
+"""Measurement of the host's time for a step."""
 
 import pytest
 
@@ -6,6 +6,7 @@ from hvae_tpu.errors import UserError
 from hvae_tpu.planning.benchmarks import scaling
 
 
+@pytest.mark.slow
 def test_every_part_is_measured(debug_config, tmp_path, capsys):
   debug_config.model.update(enc_blocks='32d32,1x1', dec_blocks='1x1,32m1')
   times = scaling.measure(debug_config, tmp_path, 3)

@@ -81,7 +81,7 @@ def test_fsdp_splits_convolution_weights(chips):
 
 
 def test_memory_of_a_small_model_has_not_grown(tmp_path):
-  """A change of this figure is a change of what every plan says: look at it, then record it."""
+  """Compares a recorded figure: if it changes, every plan changes; check it, then record it."""
   config = demo_natural32.get_config('vdvae,debug')
   config.train.batch_size = 8
   traced = train_program(config, describe('v5e:2x2'))

@@ -68,7 +68,7 @@ def test_whole_checkpoints_are_as_saved(copy, abstract, capsys):
 
 
 def test_one_flipped_byte_anywhere_is_noticed(copy, abstract, capsys):
-  """In every data file, at places from the first to the last byte, one at a time."""
+  """Damages every data file, at places from the first to the last byte, one at a time."""
   noticed = 0
   for path in data_files(copy, 2):
     whole = path.read_bytes()
@@ -139,7 +139,7 @@ def test_full_memory_is_not_damage(copy, abstract, monkeypatch):
 
 
 class UnavailableError(Exception):
-  """As TensorFlow names what a bucket answers; its message need not have the code."""
+  """An error that TensorFlow raises for a bucket's answer; the message may lack the code."""
 
 
 @pytest.mark.parametrize(

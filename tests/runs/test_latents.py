@@ -1,4 +1,4 @@
-"""Latent variables on disk: what is written is read, in both forms, or nothing is there."""
+"""Latent variables on disk: both formats are read back; interrupted writes leave nothing."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from hvae_tpu.runs import latents
 ABOUT = {'origin': {}, 'batch_size': 2, 'seed': 0}
 SOURCE = 'pictures/train'
 INDEX = np.array([5, 3, 9, 0, 7])
-KEPT = np.array([[True, False, True], [False, False, False], [True, True, True]])
+VARIATES = np.array([[True, False, True], [False, False, False], [True, True, True]])
 
 
 def groups(count: int = 5) -> tuple[Group, ...]:
@@ -38,12 +38,12 @@ def write(folder, variates=None, parts=latents.PARTS, formats=latents.FORMATS, s
 
 @pytest.mark.parametrize('formats', [('npz',), ('array_record',)])
 @pytest.mark.parametrize('shard_bytes', [1, 2**20])
-@pytest.mark.parametrize('variates', [None, KEPT])
+@pytest.mark.parametrize('variates', [None, VARIATES])
 def test_what_is_written_is_read(tmp_path, formats, shard_bytes, variates):
   written = write(tmp_path / 'x', variates, formats=formats, shard_bytes=shard_bytes)
   stored = latents.open_latents(tmp_path / 'x')
   assert len(stored) == 5 and len(stored.card['shards']) == (3 if shard_bytes == 1 else 1)
-  expected_variates = np.ones_like(KEPT) if variates is None else variates
+  expected_variates = np.ones_like(VARIATES) if variates is None else variates
   np.testing.assert_array_equal(stored.variates, expected_variates)
   index, source, read = stored.read([4, 0, 3])
   np.testing.assert_array_equal(index, INDEX[[4, 0, 3]])
@@ -67,7 +67,7 @@ def test_without_moments(tmp_path):
 
 
 def test_npz_shards_need_no_reader(tmp_path):
-  written = write(tmp_path / 'x', KEPT)
+  written = write(tmp_path / 'x', VARIATES)
   with np.load(tmp_path / 'x' / 'latents-00001.npz') as arrays:
     assert arrays['source'].tolist() == [SOURCE] * 2
     np.testing.assert_array_equal(arrays['index'], INDEX[2:4])
@@ -77,7 +77,7 @@ def test_npz_shards_need_no_reader(tmp_path):
 
 def test_array_records_name_their_example(tmp_path):
   """Read by the layout that the head of the module gives, without our reader."""
-  written = write(tmp_path / 'x', KEPT, parts=('z',), formats=('array_record',))
+  written = write(tmp_path / 'x', VARIATES, parts=('z',), formats=('array_record',))
   path = tmp_path / 'x' / 'latents-00001.array_record'
   record = array_record_module.ArrayRecordReader(str(path)).read([1])[0]
   assert np.frombuffer(record, '<i8', 2).tolist() == [INDEX[3], len(SOURCE)]

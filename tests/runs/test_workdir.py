@@ -139,7 +139,7 @@ def test_reset_refuses_a_folder_that_is_not_ours(tmp_path):
 
 def test_reset_lists_and_deletes_what_is_ours(tmp_path, capsys):
   run = tmp_path / 'run'
-  for name in ('checkpoints/1', 'train', 'mine'):
+  for name in ('checkpoints/1', 'train', 'notes'):
     (run / name).mkdir(parents=True)
   (run / 'train' / 'log').write_text('x')
   workdir.store_config(run, config())
@@ -148,9 +148,9 @@ def test_reset_lists_and_deletes_what_is_ours(tmp_path, capsys):
   assert f'would delete {run / "train"} (1 files' in shown and 'nothing was deleted' in shown
   assert (run / 'train' / 'log').exists() and (run / 'config.json').exists()
   assert reset.run(config(reset__yes=True), run, 'latest') == 0
-  assert [path.name for path in run.iterdir()] == ['mine']
-  assert 'kept what is not ours: mine' in capsys.readouterr().out
-  (run / 'mine').rmdir()
+  assert [path.name for path in run.iterdir()] == ['notes']
+  assert 'kept other files: notes' in capsys.readouterr().out
+  (run / 'notes').rmdir()
   workdir.store_config(run, config())
   reset.run(config(reset__yes=True), run, 'latest')
   assert not run.exists()

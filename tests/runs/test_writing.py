@@ -48,7 +48,7 @@ def events(directory: pathlib.Path) -> dict[str, list[tuple[int, object]]]:
 
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
-  """One run with a bit of everything: its directory and what it wrote."""
+  """Makes one run with a bit of everything: its directory and its output."""
   directory = tmp_path_factory.mktemp('run')
   pictures = {'one': noise(4, 6, 3), 'grey': noise(2, 4, 6, 1), 'frames': noise(5, 8, 10, 3)}
   writer = metric_writer.Writer(str(directory), level_names=LEVELS)

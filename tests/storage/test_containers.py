@@ -239,7 +239,7 @@ def tensorflow_checkpoint(folder) -> Path:
 
 
 def test_tensorflow_checkpoints(tmp_path):
-  """By their prefix, one of their files, or the folder of a single one."""
+  """Names checkpoints by prefix, by one of the files, or by their folder."""
   prefix = tensorflow_checkpoint(tmp_path)
   first = tensor_files.read(prefix)
   assert first.kind == 'TensorFlow checkpoint' and first.tree['scope/a'] == 3
@@ -293,7 +293,7 @@ def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
 
 
 def test_old_torch_files_are_left_to_torch(tmp_path, monkeypatch):
-  """With weights_only=True, and nothing else."""
+  """Reads with weights_only=True only."""
   seen = {}
 
   class Torch:
@@ -353,7 +353,7 @@ def flags(**values: int) -> bytes:
 
 
 def test_flags_become_a_plain_dict(tmp_path):
-  """A training program stores those of its command line beside the weights."""
+  """Reads options of the command line that a training program stores beside the weights."""
   pickled = torch_archives.ordered_dict(
     {'args': flags(num_nf=1, seed=3), 'epoch': torch_archives.number(7)}
   )

@@ -1,4 +1,4 @@
-"""The store of small files: what it writes, byte for byte, and how it refuses damaged ones."""
+"""Store of small files: contents byte for byte, and refusals of damaged files."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Reads built data sets with nothing but ArrayRecord, for tests of what builders wrote."""
+"""Reads built data sets with nothing but ArrayRecord, for tests of builders."""
 
 import json
 from pathlib import Path
@@ -13,21 +13,21 @@ def card_of(folder: Path) -> dict[str, Any]:
 
 
 def read_split(folder: Path, split: str) -> dict[str, np.ndarray]:
-  """All records of a split: an array [N, ...] for each field."""
+  """Returns all records of a split: an array [N, ...] for each field."""
   card, records = card_of(folder), []
   for shard in card['splits'][split]['shards']:
     reader = array_record_module.ArrayRecordReader(str(folder / shard['file']))
     records += reader.read_all()
     reader.close()
-  found, start = {}, 0
+  arrays, start = {}, 0
   for name, field in card['fields'].items():
     kind = np.dtype(field['dtype']).newbyteorder('<')
     stop = start + int(np.prod(field['shape'], dtype=int)) * kind.itemsize
     joined = b''.join(record[start:stop] for record in records)
-    found[name] = np.frombuffer(joined, kind).reshape(len(records), *field['shape'])
+    arrays[name] = np.frombuffer(joined, kind).reshape(len(records), *field['shape'])
     start = stop
   assert all(len(record) == start for record in records)
-  return found
+  return arrays
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

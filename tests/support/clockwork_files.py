@@ -13,14 +13,14 @@ Arrays = dict[str, np.ndarray]
 
 
 def arrays(model: CWVAE) -> Arrays:
-  """Random weights by the names of the port."""
+  """Returns random weights by the names of the port."""
   rng = np.random.default_rng(0)
   normal = lambda shape: rng.standard_normal(shape, np.float32) * np.float32(0.1)
   return {e.key: normal(e.shape) for e in cwvae.JAX.entries(model)}
 
 
 def write_port(folder: Path, weights: Arrays) -> Path:
-  """The pair (optimizer, random key), with the moments of Adam."""
+  """Writes the pair (optimizer, random key), with the moments of Adam."""
   tree = traverse_util.unflatten_dict(weights, sep='/')
   moments = traverse_util.unflatten_dict(
     {f'{key}/{m}': np.ones_like(v) for key, v in weights.items() for m in ('grad_ema', 'grad_sq')},
@@ -34,7 +34,7 @@ def write_port(folder: Path, weights: Arrays) -> Path:
 
 
 def write_official(folder: Path, weights: Arrays) -> Path:
-  """What a saver of TensorFlow 1 writes, with the moments of Adam; returns the prefix."""
+  """Writes a checkpoint of TensorFlow 1, with the moments of Adam; returns the prefix."""
   variables = _variables(weights)
   slots = {f'{k}/{m}': np.ones_like(v) for k, v in variables.items() for m in ('Adam', 'Adam_1')}
   powers = {'beta1_power': np.float32(0.5), 'beta2_power': np.float32(0.9)}
@@ -42,7 +42,7 @@ def write_official(folder: Path, weights: Arrays) -> Path:
 
 
 def save(prefix: Path, tensors: Arrays) -> Path:
-  """A TensorFlow checkpoint of these names."""
+  """Saves a TensorFlow checkpoint of these names."""
   import tensorflow as tf
 
   everything = [''] * len(tensors)
@@ -59,11 +59,11 @@ def _variables(weights: Arrays) -> Arrays:
   """Names and layouts of the official code: layers are numbered in the order of creation."""
   tree = traverse_util.unflatten_dict(weights, sep='/')
   cells = [tree['model'][f'RSSMCell_{i}'] for i in range(len(tree['model']))]
-  encoder, decoder, dense, found = tree['encoder'], tree['decoder'], [], {}
+  encoder, decoder, dense, variables = tree['encoder'], tree['decoder'], [], {}
 
   def add(scope: str, kind: str, number: int, leaves: Arrays) -> None:
     name = f'{scope}/{kind}_{number}' if number else f'{scope}/{kind}'
-    found.update({f'{name}/{leaf}': array for leaf, array in leaves.items()})
+    variables.update({f'{name}/{leaf}': array for leaf, array in leaves.items()})
 
   dense += [('encoder_convdense', encoder[f'Dense_{i}']) for i in range(len(encoder) - 4)]
   for level in reversed(range(len(cells))):
@@ -79,11 +79,11 @@ def _variables(weights: Arrays) -> Arrays:
     leaves = decoder[f'ConvTranspose_{i}']
     kernel = leaves['kernel'].transpose(0, 1, 3, 2)[::-1, ::-1]
     add('decoder_conv', 'conv2d_transpose', i, {**leaves, 'kernel': kernel})
-  return found
+  return variables
 
 
 def _gru(leaves: dict[str, Arrays]) -> Arrays:
-  """The first row of `bias` is of the input; a merged bias stands there whole."""
+  """Returns weights of a GRU; the first row of `bias` is the input's, a merged bias is whole."""
   join = lambda side, leaf: [leaves[f'{side}{gate}'][leaf] for gate in 'zrn']
   bias = np.concatenate(join('i', 'bias'))
   of_state = np.zeros_like(bias)

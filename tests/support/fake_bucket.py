@@ -29,10 +29,10 @@ class FolderBackend:
       args = [self._locate(a) if str(a).startswith('gs://') else a for a in args]
       if name in ('open', 'rename', 'replace', 'copy'):  # objects need no folder
         pathlib.Path(args[0 if name == 'open' else 1]).parent.mkdir(parents=True, exist_ok=True)
-      found = method(*args, **kwargs)
+      result = method(*args, **kwargs)
       if name == 'glob':
-        return [f'gs://{pathlib.Path(path).relative_to(self._root)}' for path in found]
-      return found
+        return [f'gs://{pathlib.Path(path).relative_to(self._root)}' for path in result]
+      return result
 
     return call
 
@@ -50,7 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     pass
 
   def parts(self) -> tuple[pathlib.Path, dict[str, str]]:
-    """The path of the bucket or object, and the query."""
+    """Returns the path of the bucket or object, and the query."""
     url = urllib.parse.urlsplit(self.path)
     query = {k: v[-1] for k, v in urllib.parse.parse_qs(url.query).items()}
     bucket, _, name = url.path.partition('/b/')[2].partition('/o')
@@ -68,8 +68,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     stat = path.stat()
     bucket, _, name = path.relative_to(self.root).as_posix().partition('/')
     generation = str(stat.st_mtime_ns)
-    found = {'name': name, 'bucket': bucket, 'size': str(stat.st_size), 'generation': generation}
-    return found | {'metageneration': '1', 'updated': '2000-01-01T00:00:00Z'}
+    fields = {'name': name, 'bucket': bucket, 'size': str(stat.st_size), 'generation': generation}
+    return fields | {'metageneration': '1', 'updated': '2000-01-01T00:00:00Z'}
 
   def do_GET(self):
     path, query = self.parts()
@@ -83,8 +83,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     if query.get('alt') != 'media':
       return self.reply(200, json.dumps(about).encode())
     body, code, headers = path.read_bytes(), 200, {'x_goog_generation': about['generation']}
-    if wanted := self.headers.get('Range'):
-      first, _, last = wanted.removeprefix('bytes=').partition('-')
+    if asked := self.headers.get('Range'):
+      first, _, last = asked.removeprefix('bytes=').partition('-')
       start, stop = (int(first), int(last or len(body) - 1) + 1) if first else (-int(last), None)
       headers['Content_Range'] = f'bytes {start}-{(stop or len(body)) - 1}/{len(body)}'
       body, code = body[start:stop], 206
@@ -98,7 +98,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     prefixes = set()
     if delimiter:
       cut = {n: n[len(prefix) :].partition(delimiter) for n in names}
-      prefixes = {prefix + a + delimiter for a, found, _ in cut.values() if found}
+      prefixes = {prefix + a + delimiter for a, separator, _ in cut.values() if separator}
       names = [n for n in names if not cut[n][1]]
     items = [self.about(bucket / n) for n in names]
     self.reply(200, json.dumps({'items': items, 'prefixes': sorted(prefixes)}).encode())

@@ -45,7 +45,7 @@ def install(folder: pathlib.Path) -> dict[str, str]:
 
 
 def _command() -> str:
-  return f'{sys.executable} -S {ROOT / "tests" / "fake_cloud.py"}'
+  return f'{sys.executable} -S {pathlib.Path(__file__).resolve()}'
 
 
 def _executable(path: pathlib.Path, text: str) -> None:
@@ -59,40 +59,40 @@ def cloud() -> pathlib.Path:
 
 
 def locate(path: str) -> pathlib.Path:
-  """The place in the folder of something in a bucket."""
+  """Returns the place in the folder of something in a bucket."""
   return cloud() / 'buckets' / path.removeprefix('gs://')
 
 
 def take(file: str, matches) -> dict | None:
-  """The first entry of a file of troubles that matches and is due; it is then used up by one."""
+  """Uses up the first due entry of a file of troubles that matches, and returns it."""
   path = cloud() / file
   if not path.exists():
     return None
   with (cloud() / f'{file}.lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     entries = json.loads(path.read_text())
-    found = None
+    due = None
     for entry in entries:
       if not matches(entry) or not entry.get('times', 1):
         continue
       if entry.get('skip', 0):
         entry['skip'] -= 1
-      elif found is None:
+      elif due is None:
         entry['times'] = entry.get('times', 1) - 1
-        found = entry
+        due = entry
     write(path, json.dumps(entries))
-  return found
+  return due
 
 
 def write(path: pathlib.Path, text: str) -> None:
-  """At once: this process may be killed at any moment, and others read and write the file."""
+  """Replaces a file at once: this process may be killed, and others use the file."""
   partial = path.with_suffix(f'.partial-{os.getpid()}')
   partial.write_text(text)
   partial.replace(path)
 
 
 def become(kind: str, state: str) -> None:
-  """State of the machines ('tpu-vm') or of the request for them ('queued-resources')."""
+  """Sets the state of the machines ('tpu-vm') or of the request ('queued-resources')."""
   write(cloud() / kind, state)
 
 
@@ -154,7 +154,7 @@ def delete(kind: str, rest: list[str]) -> int:
 
 
 def trainings() -> list[int]:
-  """The process ids of those that have not ended, this process last."""
+  """Returns the process ids of running trainings, this process last."""
   runs = (cloud() / 'workers').glob('*/hvae_run')
   pids = [int((r / 'pid').read_text()) for r in runs if not (r / 'ended').exists()]
   return sorted(pids, key=lambda pid: pid == os.getpid())
@@ -168,7 +168,7 @@ def end_machines() -> None:
 
 
 def preempt(notice: float) -> None:
-  """What the machines hold is lost; without notice, the training ends without a word."""
+  """Loses the machines' contents; without notice, the training ends without a word."""
   if notice:
     for pid in trainings():
       os.kill(pid, signal.SIGTERM)
@@ -207,11 +207,11 @@ def scp(kind: str, rest: list[str]) -> int:
 def storage(arguments: list[str]) -> int:
   verb, *rest = [a for a in arguments if not a.startswith('--')]
   if verb == 'ls':
-    found = sorted((cloud() / 'buckets').glob(rest[0].removeprefix('gs://')))
-    if not found:
+    paths = sorted((cloud() / 'buckets').glob(rest[0].removeprefix('gs://')))
+    if not paths:
       print('ERROR: (gcloud) One or more URLs matched no objects.', file=sys.stderr)
       return 1
-    print('\n'.join(f'gs://{path.relative_to(cloud() / "buckets")}' for path in found))
+    print('\n'.join(f'gs://{path.relative_to(cloud() / "buckets")}' for path in paths))
   elif verb == 'du':
     sizes = [p.stat().st_size for p in locate(rest[0]).rglob('*') if p.is_file()]
     print(f'{sum(sizes)}  {rest[0]}')
@@ -234,7 +234,7 @@ def meet(worker: str) -> None:
 
 
 def trainer(arguments: list[str]) -> int:
-  """One process of a training: all of them stop where one does, as real ones would."""
+  """Runs one process of a training; like real ones, all stop if one does."""
   worker = pathlib.Path(os.environ['HOME']).name
   workdir = next(a.partition('=')[2] for a in arguments if a.startswith('--workdir='))
   folder = locate(workdir) / 'checkpoints'

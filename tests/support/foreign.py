@@ -18,7 +18,7 @@ PORT = {'likelihood': 'dmol_exact', 'gelu_approximate': True}
 
 
 def released() -> Any:
-  """A fresh, tiny config of the kind that the release has."""
+  """Returns a fresh, tiny config of the kind that the release has."""
   return cifar10.get_config('vdvae,debug')
 
 
@@ -44,7 +44,7 @@ def golden_config(name: str) -> tuple[Any, golden_files.Golden]:
 
 
 def export_demo(path: Path) -> Path:
-  """A demo_mnist model with fresh weights, as our own exchange file; needs that data set."""
+  """Exports a demo_mnist model with fresh weights as our own file; needs that data set."""
   config = demo_mnist.get_config('vdvae,debug')
   model = models.create(config.model.to_dict(), 'cpu', differentiated=False)
   card = data.open_dataset('demo_mnist').card

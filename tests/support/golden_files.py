@@ -47,7 +47,7 @@ class Golden:
     return {key.removeprefix(start): self[key] for key in self.keys if key.startswith(start)}
 
   def names_under(self, prefix: str) -> list[str]:
-    """What follows `prefix`/ in the keys, up to the next slash; no value is read."""
+    """Returns the parts of keys after `prefix`/, up to the next slash; no value is read."""
     start = prefix + '/'
     names = (key.removeprefix(start).split('/')[0] for key in self.keys if key.startswith(start))
     return list(dict.fromkeys(names))
@@ -62,7 +62,7 @@ class Golden:
     return [values[str(i)] for i in range(len(values))]
 
   def beside(self, name: str) -> 'Golden':
-    """The file `name` of the same folder, or else of another folder of this system."""
+    """Returns the file `name` of the same folder, or of another folder of this system."""
     others = [golden for _, golden in find(self.path.parent.name)]
     for folder in (self.path.parent, *(other.path.parent for other in others)):
       if (folder / name).is_file():
@@ -71,7 +71,7 @@ class Golden:
 
 
 def folders(system: str) -> list[Path]:
-  """`$HVAE_GOLDEN_DIR` if it is set, else the folder beside the checkout; and the committed one."""
+  """Returns `$HVAE_GOLDEN_DIR` or the folder beside the checkout, and the committed folder."""
   given = os.environ.get('HVAE_GOLDEN_DIR')
   if given and not Path(given).is_dir():
     raise FileNotFoundError(f'HVAE_GOLDEN_DIR={given} is not a folder')
@@ -140,11 +140,11 @@ def checks(system: str, kinds: Kinds, quick: Sequence[str]) -> list[Any]:
   Unless `is_complete`, a check has the mark `slow` if its file is not kept with the code, or if
   '<file>-<check>' matches none of the patterns `quick`.
   """
-  kept = committed(system)
+  always = committed(system)
 
   def marks(golden: Golden, case: str) -> tuple[Any, ...]:
     name = f'{golden.path.name}-{case}'
-    is_quick = golden in kept and any(fnmatch.fnmatch(name, pattern) for pattern in quick)
+    is_quick = golden in always and any(fnmatch.fnmatch(name, pattern) for pattern in quick)
     return () if is_quick or is_complete() else (pytest.mark.slow,)
 
   return [
@@ -164,7 +164,7 @@ def ask_for_all() -> None:
 
 
 def is_complete() -> bool:
-  """Whether a run without marks checks every file: if `$HVAE_GOLDEN_DIR` is set, or if asked."""
+  """Returns whether a run without marks checks every file: on request or by `$HVAE_GOLDEN_DIR`."""
   return _asked_for or bool(os.environ.get('HVAE_GOLDEN_DIR'))
 
 
@@ -233,22 +233,22 @@ def difference(values: Any, expected: Any, tolerance: Tolerance) -> str:
 
 
 def compare(
-  found: Mapping[str, Any], expected: Mapping[str, Any], tolerance: Callable[[str], Tolerance]
+  results: Mapping[str, Any], expected: Mapping[str, Any], tolerance: Callable[[str], Tolerance]
 ) -> None:
   """Fails with one line for every expected key whose result is missing or beyond its tolerance."""
-  fail_with(differences(found, expected, tolerance), len(expected))
+  fail_with(differences(results, expected, tolerance), len(expected))
 
 
 def differences(
-  found: Mapping[str, Any], expected: Mapping[str, Any], tolerance: Callable[[str], Tolerance]
+  results: Mapping[str, Any], expected: Mapping[str, Any], tolerance: Callable[[str], Tolerance]
 ) -> dict[str, str]:
   """Returns a message for every expected key whose result is missing or beyond its tolerance."""
   assert expected, 'nothing to compare'
   messages = {}
   for key, value in expected.items():
     text = 'nothing checks it'
-    if key in found:
-      text = difference(found[key], value, tolerance(key))
+    if key in results:
+      text = difference(results[key], value, tolerance(key))
     if text:
       messages[key] = text
   return messages
@@ -266,14 +266,14 @@ def select(golden: Golden, values: Mapping[str, Any], prefix: str = 'output') ->
   return {name: golden[key] for name, key in stored.items() if key in golden}
 
 
-def compare_images(found: Any, expected: Any) -> None:
+def compare_images(results: Any, expected: Any) -> None:
   """Compares uint8 pictures: at most 0.5% of the values are off, by one level.
 
   Such values lie at the boundaries of a truncation.
   """
-  found, expected = np.asarray(found), np.asarray(expected)
-  assert (found.dtype, found.shape) == (np.uint8, expected.shape)
-  error = np.abs(found.astype(int) - expected)
+  results, expected = np.asarray(results), np.asarray(expected)
+  assert (results.dtype, results.shape) == (np.uint8, expected.shape)
+  error = np.abs(results.astype(int) - expected)
   assert error.max() <= 1, f'off by {error.max()} levels'
   assert (error > 0).mean() <= 0.005, f'{(error > 0).mean():.2%} of the values are off'
 
@@ -288,7 +288,7 @@ QUICK = {
 
 
 def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
-  """`jax.jit` at full matrix product precision, compiled quickly rather than well on a CPU."""
+  """Compiles at full matrix product precision; on a CPU quickly rather than well."""
   options = QUICK if jax.default_backend() == 'cpu' else {}
   jitted = jax.jit(function, compiler_options=options)
 
@@ -301,7 +301,7 @@ def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def in_turn(*arrays: Any) -> Callable[..., Any]:
-  """The given arrays, one a call, again and again."""
+  """Returns a draw that gives one array per call, again and again."""
   turn = itertools.cycle(arrays)
 
   def draw(rng, shape, *limits):

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 STEP = 1e-6  # rounding of inputs of order one
-Moves = tuple[tuple[str, float], ...]  # (name of a bias, what is added to it)
+Moves = tuple[tuple[str, float], ...]  # (name of a bias, number to add)
 
 
 def bias_names(params: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Malformed raw files: what they are called, what is written, and what must be said of them."""
+"""Malformed raw files: their names, contents, and expected messages."""
 
 import dataclasses
 import io
@@ -19,7 +19,7 @@ PAGE = b'<!DOCTYPE html>\n<html><title>Google Drive - Quota exceeded</title></ht
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """Raw files by name, which of them are given, and what must be said.
+  """Raw files by name, the given ones among them, and the expected message.
 
   `raw` is `.` for the folder with all of them.
   """
@@ -36,7 +36,7 @@ def one_file(name: str, message: str, data: bytes) -> Case:
 
 
 def refuse(case: Case, folder: Path) -> None:
-  """Builds, and asserts that it was refused in one sentence with nothing left behind."""
+  """Builds, and asserts a refusal in one sentence with nothing left behind."""
   raw = raw_files.write_folder(folder / 'raw', case.files)
   raw.mkdir(exist_ok=True)
   with pytest.raises(DataPrepError, match=case.message) as caught:
@@ -57,7 +57,7 @@ def tar_of(files: dict[str, bytes], mode: str = 'w') -> bytes:
 
 
 def tar_with(name: str, kind: bytes = tarfile.REGTYPE, link: str = '') -> bytes:
-  """A tar with an empty member of this kind behind another one."""
+  """Returns a tar with an empty member of this kind behind another one."""
   buffer = io.BytesIO(tar_of({'0.png': b'0'}))
   with tarfile.open(fileobj=buffer, mode='a') as archive:
     member = tarfile.TarInfo(name)
@@ -67,7 +67,7 @@ def tar_with(name: str, kind: bytes = tarfile.REGTYPE, link: str = '') -> bytes:
 
 
 def zip_of(files: dict[str, bytes], mode: int = 0, flags: int = 0) -> bytes:
-  """Stored, not deflated; `mode` as of Unix; `flags` of the first member, 1: encrypted."""
+  """Writes a zip, stored, not deflated; `mode` as of Unix; `flags` 1: encrypted."""
   buffer = io.BytesIO()
   with zipfile.ZipFile(buffer, 'w') as archive:
     for name, data in files.items():
@@ -93,7 +93,7 @@ def npz(**arrays: np.ndarray) -> bytes:
 
 
 def flipped(data: bytes, place: int) -> bytes:
-  """With one bit changed."""
+  """Returns the data with one bit changed."""
   changed = bytearray(data)
   changed[place] ^= 1
   return bytes(changed)

@@ -9,6 +9,6 @@ import types
 from hvae_tpu import main, modes
 
 names, *flags = sys.argv[1:]
-wanted = [modes.MODES[name] for name in names.split(',')]
-modes.MODES['these'] = types.SimpleNamespace(run=lambda *args: max(m.run(*args) for m in wanted))
+chosen = [modes.MODES[name] for name in names.split(',')]
+modes.MODES['these'] = types.SimpleNamespace(run=lambda *args: max(m.run(*args) for m in chosen))
 sys.exit(main.main([sys.argv[0], '--mode=these', *flags]))

@@ -9,7 +9,7 @@ from data_prep.core.request import About
 
 
 def write(root: pathlib.Path) -> None:
-  """Twelve sequences of 20 frames in either split, as `root`/demo_moving_mnist."""
+  """Writes twelve sequences of 20 frames in either split, as `root`/demo_moving_mnist."""
   squares = clips.video_set(
     About('', '', '', licence='none', samples_publishable=True),
     (64, 64, 1),

@@ -12,17 +12,17 @@ class Job(Processes):
   """A Python command on `num` processes with `devices` in all.
 
   Args:
-    folder: where the output of each process is written; made if it is missing.
+    folder: folder for the output of each process; made if it is missing.
     data_root: `$HVAE_DATA`.
     num, devices: see above.
-    command: what follows the name of the interpreter.
+    command: arguments of the interpreter.
   """
 
   def __init__(self, folder: pathlib.Path, data_root, num: int, devices: int, *command: str):
     super().__init__(num, command, folder, devices // num, {'HVAE_DATA': str(data_root)})
 
   def wait(self, grace: float = 240, limit: float = 240) -> list[int]:
-    """Exit codes; what takes longer than four minutes is killed."""
+    """Waits for exit codes; kills processes after four minutes."""
     try:
       return super().wait(grace, limit)
     finally:

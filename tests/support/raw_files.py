@@ -19,13 +19,13 @@ Files = Mapping[str, bytes]
 
 
 def pictures(count: int, height: int, channels: int = 3, *, width: int = 0, seed: int = 0):
-  """Noise, uint8 [count, height, width or height, channels]."""
+  """Returns noise, uint8 [count, height, width or height, channels]."""
   shape = (count, height, width or height, channels)
   return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
 def encoded(image: np.ndarray, kind: str = 'png') -> bytes:
-  """A picture file of uint8 [H, W, 3] or [H, W, 1]."""
+  """Returns a picture file of uint8 [H, W, 3] or [H, W, 1]."""
   buffer = io.BytesIO()
   Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, kind)
   return buffer.getvalue()
@@ -56,13 +56,13 @@ def write_tar(path: Path, files: Files, mode: str = 'w') -> Path:
 
 
 def idx(array: np.ndarray) -> bytes:
-  """A file of LeCun's: magic 2049 for one axis, 2051 for three; sizes big-endian."""
+  """Returns a file of LeCun's: magic 2049 for one axis, 2051 for three; sizes big-endian."""
   magic = {1: 2049, 3: 2051}[array.ndim]
   return struct.pack(f'>{1 + array.ndim}i', magic, *array.shape) + array.tobytes()
 
 
 def mnist_files(train: np.ndarray, test: np.ndarray, labels: Mapping[str, np.ndarray]) -> Files:
-  """The four gzipped files; digits are [N, 28, 28]."""
+  """Returns the four gzipped files; digits are [N, 28, 28]."""
   raw = {
     'train-images-idx3-ubyte.gz': train,
     'train-labels-idx1-ubyte.gz': labels['train'],
@@ -78,12 +78,12 @@ def amat(bits: np.ndarray) -> bytes:
 
 
 def planes(images: np.ndarray) -> np.ndarray:
-  """uint8 [N, R, R, 3] as rows of all red, all green, then all blue pixels."""
+  """Returns uint8 [N, R, R, 3] as rows of all red, all green, then all blue pixels."""
   return np.stack([np.concatenate([image[..., c].ravel() for c in range(3)]) for image in images])
 
 
 def python2_batch(pixels: np.ndarray, labels: Sequence[int], key: bytes = b'data') -> bytes:
-  """A batch of CIFAR-10 as Python 2 and NumPy 1 pickled it: protocol 2, all text as bytes."""
+  """Returns a batch of CIFAR-10 as Python 2 and NumPy 1 pickled it: all text as bytes."""
   short = lambda text: b'U' + bytes([len(text)]) + text
   number = lambda value: b'J' + struct.pack('<i', value)
   sizes = number(pixels.shape[0]) + number(pixels.shape[1]) + b'\x86'
@@ -106,7 +106,7 @@ def python2_batch(pixels: np.ndarray, labels: Sequence[int], key: bytes = b'data
 def cifar_files(
   images: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray, binary: bool
 ) -> Files:
-  """Five batches of equal size and the test batch, pickled or binary."""
+  """Returns five batches of equal size and the test batch, pickled or binary."""
   batches = zip(np.split(planes(images), 5), np.split(labels, 5), strict=True)
   named = {f'data_batch_{n}': batch for n, batch in enumerate(batches, 1)}
   named['test_batch'] = planes(test), test_labels
@@ -120,7 +120,7 @@ def cifar_files(
 
 
 def planar_npz(images: np.ndarray) -> bytes:
-  """A batch of the box-filtered ImageNet: data, labels from 1 on, and the mean picture."""
+  """Returns a batch of the box-filtered ImageNet: data, labels from 1 on, and the mean picture."""
   buffer = io.BytesIO()
   flat = planes(images)
   np.savez(buffer, data=flat, labels=np.arange(1, len(flat) + 1), mean=flat.mean(0))
@@ -128,20 +128,20 @@ def planar_npz(images: np.ndarray) -> bytes:
 
 
 def varint(value: int) -> bytes:
-  found = b''
+  data = b''
   while value > 127:
-    found += bytes([value & 127 | 128])
+    data += bytes([value & 127 | 128])
     value >>= 7
-  return found + bytes([value])
+  return data + bytes([value])
 
 
 def field(number: int, data: bytes) -> bytes:
-  """A field of a protocol buffer that holds bytes."""
+  """Returns a field of a protocol buffer that holds bytes."""
   return varint(number << 3 | 2) + varint(len(data)) + data
 
 
 def example(**features: bytes | int | Sequence[int]) -> bytes:
-  """A tf.Example of bytes and integers, as TensorFlow writes it: integers packed."""
+  """Returns a tf.Example of bytes and integers, as TensorFlow writes it: integers packed."""
   entries = b''
   for name, value in features.items():
     if isinstance(value, bytes):
@@ -154,26 +154,26 @@ def example(**features: bytes | int | Sequence[int]) -> bytes:
 
 
 def tfrecord(payloads: Sequence[bytes]) -> bytes:
-  """Length, its masked CRC-32C, payload, its masked CRC-32C; one record after another."""
-  found = b''
+  """Returns records: length, its masked CRC-32C, payload, its masked CRC-32C."""
+  records = b''
   for payload in payloads:
     length = struct.pack('<Q', len(payload))
-    found += length + _masked_crc(length) + payload + _masked_crc(payload)
-  return found
+    records += length + _masked_crc(length) + payload + _masked_crc(payload)
+  return records
 
 
 def glow_files(images: np.ndarray, part: str, level: int, shards: int, of: int) -> Files:
-  """Raw pixels in shards: `train/train-r05-s-0000-of-2000.tfrecords` and so on."""
-  found = {}
+  """Returns raw pixels in shards: `train/train-r05-s-0000-of-2000.tfrecords` and so on."""
+  files = {}
   for number, group in enumerate(np.array_split(images, shards)):
     payloads = [example(shape=i.shape, data=i.tobytes(), label=7) for i in group]
     name = f'{part}/{part}-r{level:02d}-s-{number:04d}-of-{of:04d}.tfrecords'
-    found[name] = tfrecord(payloads)
-  return found
+    files[name] = tfrecord(payloads)
+  return files
 
 
 def prepared_files(name: str, splits: Mapping[str, Sequence[bytes]]) -> Files:
-  """A folder as tensorflow-datasets leaves it: payloads by split, a shard for each split."""
+  """Returns a folder as tensorflow-datasets leaves it: payloads, a shard for each split."""
   info = {
     'name': name,
     'fileFormat': 'tfrecord',
@@ -184,7 +184,7 @@ def prepared_files(name: str, splits: Mapping[str, Sequence[bytes]]) -> Files:
 
 
 def _masked_crc(data: bytes) -> bytes:
-  """CRC-32C (polynomial 0x1EDC6F41, reflected) from a table, masked as TensorFlow does."""
+  """Returns CRC-32C (polynomial 0x1EDC6F41, reflected), masked as TensorFlow does."""
   crc = 0xFFFFFFFF
   for byte in data:
     crc = _TABLE[(crc ^ byte) & 255] ^ crc >> 8

@@ -39,7 +39,7 @@ CLEVR_COLUMNS = ('x', 'y', 'z', 'rotation', 'size', 'material', 'shape', 'color'
 
 
 def film(frames: np.ndarray, *, lossless: bool = True) -> bytes:
-  """An MP4 (H.264) of uint8 [T, H, W, 3] or [T, H, W, 1]."""
+  """Returns an MP4 (H.264) of uint8 [T, H, W, 3] or [T, H, W, 1]."""
   buffer, grey = io.BytesIO(), frames.shape[-1] == 1
   coder, pixels = ('libx264', 'gray') if grey else ('libx264rgb', 'rgb24')
   if not lossless:
@@ -60,7 +60,7 @@ def film(frames: np.ndarray, *, lossless: bool = True) -> bytes:
 
 
 def gif(frames: np.ndarray) -> bytes:
-  """An animated GIF of grey frames, uint8 [T, H, W, 1], no two neighbours the same."""
+  """Returns an animated GIF of grey frames, uint8 [T, H, W, 1], no two neighbours the same."""
   buffer = io.BytesIO()
   first, *rest = (Image.fromarray(frame[..., 0]) for frame in frames)
   first.save(buffer, 'gif', save_all=True, append_images=rest, optimize=False)
@@ -68,7 +68,7 @@ def gif(frames: np.ndarray) -> bytes:
 
 
 def prepared_video(frames: Iterable[np.ndarray], name: str = 'video') -> bytes:
-  """A tf.Example as tensorflow-datasets writes a video: its frames as a list of PNGs."""
+  """Returns a tf.Example as tensorflow-datasets writes a video: its frames as a list of PNGs."""
   values = b''.join(field(1, encoded(frame)) for frame in frames)
   return field(1, field(1, field(1, name.encode()) + field(2, field(1, values))))
 
@@ -76,7 +76,7 @@ def prepared_video(frames: Iterable[np.ndarray], name: str = 'video') -> bytes:
 def write_with_the_package(
   tfds: Any, folder: Path, feature: str, splits: Mapping[str, Sequence[np.ndarray]]
 ) -> Path:
-  """A folder that the package `tfds` itself writes: videos [T, H, W, C] by split."""
+  """Writes a folder with the package `tfds` itself: videos [T, H, W, C] by split."""
   channels = next(iter(splits.values()))[0].shape[-1]
   features = tfds.features.FeaturesDict(
     {feature: tfds.features.Video(shape=(None, 64, 64, channels))}
@@ -88,7 +88,7 @@ def write_with_the_package(
   info = tfds.core.DatasetInfo(builder=identity, features=features)
   writer = tfds.core.SequentialWriter(info, max_examples_per_shard=2)
   writer.initialize_splits(list(splits))
-  writer.add_examples({s: [{feature: one} for one in found] for s, found in splits.items()})
+  writer.add_examples({s: [{feature: one} for one in videos] for s, videos in splits.items()})
   writer.close_all()
   return folder
 
@@ -96,17 +96,17 @@ def write_with_the_package(
 def scene(
   family: str, image: tuple[int, ...], entities: int, hidden: Sequence[int] = (), seed: int = 0
 ) -> Scene:
-  """A scene of noise: `image`, `masks` [E, H, W, 1] and factors [E, n].
+  """Returns a scene of noise: `image`, `masks` [E, H, W, 1] and factors [E, n].
 
   Every pixel belongs to one entity. Those in `hidden` show no pixel and are not visible.
   """
   rng = np.random.default_rng([seed, entities])
   shown = np.setdiff1d(np.arange(entities), hidden)
-  # Blocks, so that what shrinks still shows every entity.
+  # Blocks, so that a smaller picture still shows every entity.
   blocks = rng.permutation(np.resize(shown, 64)).reshape(8, 8)
   rows, columns = (np.arange(side) * 8 // side for side in image[:2])
   owner = blocks[rows][:, columns]
-  found = {
+  arrays = {
     'image': rng.integers(0, 256, image, np.uint8),
     'masks': np.where(owner == np.arange(entities)[:, None, None], 255, 0)[..., None].astype('u1'),
   }
@@ -114,15 +114,15 @@ def scene(
     if name == 'color' and width == 3:
       width = image[-1]
     values = rng.integers(1, 9, (entities, width))
-    found[name] = values.astype(np.uint8 if name in _BYTES[family] else np.float32)
-  found['visibility'] = np.isin(np.arange(entities), shown).astype(np.float32)[:, None]
-  return found
+    arrays[name] = values.astype(np.uint8 if name in _BYTES[family] else np.float32)
+  arrays['visibility'] = np.isin(np.arange(entities), shown).astype(np.float32)[:, None]
+  return arrays
 
 
-def scene_record(found: Scene, entity_axis: int = 0) -> bytes:
-  """A tf.Example of a scene: bytes one by one, each a string of its own; floats packed."""
+def scene_record(arrays: Scene, entity_axis: int = 0) -> bytes:
+  """Returns a tf.Example of a scene: bytes one by one, each a string of its own; floats packed."""
   entries = b''
-  for name, array in found.items():
+  for name, array in arrays.items():
     if name == 'masks':
       name, array = 'mask', np.moveaxis(array, 0, entity_axis)
     entries += feature(name, array)
@@ -130,7 +130,7 @@ def scene_record(found: Scene, entity_axis: int = 0) -> bytes:
 
 
 def feature(name: str, array: np.ndarray) -> bytes:
-  """An entry of the map of features: uint8 as one-byte strings, float32, or int64."""
+  """Returns an entry of the map of features: uint8 as one-byte strings, float32, or int64."""
   if array.dtype == np.uint8:
     rows = np.full((array.size, 3), (0x0A, 1, 0), np.uint8)  # field 1, one byte long, the byte
     rows[:, 2] = array.ravel()
@@ -143,14 +143,14 @@ def feature(name: str, array: np.ndarray) -> bytes:
 
 
 def scene_records(scenes: Sequence[Scene], entity_axis: int = 0) -> bytes:
-  """A TFRecord file of scenes, not yet gzipped."""
+  """Returns a TFRecord file of scenes, not yet gzipped."""
   return tfrecord([scene_record(one, entity_axis) for one in scenes])
 
 
 def h5_scenes(
   scenes: Sequence[Scene], groups: str, columns: Sequence[str] = (), **changed: np.ndarray | None
 ) -> bytes:
-  """An h5 file in EfficientMORL's layout; `factors` of these columns, if any.
+  """Returns an h5 file in EfficientMORL's layout; `factors` of these columns, if any.
 
   The names of `groups` are separated by blanks. `changed` takes the place of `imgs`, `masks` or
   `factors`; None leaves one out.
@@ -173,7 +173,7 @@ def h5_scenes(
 def clevrtex_files(
   variant: str, number: int, image: np.ndarray, owner: np.ndarray, objects: Sequence[Mapping]
 ) -> dict[str, bytes]:
-  """The three files of a scene, in a folder for each thousand; `owner` is uint8 [H, W]."""
+  """Returns the three files of a scene, in a folder for each thousand; `owner` is uint8 [H, W]."""
   stem = f'clevrtex_{variant}/{number // 1000}/CLEVRTEX_{variant}_{number:06d}'
   about = {'ground_material': 'Poliigon_Ground', 'objects': list(objects)}
   return {
@@ -184,7 +184,7 @@ def clevrtex_files(
 
 
 def index_picture(owner: np.ndarray) -> bytes:
-  """A PNG with a palette, whose numbers are those of entities."""
+  """Returns a PNG with a palette; its indices are the numbers of entities."""
   buffer = io.BytesIO()
   picture = Image.fromarray(owner, 'L').convert('P')
   picture.putdata(owner.ravel())

@@ -46,16 +46,16 @@ def case(function):
 
 
 def digits(monkeypatch):
-  """MNIST in small: files, padded digits, labels."""
+  """Returns MNIST in small: files, padded digits, labels."""
   monkeypatch.setattr(mnist, 'COUNTS', {'train': 7, 'test': 4})
   images = {s: raw_files.pictures(n, 28, 1, seed=n) for s, n in mnist.COUNTS.items()}
   labels = {'train': np.arange(7, dtype=np.uint8), 'test': np.array([9, 0, 9, 1], np.uint8)}
   plain = {s: i[..., 0] for s, i in images.items()}
   files = raw_files.mnist_files(plain['train'], plain['test'], labels)
   padded = {}
-  for split, found in images.items():
-    padded[split] = np.zeros((len(found), 32, 32, 1), np.uint8)
-    padded[split][:, 2:30, 2:30] = found
+  for split, pictures in images.items():
+    padded[split] = np.zeros((len(pictures), 32, 32, 1), np.uint8)
+    padded[split][:, 2:30, 2:30] = pictures
   return files, padded, labels, plain
 
 
@@ -119,7 +119,7 @@ def binarized_mnist_amat(folder, monkeypatch):
 
 
 def batches(monkeypatch, binary):
-  """CIFAR-10 in small: files, pictures, labels."""
+  """Returns CIFAR-10 in small: files, pictures, labels."""
   monkeypatch.setattr(cifar10, 'COUNTS', {'train': 10, 'test': 3})
   images = {s: raw_files.pictures(n, 32, seed=n) for s, n in cifar10.COUNTS.items()}
   labels = {'train': np.arange(10, dtype=np.uint8), 'test': np.array([3, 3, 0], np.uint8)}
@@ -166,8 +166,8 @@ def pngs(prefix, images, first=1):
 @case
 def imagenet32_tars(folder, monkeypatch):
   images = oord(32)
-  for split, found in images.items():
-    files = dict(reversed(pngs(f'{split}_32x32/', found).items()))  # names count, not places
+  for split, pictures in images.items():
+    files = dict(reversed(pngs(f'{split}_32x32/', pictures).items()))  # names count, not places
     raw_files.write_tar(folder / f'{split}_32x32.tar', files)
   return Case('imagenet32', [folder], images, None, 'tar')
 
@@ -175,8 +175,8 @@ def imagenet32_tars(folder, monkeypatch):
 @case
 def imagenet64_folders(folder, monkeypatch):
   images = oord(64)
-  for split, found in images.items():
-    raw_files.write_folder(folder, pngs(f'{split}_64x64/', found))
+  for split, pictures in images.items():
+    raw_files.write_folder(folder, pngs(f'{split}_64x64/', pictures))
   raw = [folder / 'train_64x64', folder / 'valid_64x64']
   return Case('imagenet64', raw, images, None, 'folder')
 
@@ -186,13 +186,13 @@ def imagenet32_npy(folder, monkeypatch):
   images = oord(32)
   monkeypatch.setattr(imagenet, 'COUNTS', {'train': 12, 'valid': 5})
   raw = [folder / f'imagenet32-{split}.npy' for split in images]
-  for path, found in zip(raw, images.values(), strict=True):
-    np.save(path, found)
+  for path, pictures in zip(raw, images.values(), strict=True):
+    np.save(path, pictures)
   return Case('imagenet32', raw, images, None, 'npy')
 
 
 def glow(images, level):
-  """Shards beside those of another size, which must be left alone."""
+  """Returns shards of this size and of another size, which must be left alone."""
   files = {}
   for split, part, shards, of in (('train', 'train', 3, 2000), ('valid', 'validation', 2, 80)):
     files |= raw_files.glow_files(images[split], part, level, shards, of)
@@ -243,7 +243,7 @@ def imagenet32_box_loose(folder, monkeypatch):
 
 
 def faces(folder, separator):
-  """Aligned JPEGs with a partition that is not in the order of the names."""
+  """Returns aligned JPEGs with a partition that is not in the order of the names."""
   roles = [0, 2, 1, 0, 1, 0]
   jpegs = {
     f'img_align_celeba/{i:06d}.jpg': raw_files.encoded(image, 'jpeg')
@@ -256,7 +256,7 @@ def faces(folder, separator):
       cut = image.crop((15, 40, 163, 188)).resize((64, 64), Image.Resampling.BILINEAR)
       shrunk.append(np.asarray(cut))
   images = {
-    split: np.stack([image for image, mine in zip(shrunk, roles, strict=True) if mine == role])
+    split: np.stack([image for image, own in zip(shrunk, roles, strict=True) if own == role])
     for role, split in enumerate(('train', 'valid', 'test'))
   }
   return jpegs, lines, images
@@ -311,7 +311,7 @@ def celebahq256_glow_tar(folder, monkeypatch):
 
 
 def smooth(size):
-  """One picture that shrinks to something, uint8 [1, size, size, 3]."""
+  """Returns one picture that shrinks to something, uint8 [1, size, size, 3]."""
   row, column = np.mgrid[:size, :size]
   return np.stack([row // 4 % 256, column // 4 % 256, row * column // 4096 % 256], -1)[None].astype(
     np.uint8
@@ -324,7 +324,7 @@ def shrink(images, size):
 
 
 def metadata(images):
-  """As in ffhq-dataset-v2.json."""
+  """Returns metadata as in ffhq-dataset-v2.json."""
   hashes = [hashlib.md5(image.tobytes()).hexdigest() for image in images]
   return json.dumps({str(i): {'image': {'pixel_md5': h}} for i, h in enumerate(hashes)})
 

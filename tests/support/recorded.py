@@ -22,11 +22,11 @@ train_batches, averages = data.train_batches, averaging.averages
 
 
 def digest(batch: dict[str, np.ndarray], row: int) -> str:
-  """Of one example, with what its transforms drew."""
-  found = hashlib.sha256()
+  """Returns the hash of one example and of its transforms' draws."""
+  sha256 = hashlib.sha256()
   for name in sorted(batch):
-    found.update(np.ascontiguousarray(batch[name][row]))
-  return found.hexdigest()[:16]
+    sha256.update(np.ascontiguousarray(batch[name][row]))
+  return sha256.hexdigest()[:16]
 
 
 def recorded(folder: pathlib.Path, *args, start_step=0, **options):
@@ -53,7 +53,7 @@ def marked(folder: pathlib.Path, *args):
 
 
 def read_order(path: pathlib.Path) -> dict[int, dict[int, str]]:
-  """Step -> row of the global batch -> its hash, over all starts and processes.
+  """Returns step -> row of the global batch -> its hash, over all starts and processes.
 
   Raises:
     AssertionError: a row was read more than once, and not the same.
@@ -66,8 +66,10 @@ def read_order(path: pathlib.Path) -> dict[int, dict[int, str]]:
       except ValueError:
         continue  # cut off by a kill
       rows = order.setdefault(record['step'], {})
-      for row, found in enumerate(record['rows'], record['first']):
-        assert rows.setdefault(row, found) == found, f'{file}: row {row} of step {record["step"]}'
+      for row, row_hash in enumerate(record['rows'], record['first']):
+        assert rows.setdefault(row, row_hash) == row_hash, (
+          f'{file}: row {row} of step {record["step"]}'
+        )
   return order
 
 

@@ -18,14 +18,14 @@ from hvae_tpu.models.vdvae import VDVAE
 
 
 class System(NamedTuple):
-  """What the tests of models need to know about a system.
+  """Facts that the tests of models need about a system.
 
   Attributes:
     model: tiny; single-channel or colour pictures of its `image_size`.
     decoded: (model, params, state, images, rng, pixel_rng) -> pictures of the inference pass
       itself, uint8, with the noise of `encode(rng)` and of `decode(pixel_rng)`; None without these
       two.
-    frames: of a video; 0 for a model of pictures.
+    frames: length of a video; 0 for a model of pictures.
     learning_rate: at which it learns in a few steps, and no layer dies.
   """
 
@@ -119,7 +119,7 @@ SYSTEMS = {
 
 
 def images(model: Any, count: int = 4, seed: int = 0) -> np.ndarray:
-  """Smooth pictures, different from each other: uint8 [count, H, W, C]."""
+  """Returns smooth pictures, different from each other: uint8 [count, H, W, C]."""
   rng = np.random.default_rng(seed)
   coarse = rng.integers(0, 256, (count, 2, 2, model.image_channels))
   fine = coarse.repeat(model.image_size // 2, 1).repeat(model.image_size // 2, 2)
@@ -127,7 +127,7 @@ def images(model: Any, count: int = 4, seed: int = 0) -> np.ndarray:
 
 
 def batch(name: str, count: int = 4) -> dict[str, Array]:
-  """What the model of `SYSTEMS[name]` reads; the frames of a video are pictures of their own."""
+  """Returns a batch for `SYSTEMS[name]`; the frames of a video are independent pictures."""
   model, frames = SYSTEMS[name].model, SYSTEMS[name].frames
   if not frames:
     return {'image': jnp.asarray(images(model, count))}

@@ -45,14 +45,14 @@ def storage(key: str, count: int, kind: str = 'FloatStorage') -> bytes:
 
 
 def tensor(stored: bytes, offset: int, size: tuple, stride: tuple) -> bytes:
-  """A call of `_rebuild_tensor_v2`."""
+  """Returns a call of `_rebuild_tensor_v2`."""
   numbers = lambda values: tuple_of(*map(number, values))
   arguments = stored, number(offset), numbers(size), numbers(stride), FALSE, ORDERED_DICT
   return name('torch._utils', '_rebuild_tensor_v2') + tuple_of(*arguments) + REDUCE
 
 
 def array(key: str, value: np.ndarray) -> bytes:
-  """A whole contiguous array that has a storage of its own."""
+  """Returns a whole contiguous array that has a storage of its own."""
   stride = tuple(s // value.itemsize for s in np.asarray(value, order='C').strides)
   stored = storage(key, value.size, STORAGES[value.dtype.name])
   return tensor(stored, 0, value.shape, stride)
@@ -64,7 +64,7 @@ def ordered_dict(items: Mapping[str, bytes]) -> bytes:
 
 
 def archive(pickled: bytes, storages: Mapping[str, bytes], folder: str = 'archive') -> bytes:
-  """The zip file around a pickle without its first and last opcode."""
+  """Returns the zip file around a pickle without its first and last opcode."""
   buffer = io.BytesIO()
   with zipfile.ZipFile(buffer, 'w') as file:
     file.writestr(f'{folder}/data.pkl', START + pickled + STOP)
@@ -76,7 +76,7 @@ def archive(pickled: bytes, storages: Mapping[str, bytes], folder: str = 'archiv
 
 
 def state_dict(tensors: Mapping[str, np.ndarray]) -> bytes:
-  """What `torch.save(module.state_dict(), path)` writes."""
+  """Returns the bytes that `torch.save(module.state_dict(), path)` writes."""
   items = {key: array(str(i), value) for i, (key, value) in enumerate(tensors.items())}
   # Modules note their versions as an attribute of the dict.
   versions = EMPTY_DICT + MARK + text('_metadata') + ORDERED_DICT + SET_ITEMS + BUILD

@@ -18,7 +18,7 @@ class Toy:
     return params, {'seen': jnp.zeros(4)}
 
   def loss(self, params, state, batch, *, rng, step, train):
-    """An image of 255s stands for a batch that is not finite, one of 254s for a huge gradient."""
+    """Computes the loss; 255s stand for a batch that is not finite, 254s for a huge gradient."""
     x = batch['image'].astype(jnp.float32) / 100
     x = jnp.where(batch['image'] == 255, jnp.nan, jnp.where(batch['image'] == 254, 1e8, x))
     noisy = x + 0.1 * jax.random.normal(rng, x.shape)

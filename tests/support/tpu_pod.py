@@ -37,10 +37,10 @@ class Cloud:
     )
 
   def in_terminal(self, *arguments: str, **variables: str) -> tuple[int, int]:
-    """Process id, and the terminal that controls it: what is written there are keys."""
+    """Process id, and its terminal: text that is written there arrives as keys."""
     pid, terminal = pty.fork()
     if not pid:
-      # Tests that run in the background ignore it, and what they start would do so, too.
+      # Tests in the background ignore it, and so would their processes.
       signal.signal(signal.SIGINT, signal.SIG_DFL)
       os.execvpe('bash', ['bash', SCRIPT, *arguments], self.variables(variables))
     return pid, terminal
@@ -49,7 +49,7 @@ class Cloud:
     return self.environment | {k: v for k, v in (DEFAULTS | chosen).items() if v is not None}
 
   def run(self, *arguments: str, **variables: str) -> tuple[int, str]:
-    """Exit code and output."""
+    """Returns exit code and output."""
     process = self.script(*arguments, **variables)
     text = process.communicate(timeout=100)[0]
     return process.returncode, text
@@ -75,7 +75,7 @@ class Cloud:
     (self.folder / 'pace').write_text(str(seconds))
 
   def is_followed(self) -> bool:
-    """Whether a `tail` of a log of this cloud runs."""
+    """Returns whether a `tail` of a log of this cloud runs."""
     for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
       with contextlib.suppress(OSError):  # it has ended since
         command = path.read_bytes()

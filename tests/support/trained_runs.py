@@ -28,7 +28,7 @@ FIELDS = {
 
 
 def config_of(system: str) -> Any:
-  """A tiny model of binary digits with three groups of two variates; batches of 128."""
+  """Returns a tiny model of binary digits with three groups of two variates; batches of 128."""
   config = demo_mnist.get_config(f'{system},debug')
   config.model.update(FIELDS[system])
   config.evals.batch_size = 128
@@ -43,13 +43,13 @@ def save(workdir: Path, config: Any, step: int = 1, seed: int = 0) -> None:
   card = data.open_dataset(config.data.name).card
   spec = data.train_spec(card, config.data, 8)
   batch = {name: np.zeros(s.shape, s.dtype) for name, s in spec.items()}
-  found = create_state(model, tx, batch, mesh, True, seed)
+  state = create_state(model, tx, batch, mesh, True, seed)
   rng = np.random.default_rng(seed)
-  noisy = jax.tree.map(lambda p: p + 0.3 * rng.standard_normal(p.shape, np.float32), found.params)
-  placed = jax.device_put(noisy, jax.tree.map(lambda p: p.sharding, found.params))
-  found = found.replace(step=found.step + step, params=placed, ema_params=placed)
+  noisy = jax.tree.map(lambda p: p + 0.3 * rng.standard_normal(p.shape, np.float32), state.params)
+  placed = jax.device_put(noisy, jax.tree.map(lambda p: p.sharding, state.params))
+  state = state.replace(step=state.step + step, params=placed, ema_params=placed)
   checkpoints = Checkpoints(workdir, keep_latest=2)
-  checkpoints.save(step, found, {'config': to_json(config), 'card': card, 'metrics': {}})
+  checkpoints.save(step, state, {'config': to_json(config), 'card': card, 'metrics': {}})
   checkpoints.wait()
   checkpoints.close()
   store_config(workdir, config)

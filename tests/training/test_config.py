@@ -1,4 +1,4 @@
-"""Sections that every run has: their values are checked before anything is compiled or written."""
+"""Sections of every run: their values are checked before anything is compiled or written."""
 
 import math
 

@@ -26,7 +26,7 @@ class Interruption:
 
 
 class Run:
-  """Records what a loop does, as (name, step, ...)."""
+  """A run that records the actions of the loop, as (name, step, ...)."""
 
   def __init__(self, *, loss=lambda step: 1.0, skipped=lambda step: 0, **changes):
     self.events, self.loss, self.skipped = [], loss, skipped

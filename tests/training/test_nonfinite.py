@@ -1,4 +1,4 @@
-"""Losses that are not finite: where they began, what is written down, and running it again."""
+"""Losses that are not finite: their first intermediate, the dump, and the replay."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def test_first_intermediate_in_a_loop():
 
 
 def test_the_backward_pass_is_searched_too():
-  """Gradient of sqrt at 0: the forward pass is finite."""
+  """Takes the gradient of sqrt at 0, where the forward pass is finite."""
   description = nonfinite.first_intermediate(jax.grad(lambda x: jnp.sqrt(x) * 0), jnp.float32(0))
   assert description is not None
 
@@ -76,6 +76,7 @@ def broken_run(data_root, tmp_path_factory):
   return workdir, start(), start('--mode=replay')
 
 
+@pytest.mark.slow
 def test_a_run_that_only_drops_stops_and_is_saved(broken_run):
   workdir, trained, _ = broken_run
   assert trained.returncode == 2 and 'Traceback' not in trained.stderr

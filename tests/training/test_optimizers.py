@@ -23,7 +23,7 @@ def rates(steps, **fields):
 
 
 def test_cosine():
-  """Warm-up to 0.1, constant until 10, half of the way at 20, the minimum from 30 on."""
+  """Warms up to 0.1, stays until 10, is half of the way at 20, and at the minimum from 30 on."""
   expected = [0, 0.05, 0.1, 0.1, 0.1, 0.06, 0.02, 0.02]
   np.testing.assert_allclose(rates([0, 2, 4, 9, 10, 20, 30, 99]), expected, rtol=1e-5)
 
@@ -45,7 +45,7 @@ def test_noam():
 
 
 def test_exponential():
-  """As it was meant: half every 20 steps from 10 on, never above the start nor below the end."""
+  """Halves every 20 steps from 10 on, never above the start nor below the end."""
   actual = rates([0, 10, 30, 50, 1000], schedule='exponential', decay_rate=0.5)
   np.testing.assert_allclose(actual, [0.1, 0.1, 0.05, 0.025, 0.02], rtol=1e-5)
 
@@ -109,7 +109,7 @@ def test_values_are_checked(fields, message):
 @pytest.mark.parametrize('name', ['conv', 'deconv'])
 @pytest.mark.parametrize('shape', [(6, 4), (3, 4, 6), (2, 2, 3, 5), (2, 2, 2, 3, 5)], ids=str)
 def test_muon_moves_matrices_by_orthogonal_updates(shape, name):
-  """All singular values of an update are near each other, of each of the stacked matrices alone."""
+  """Computes singular values of an update: they are close, for each stacked matrix on its own."""
   tx, _ = create(name='muon', muon_rms=1.5, muon_iterations=10, muon_transposed=('deconv',))
   is_stacked = len(shape) % 2 == 1
 
@@ -119,7 +119,7 @@ def test_muon_moves_matrices_by_orthogonal_updates(shape, name):
       return jnp.moveaxis(x, -2, 1).reshape(len(x), x.shape[-2], -1)
     return x.reshape(len(x), -1, x.shape[-1])
 
-  # Of very different sizes, within a matrix and among those that are stacked.
+  # Values differ much in size, within a matrix and between stacked matrices.
   kernel = jax.random.normal(jax.random.key(0), shape) * 10.0 ** -jnp.arange(shape[-1])
   if is_stacked:
     kernel *= 10.0 ** -jnp.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1))
@@ -142,7 +142,7 @@ def test_a_warm_up_may_be_long_where_no_decay_follows_it(schedule):
 @pytest.mark.parametrize('schedule', optimizers.SCHEDULES)
 @pytest.mark.parametrize('name', optimizers.OPTIMIZERS)
 def test_every_pair_has_defaults(name, schedule):
-  """A run may take any optimizer with any schedule."""
+  """Combines any optimizer with any schedule."""
   tx, rate = optimizers.create({'name': name, 'schedule': schedule}, 100)
   params = {'kernel': jnp.eye(4)}
   updates, _ = tx.update(params, tx.init(params), params)

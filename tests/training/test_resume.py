@@ -1,6 +1,6 @@
-"""Runs that are stopped and started again, as processes: the result is that of a run in one piece.
+"""Processes that are stopped and started again: the result equals a run in one piece.
 
-One chain of starts serves all tests: each goes on where the one before was stopped.
+One chain of starts serves all tests: each start resumes the one before.
 """
 
 import functools
@@ -56,7 +56,7 @@ def start_of(
   signum: int = 0,
   at: int = 0,
 ) -> Start:
-  """A process that trains in `folder`/`name`, and receives a signal at a step."""
+  """Starts a process that trains in `folder`/`name` and receives a signal at a step."""
   process = subprocess.run(
     [sys.executable, '-m', 'tests.support.signalled', str(signum), str(at), *run]
     + [f'--workdir={folder / name}'],
@@ -76,7 +76,7 @@ def start_of(
 
 @pytest.fixture(scope='module')
 def chain(data_root, tmp_path_factory):
-  """name -> Start; and the work directories `whole` and `pieces`."""
+  """Starts by name, and the folder of the work directories `whole` and `pieces`."""
   folder = tmp_path_factory.mktemp('runs')
 
   start = functools.partial(start_of, FLAGS, data_root, folder)
@@ -90,6 +90,7 @@ def chain(data_root, tmp_path_factory):
   return starts, folder
 
 
+@pytest.mark.slow
 def test_interrupt_saves_and_says_so(chain):
   start = chain[0]['interrupted']
   assert (start.code, start.steps) == (130, [7]), start.text
@@ -118,7 +119,7 @@ def test_stopped_runs_end_as_one_in_one_piece(chain):
 
 
 def same_arrays(folder: pathlib.Path, step: int, field: str) -> None:
-  """The runs `whole` and `pieces` have the same arrays at this step."""
+  """Checks that the runs `whole` and `pieces` have the same arrays at this step."""
   mesh, fields = sharding.make_mesh(8, 1), []
   for name in ('whole', 'pieces'):
     store = Checkpoints(folder / name, read_only=True)
@@ -137,7 +138,7 @@ def test_second_starts_compile_nothing(chain):
 
 @pytest.mark.slow
 def test_a_killed_run_of_videos_ends_as_one_in_one_piece(tmp_path):
-  """Weights, and the films that were predicted during training."""
+  """Compares weights, and the films that were predicted during training."""
   moving_squares.write(tmp_path)
   start = functools.partial(start_of, VIDEO_FLAGS, tmp_path, tmp_path)
   starts = [start('whole'), start('pieces', signal.SIGKILL, 11), start('pieces')]

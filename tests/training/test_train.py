@@ -12,7 +12,7 @@ import pytest
 
 from hvae_tpu.devices import sharding
 from hvae_tpu.errors import UserError
-from hvae_tpu.nn import layers
+from hvae_tpu.nn import rows
 from hvae_tpu.runs.checkpoints import Checkpoints
 from hvae_tpu.training import optimizers
 from hvae_tpu.training.metrics_log import summarize, too_many_skipped
@@ -166,7 +166,7 @@ def test_clipping_and_decay():
   tx, rate = optimizer(b1=0.0, b2=0.0, eps=1.0, warmup_steps=0)
   params, grads = {'w': jnp.array([2.0, 0.0])}, {'w': jnp.array([3.0, 4.0])}
   updates, _ = tx.update(grads, tx.init(params), params)
-  clipped = np.array([0.6, 0.8])  # of norm 5, to norm 1
+  clipped = np.array([0.6, 0.8])  # a gradient of norm 5, clipped to norm 1
   expected = clipped / (clipped + 1) + 0.01 * np.array([2.0, 0.0])
   np.testing.assert_allclose(updates['w'], expected, rtol=1e-6)
   assert float(rate(0)) == np.float32(0.1)
@@ -233,7 +233,7 @@ def test_summary_of_a_window():
 
 @pytest.fixture(scope='module')
 def three_steps():
-  """mesh sizes -> (losses, parameters) of three steps of a tiny VDVAE."""
+  """Losses and parameters after three steps of a tiny VDVAE, by mesh sizes."""
   # Fewer blocks than elsewhere: each mesh compiles anew.
   model = tiny.SYSTEMS['vdvae'].model
   model = dataclasses.replace(model, enc_blocks='8d8,1x1', dec_blocks='1x1,8m1')
@@ -253,7 +253,7 @@ def three_steps():
 
 def test_meshes_agree(three_steps, monkeypatch):
   monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 64)  # the tiny model is split, too
-  monkeypatch.setattr(layers, 'MIN_ROWS', 2)
+  monkeypatch.setattr(rows, 'MIN_ROWS', 2)
   meshes = ((1, 1, 1), (8, 1, 8), (4, 2, 8), (1, 2, 8, 4))
   (one, params), *others = (three_steps(*m) for m in meshes)
   for losses, other in others:

@@ -1,4 +1,4 @@
-"""Report about a run: one HTML file that needs no server and asks the network for nothing."""
+"""Report about a run: one HTML file without any network requests."""
 
 from hvae_tpu.figures.report.page import build
 

@@ -9,25 +9,25 @@ import jax
 import numpy as np
 import optax
 
-# Sections of a config that make a run; the others are of single modes.
+# Sections of a config that decide the training; the other sections belong to single modes.
 DECISIVE = ('data', 'model', 'optimizer', 'train', 'seed')
-# Places on a disk: commands name them, the list of changes does not.
+# Paths on a disk: they stand in commands, but not in the list of changes.
 PLACES = ('data.root', 'train.init_from')
 
 
 class Facts(NamedTuple):
-  """Facts as they are shown.
+  """Facts that the page shows.
 
   Attributes:
-    name: of the run.
-    step: of the checkpoint.
+    name: name of the run.
+    step: step of the checkpoint.
     head: names and values at the top of the page.
-    level_names: of the model.
-    card: of the data.
-    config: of the run, by dotted key.
+    level_names: names of the model's levels.
+    card: data card.
+    config: config of the run, by dotted key.
     differences: dotted key -> (published value, value of the run).
     commands: command lines that repeat the run and make this page.
-    environment: of the machine that the page was made on.
+    environment: versions and devices of the machine that made the page.
   """
 
   name: str
@@ -42,7 +42,7 @@ class Facts(NamedTuple):
 
 
 def differences(published: dict[str, Any], actual: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-  """Returns the decisive keys of two flat configs whose values differ; both must have the key."""
+  """Returns the decisive keys that both flat configs have, with different values."""
   keys = [k for k in published if k in actual and k.split('.')[0] in DECISIVE]
   return {k: (published[k], actual[k]) for k in keys if published[k] != actual[k]}
 
@@ -53,8 +53,8 @@ def commands(
   """Returns the command lines of a run.
 
   Args:
-    source: of its config: FILE[:ARGUMENT].
-    workdir: of the run; None where it is the usual one of the config.
+    source: config file and its argument, FILE[:ARGUMENT].
+    workdir: work directory; None: the default of the config.
     changed: dotted key -> (published value, value of the run).
     modes: modes whose results the page shows.
   """
@@ -67,7 +67,7 @@ def commands(
 
 
 def _plain(value: Any) -> str:
-  """Writes a value for the command line, where a list of JSON is a tuple."""
+  """Formats a value for the command line; a JSON list becomes a tuple."""
   return repr(tuple(value)) if isinstance(value, list) else str(value)
 
 

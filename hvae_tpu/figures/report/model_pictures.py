@@ -1,4 +1,4 @@
-"""Pictures that are drawn for the page, by the methods that the model has."""
+"""Pictures that the model draws for the page, as far as it has the methods."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -8,17 +8,17 @@ import numpy as np
 
 from hvae_tpu.devices import sharding
 
-MOST_CUTS = 16  # steps of the progressive decoding, at most, besides none and all
+MOST_CUTS = 16  # at most so many steps of the progressive decoding, besides the first
 
 
 class ModelPictures(NamedTuple):
-  """Pictures, uint8, and the KL of the groups; None where the model lacks a method.
+  """Pictures (uint8) and KL per group; None where the model lacks the method.
 
   Attributes:
-    samples: [T, N, H, W, C], a row for each temperature.
-    originals: [N, H, W, C].
-    partial: number of groups kept -> [N, H, W, C]; the last one keeps all.
-    kl: [L], nats per example, mean over one batch.
+    samples: samples [T, N, H, W, C], one row per temperature.
+    originals: pictures of the data set [N, H, W, C].
+    partial: number of groups kept -> reconstructions [N, H, W, C]; the last entry keeps all.
+    kl: KL per group [L], nats per example, mean over one batch.
   """
 
   samples: np.ndarray | None
@@ -40,10 +40,10 @@ def draw(
   """Draws `num` pictures of each kind.
 
   Args:
-    state_at: temperature [L] -> the state to sample with at this temperature.
-    batches: evaluation batches, of which the first is used.
-    temperatures: [L] each.
-    partial_temperature: of the groups that are drawn from their prior.
+    state_at: function from a temperature [L] to the model state for sampling.
+    batches: evaluation batches; only the first is used.
+    temperatures: one array [L] per row of samples.
+    partial_temperature: temperature of the groups that are drawn from their prior.
   """
   rng, state = jax.random.key(seed), state_at(None)
   samples = originals = partial = kl = None

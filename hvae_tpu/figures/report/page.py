@@ -1,4 +1,4 @@
-"""The page, section by section; `template.html` is everything around them."""
+"""Sections of the page; `template.html` holds the rest of it."""
 
 import base64
 import html
@@ -16,7 +16,7 @@ from hvae_tpu.figures.report.facts import Facts
 from hvae_tpu.figures.report.model_pictures import ModelPictures, error_map
 
 WIDEST = 1000  # pixels, width of a grid of pictures
-NARROW = 200  # pixels, to about which picture files are enlarged
+NARROW = 200  # pixels, least width of a picture file; smaller ones are enlarged
 UNITS = {
   'loss': 'in the scale of the paper',
   'bpd': 'bits/dim',
@@ -39,11 +39,11 @@ def build(
   """Returns the page as HTML.
 
   Args:
-    facts: of run, data and machine.
-    workdir: where modes left their files.
-    pictures: made for the page.
+    facts: facts about run, data and machine.
+    workdir: work directory with the files of the modes.
+    pictures: pictures of the model.
     temperatures: names of the rows of samples.
-    modes: the modes whose pictures are shown, in the order of the page.
+    modes: modes whose pictures are shown, in this order.
   """
   sections = {
     'Training': _training(workdir),
@@ -240,7 +240,7 @@ def _short(value: Any) -> str:
 
 
 def _grid(rows: list[np.ndarray], alt: str, caption: str) -> str:
-  """Returns the figure of rows of pictures [N, H, W, C], below each other."""
+  """Returns a figure of rows of pictures [N, H, W, C], one below the other."""
   picture = images.grid(np.stack(rows))
   buffer = io.BytesIO()
   images.to_pillow(picture).save(buffer, 'PNG')

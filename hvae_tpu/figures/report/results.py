@@ -1,4 +1,4 @@
-"""Results that modes have left in a work directory, for the page."""
+"""Readers of the results that modes have written to a work directory."""
 
 from collections.abc import Iterable, Iterator
 import csv
@@ -10,12 +10,12 @@ from typing import Any
 from hvae_tpu.storage import files
 
 PICTURES = ('.png', '.gif')
-MOST = 12  # pictures of a folder
-MOST_BYTES = 3 * 2**20  # bytes of a picture
+MOST = 12  # pictures, at most, from a folder
+MOST_BYTES = 3 * 2**20  # bytes; larger pictures are left out
 
 
 def curves(workdir: Path) -> dict[str, list[tuple[int, float]]]:
-  """Reads all numbers that training wrote, by tag: (step, value); later starts replace earlier."""
+  """Reads the metrics of training: tag -> (step, value). Later starts replace earlier ones."""
   values: dict[str, dict[int, float]] = {}
   for path in sorted(workdir.glob('train/metrics-*.jsonl')):
     for entry in _lines(path):
@@ -40,13 +40,13 @@ def _time(path: Path) -> float:
 
 
 def _about(paths: Iterable[Path], workdir: Path, step: int) -> list[Path]:
-  """Returns the paths whose name, or folder's name, has the step: `test-1400-ema`."""
+  """Returns the paths with the step in their file name or folder name: `test-1400-ema`."""
   pattern = re.compile(rf'(^|[-/]){step}-')
   return [path for path in paths if pattern.search(str(path.relative_to(workdir)))]
 
 
 def record(workdir: Path, mode: str, step: int) -> dict[str, Any] | None:
-  """Reads the newest JSON file of a mode about a checkpoint; None if there is none."""
+  """Reads the newest JSON file of a mode for a checkpoint; None if there is none."""
   path = max(_about(workdir.glob(f'{mode}/*.json'), workdir, step), key=_time, default=None)
   if path is None:
     return None
@@ -54,7 +54,7 @@ def record(workdir: Path, mode: str, step: int) -> dict[str, Any] | None:
 
 
 def rate_distortion(workdir: Path, step: int) -> list[dict[str, str]]:
-  """Reads the newest table of --mode=reconstruct about a checkpoint."""
+  """Reads the newest table of --mode=reconstruct for a checkpoint."""
   path = max(_about(workdir.glob('reconstruct/*.csv'), workdir, step), key=_time, default=None)
   if path is None:
     return []
@@ -63,7 +63,7 @@ def rate_distortion(workdir: Path, step: int) -> list[dict[str, str]]:
 
 
 def pictures(workdir: Path, step: int, modes: list[str]) -> dict[str, list[Path]]:
-  """Returns picture files of modes about a checkpoint, of the newest folder of each mode."""
+  """Returns the picture files in the newest folder of each mode, for a checkpoint."""
   chosen = {}
   for mode in modes:
     paths = [p for p in (workdir / mode).rglob('*') if p.suffix in PICTURES]

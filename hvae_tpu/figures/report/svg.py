@@ -1,4 +1,4 @@
-"""Curves and bars as SVG elements, with their numbers as text."""
+"""Curves and bars as SVG elements; their numbers are also text."""
 
 from collections.abc import Sequence
 import html
@@ -12,7 +12,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def curves(title: str, lines: dict[str, Points]) -> str:
-  """Draws lines (x, y) by name; `title` is the quantity, with its unit."""
+  """Draws lines of points (x, y), by name; `title` is the quantity with its unit."""
   lines = {name: [p for p in points if math.isfinite(p[1])] for name, points in lines.items()}
   lines = {name: points for name, points in lines.items() if points}
   if not lines:
@@ -50,7 +50,7 @@ def curves(title: str, lines: dict[str, Points]) -> str:
 
 
 def bars(title: str, values: dict[str, float], unit: str) -> str:
-  """Draws a bar with its number for each name, below each other."""
+  """Draws a bar and its number for each name, one below the other."""
   most, parts = max(values.values()) or 1.0, []
   for row, (name, value) in enumerate(values.items()):
     y, length = row * (BAR + 4), 190 * value / most
@@ -71,7 +71,7 @@ def _svg(title: str, text: str, width: int, height: int, parts: list[str]) -> st
 
 
 def _inner(values: list[float]) -> list[float]:
-  """Leaves out the 3 % highest: the first steps of training would flatten the rest of a curve."""
+  """Leaves out the highest 3 %: the first steps of training would flatten the rest of a curve."""
   values = sorted(values)
   return values[: max(2, math.ceil(0.97 * len(values)))]
 
@@ -83,7 +83,7 @@ def _scale(low: float, high: float, start: float, stop: float):
 
 
 def _ticks(low: float, high: float) -> list[float]:
-  """Returns three to six round numbers between two."""
+  """Returns three to six round numbers between `low` and `high`."""
   raw = (high - low) / 4 or 1.0
   unit = 10 ** math.floor(math.log10(raw))
   step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= raw)

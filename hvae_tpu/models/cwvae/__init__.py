@@ -65,19 +65,21 @@ class CWVAE:
   # T or F for every level from the bottom: whether it sees context frames; '' is T for all.
   use_obs: str = setting('', changeable=True)
   train_use_obs: bool = False  # True: use_obs in training too, which the references never do
-  dec_stddev: float = setting(1.0, above=0, changeable=True)  # of pixels, which lie in [0, 1]
+  # deviation of pixels, which lie in [0, 1]
+  dec_stddev: float = setting(1.0, above=0, changeable=True)
   dec_activation: str = setting('tanh', choices=('tanh', 'sigmoid', 'identity'))
   # Weight of the KL in training, one number or one per level.
   beta: tuple[float, ...] = setting((1.0,), least=0, changeable=True)
-  free_nats: float = setting(0.0, least=0, changeable=True)  # of a level, per sequence
+  free_nats: float = setting(0.0, least=0, changeable=True)  # nats of a level, per sequence
   # The posterior's share of the KL's gradient; None: no balancing.
   kl_grad_post_perc: float | None = setting(None, least=0, most=1, changeable=True)
   # reference: the posterior gets no gradient from the balanced KL.
   kl_balance: str = setting('intended', choices=('intended', 'reference'), changeable=True)
   kernel_init: str = setting('lecun', choices=('lecun', 'keras'))  # keras: as the TensorFlow code
-  dtype: str = setting('float32', choices=('float32', 'bfloat16'))  # of convolutions and products
+  # dtype of convolutions and products
+  dtype: str = setting('float32', choices=('float32', 'bfloat16'))
   convolutions: str = setting('direct', choices=('direct', 'products'), changeable=True)
-  remat: str = setting('none', choices=layers.REMAT, changeable=True)  # of ticks
+  remat: str = setting('none', choices=layers.REMAT, changeable=True)  # recomputation of ticks
   unroll: str = setting('1', changeable=True)  # ticks per iteration of a loop, or 'full'
 
   # A tick is a few small products: copies of it win little, and take long to compile.
@@ -210,7 +212,7 @@ class CWVAE:
       batch: `video` [B, T, H, W, C]; only the first `context` frames are read.
       rng: the same for all chunks of a prediction.
       context: frames; a multiple of `cycle`.
-      carry: of the previous chunk; None: the first chunk, which observes the context.
+      carry: carry of the previous chunk; None: the first chunk, which observes the context.
       num: frames to predict; a multiple of `cycle`, except for the last chunk.
       total: frames of all chunks together, which the reference's reset masks depend on; 0: `num`.
 

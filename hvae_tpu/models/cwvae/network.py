@@ -22,7 +22,7 @@ class RolloutState(NamedTuple):
   """State of all levels between two frames.
 
   Attributes:
-    states: of every level, from the bottom.
+    states: states of every level, from the bottom.
     frame: int32 [], number of frames before; it decides the noise. It is a multiple of the frames
       of one tick of the top level.
   """
@@ -97,11 +97,11 @@ class Net(nn.Module):
     """Runs all levels over `length` frames.
 
     Args:
-      features: of every level from the bottom; a level with None follows its prior.
+      features: features of every level from the bottom; a level with None follows its prior.
       length: frames.
       start: state before the first of them.
       rng: the noise depends on it, on the level and on the number of the tick only.
-      keep: of every level [ticks], see `Cell`; None: nothing is reset.
+      keep: masks of every level [ticks], see `Cell`; None: nothing is reset.
 
     Returns:
       The outputs of every level from the bottom, and the state after the last frame.

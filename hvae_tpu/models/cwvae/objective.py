@@ -26,7 +26,7 @@ def balanced(posterior: Normal, prior: Normal, share: float, rule: str) -> Array
   """Returns the KL of a level with a split gradient: KL balancing.
 
   Args:
-    posterior, prior: of the level.
+    posterior, prior: distributions of the level.
     share: part of the gradient for the posterior (`kl_grad_post_perc`); the prior gets the rest.
     rule: 'intended'; or 'reference', where a slip of the original makes the posterior's part a
       constant. The values are equal.

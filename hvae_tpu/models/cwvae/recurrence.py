@@ -118,7 +118,7 @@ def run(
 
   Args:
     config: sizes and form.
-    weights: of all layers.
+    weights: weights of all layers.
     state: before the first tick.
     inputs: context [T, B or 1, embed] and features [T, B or 1, embed], projected and with their
       biases; noise [T, B, stoch]; keep [T].

@@ -24,7 +24,7 @@ class Step(NamedTuple):
   """One refinement.
 
   Attributes:
-    gradient: of the loss, by the posterior before the refinement.
+    gradient: gradient of the loss, by the posterior before the refinement.
     change: added to that posterior.
     h: [B, K, D], state of the recurrence after the refinement.
   """
@@ -72,12 +72,12 @@ def run(
   """Infers the slots of pictures.
 
   Args:
-    config, hierarchy: of the model.
+    config, hierarchy: config and hierarchy of the model.
     params: 'bottom_up', 'prior', 'decoder' and 'refinement'.
     x: pictures [B, H, W, 3] in [0, 1].
     noise: standard normal, [n, B, K, D] each: for the first slots and the layers, for the priors,
       for the refinements.
-    weights: of nll and KL in the losses, which are sums over pictures, [] each.
+    weights: weights of nll and KL in the losses, which are sums over pictures, [] each.
     record: maps an iteration before the last, and its refinement, to values to return. Only losses
       have gradients.
     last: number of refinements, traced; others are not computed. None: all.

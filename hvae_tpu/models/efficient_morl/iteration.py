@@ -24,7 +24,7 @@ class IterationConfig(NamedTuple):
     layers: L; with 0, the first Gaussian of the hierarchy is refined, and its KL counts as zero.
     prior: 'reversed_plus', 'reversed' or 'bottom_up'.
     decoder: the network.
-    remat: of the decoder (`layers.REMAT`).
+    remat: recomputation of the decoder (`layers.REMAT`).
   """
 
   likelihood: Callable[[Canvas, Array], Array]
@@ -38,10 +38,10 @@ class Differentiable(NamedTuple):
   """Inputs of an iteration's loss that it is differentiated by.
 
   Attributes:
-    params: of 'prior' and 'decoder'.
+    params: parameters of 'prior' and 'decoder'.
     below: posteriors of the layers under the top, each [B, K, D].
     anchor: prior of a refined posterior; None is N(0, 1).
-    posterior: of the top layer, perhaps refined; [B, K, D].
+    posterior: posterior of the top layer, perhaps refined; [B, K, D].
   """
 
   params: Any
@@ -57,7 +57,7 @@ class Constants(NamedTuple):
     x: pictures [B, H, W, 3] in [0, 1].
     noise: [B, K, D] for the draw of slots, and [L - 1, B, K, D] for draws that priors follow from.
     first: bool [], whether nothing was refined yet; then the KL is the KL of all layers.
-    weights: of nll and KL in the loss, [] each.
+    weights: weights of nll and KL in the loss, [] each.
   """
 
   x: Array
@@ -111,8 +111,8 @@ def divergences(
 
   Args:
     config: settings.
-    params: of 'prior'.
-    posteriors: of all layers.
+    params: parameters of 'prior'.
+    posteriors: posteriors of all layers.
     noise: [L - 1, B, K, D].
   """
   if not config.layers:

@@ -23,9 +23,9 @@ class BottomUp(NamedTuple):
 
   Attributes:
     start: the learned Gaussian that the first slots are drawn from, [B, K, D].
-    posteriors: of the layers, bottom to top, each [B, K, D].
+    posteriors: posteriors of the layers, bottom to top, each [B, K, D].
     slots: a draw of each posterior, [B, K, D]; queries of the next layer.
-    attention: of the layers, each [B, K, P].
+    attention: attention of the layers, each [B, K, P].
   """
 
   start: Gaussian
@@ -107,7 +107,7 @@ class Refinement(nn.Module):
 
   Args:
     posterior: [B, K, D].
-    gradient: of the last iteration's loss by the posterior; it counts as a constant.
+    gradient: gradient of the last iteration's loss by the posterior; it counts as a constant.
     h: [B, K, D], state of the recurrence, zeros at first.
 
   Returns:

@@ -155,7 +155,7 @@ def next_geco(c: Any, geco: Geco, nll: Array, step: Array) -> Geco:
     c: the model, for its fields `geco_*`.
     geco: the state before.
     nll: mean of the last iteration, [], nats.
-    step: of the training, [].
+    step: step of the training, [].
   """
   constraint = c.geco_target * c.num_dims - nll
   mixed = c.geco_ema_alpha * geco.c_ema + (1 - c.geco_ema_alpha) * constraint

@@ -24,8 +24,9 @@ class SlotModel:
   num_slots: int = setting(4, least=1)
   zdim: int = setting(64, least=1)  # dimensions of a slot
   image_decoder: str = setting('iodine', choices=decoders.DECODERS)  # big: 96 px only
-  dtype: str = setting('float32', choices=('float32', 'bfloat16'))  # of convolutions
-  remat: str = setting('none', choices=layers.REMAT, changeable=True)  # of the decoder
+  dtype: str = setting('float32', choices=('float32', 'bfloat16'))  # dtype of convolutions
+  # recomputation of the decoder
+  remat: str = setting('none', choices=layers.REMAT, changeable=True)
 
   @property
   def decoder(self) -> Decoder:

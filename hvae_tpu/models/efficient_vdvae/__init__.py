@@ -57,11 +57,12 @@ class EfficientVDVAE(hierarchy.PrunableHierarchy):
   legacy_jax_logstd_kl: bool = setting(False, changeable=True)
   likelihood: str = setting('dmol', choices=('dmol', 'bernoulli'))
   num_mixtures: int = setting(10, least=1)
-  num_bits: int = setting(8, choices=(8, 5))  # of input and target
+  num_bits: int = setting(8, choices=(8, 5))  # bits of input and target
   output_distribution_base: str = setting('std', choices=BASES)
   output_gradient_smoothing_beta: float = setting(0.6931472, above=0)
   min_mol_logscale: float = setting(-250.0, most=0)
-  output_temperature: float = setting(1.0, above=0, changeable=True)  # of sampled pixels
+  # temperature of sampled pixels
+  output_temperature: float = setting(1.0, above=0, changeable=True)
   output_statistic: str = setting('sample', choices=distributions.STATISTICS, changeable=True)
   target_crop: int = setting(0, least=0)  # rows and columns on each side without a likelihood
   beta_schedule: str = setting('linear', choices=tuple(objective.BETA_SCHEDULES), changeable=True)

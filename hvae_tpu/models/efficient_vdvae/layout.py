@@ -33,7 +33,7 @@ class Cells(NamedTuple):
     count: number of cells.
     width: channels of the block.
     ratio: bottleneck channels over input channels.
-    kernel: of the middle convolutions.
+    kernel: size of the middle convolutions.
     layers: number of middle convolutions.
   """
 
@@ -48,9 +48,9 @@ class UpRun(NamedTuple):
   """Equal bottom-up blocks in a row, and the pooling behind the last one.
 
   Attributes:
-    name: of the module, e.g. `up_00_32x12`.
+    name: name of the module, e.g. `up_00_32x12`.
     count: number of blocks.
-    cells: of each block.
+    cells: settings of the cells in each block.
     skip: channels that each block hands to the top-down side; 0: none.
     rate, pooled: stride and output channels of the pooling; a rate of 1 is no pooling.
     pool: name of its module.
@@ -69,11 +69,11 @@ class DownRun(NamedTuple):
   """Equal top-down blocks in a row, and the upsampling before the first one.
 
   Attributes:
-    name: of the module, e.g. `down_01_4x4`.
+    name: name of the module, e.g. `down_01_4x4`.
     res: side of the maps.
     count: number of blocks.
-    cells: of each block.
-    rate: of the upsampling; 1 is none.
+    cells: settings of the cells in each block.
+    rate: factor of the upsampling; 1 is none.
     unpool: name of its module.
     levels: which skip each block receives, counted from the coarsest.
   """
@@ -103,9 +103,9 @@ def down_runs(strides: tuple[int, ...], lists: Mapping[str, tuple], side: int) -
   """Returns the top-down runs.
 
   Args:
-    strides: of the top-down levels.
+    strides: strides of the top-down levels.
     lists: by field name, each with one entry per level.
-    side: of the coarsest map, before the first stride.
+    side: side of the coarsest map, before the first stride.
   """
   runs, width = [], lists['down_filters'][0]
   for level, rate in enumerate(strides):
@@ -137,11 +137,11 @@ def up_runs(
   """Returns the bottom-up runs.
 
   Args:
-    strides: of the bottom-up levels.
+    strides: strides of the bottom-up levels.
     lists: by field name, each with one entry per level.
     skips: channels of the skip of each level.
     width: channels of the first map.
-    side: of the image.
+    side: side of the image.
   """
   runs, sides = [], []
   for level, rate in enumerate(strides):

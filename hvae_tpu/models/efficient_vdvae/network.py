@@ -31,7 +31,7 @@ class BlockConfig(NamedTuple):
     prior_scale: initial factor of the last kernel of the prior's network.
     deep: initial factor of the last kernel of a residual cell.
     projected: initial factor of the kernel that z enters by.
-    dtype: of the computation.
+    dtype: dtype of the computation.
   """
 
   zdim: int

@@ -32,13 +32,13 @@ class NVAE(hierarchy.ImageHierarchy):
   image_channels: int = setting(3, least=1)
   num_channels_enc: int = setting(32, least=1)
   num_channels_dec: int = setting(32, least=1)
-  channel_multiplier: int = setting(2, least=1)  # where the side halves
+  channel_multiplier: int = setting(2, least=1)  # factor of the channels where the side halves
   # halvings before the latent scales, and after (num_preprocess_blocks = num_postprocess_blocks)
   num_process_blocks: int = setting(1, least=0)
   num_preprocess_cells: int = setting(2, least=1)
   num_postprocess_cells: int = setting(2, least=1)
   num_latent_scales: int = setting(1, least=1)
-  num_groups_per_scale: int = setting(10, least=1)  # of the finest scale
+  num_groups_per_scale: int = setting(10, least=1)  # groups of the finest scale
   group_divider: int = setting(1, least=1)  # divides the groups from scale to scale; 2: ada_groups
   min_groups_per_scale: int = setting(1, least=1)
   num_cells_enc: int = setting(1, least=0)  # per group (num_cell_per_cond_enc)
@@ -49,10 +49,12 @@ class NVAE(hierarchy.ImageHierarchy):
   residual_posterior: bool = True  # relative to the prior (res_dist, on in all published runs)
   likelihood: str = setting('dmol', choices=heads.HEADS)
   num_mixtures: int = setting(10, least=1)  # num_mixture_dec
-  num_bits: int = setting(8, choices=(8, 7, 6, 5, 4, 3, 2, 1))  # of input and target (num_x_bits)
+  # bits of input and target (num_x_bits)
+  num_bits: int = setting(8, choices=(8, 7, 6, 5, 4, 3, 2, 1))
   # The reference counts level 254 of 8 bits to the upper tail too; 0.999 makes masses sum to 1.
   dmol_upper_edge: float = setting(0.99, least=-1, most=1)
-  output_temperature: float = setting(1.0, above=0, changeable=True)  # of sampled pixels
+  # temperature of sampled pixels
+  output_temperature: float = setting(1.0, above=0, changeable=True)
   output_statistic: str = setting('sample', choices=distributions.STATISTICS, changeable=True)
   target_crop: int = setting(0, least=0)  # rows and columns on each side without a likelihood
   # Differences between the two implementations.
@@ -316,7 +318,7 @@ class NVAE(hierarchy.ImageHierarchy):
     """Moves the statistics of the top-down side towards those of generated pictures.
 
     Args:
-      temperature: of the samples, one number or one per level.
+      temperature: temperature of the samples, one number or one per level.
       iterations: batches of samples, each of which moves the statistics by a twentieth.
       num: samples in a batch.
     """

@@ -89,7 +89,7 @@ class CellConfig(NamedTuple):
     bias_up: whether an upsampling skip has a bias.
     multiplier: factor of the channels where the side halves.
     depthwise: form of depthwise convolutions, one of `cpu_kernels.FORMS`.
-    dtype: of the computation.
+    dtype: dtype of the computation.
   """
 
   train: bool

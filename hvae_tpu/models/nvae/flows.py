@@ -24,9 +24,9 @@ class FlowConfig(NamedTuple):
   Attributes:
     norm: weight normalisation, see `convs.effective_kernel`.
     bias: whether all convolutions have a bias, or only the last.
-    side: of the masks, see `convs.Mask`.
+    side: `flow_mask_side`, see `convs.Mask`.
     depthwise: form of depthwise convolutions, one of `cpu_kernels.FORMS`.
-    dtype: of the computation.
+    dtype: dtype of the computation.
   """
 
   norm: str

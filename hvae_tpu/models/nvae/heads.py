@@ -28,7 +28,7 @@ class Head(NamedTuple):
     num_mixtures: components of a mixture.
     num_bits: bits of the target.
     upper_edge: discretised logistics: targets above it, in [-1, 1], own the upper tail.
-    temperature: of sampled pixels.
+    temperature: temperature of sampled pixels.
   """
 
   name: str

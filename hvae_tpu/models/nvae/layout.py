@@ -11,9 +11,9 @@ class Run(NamedTuple):
   """Equal groups of one scale in a row.
 
   Attributes:
-    name: of the module, e.g. `dec_00_08x4`: side and number of groups.
+    name: name of the module, e.g. `dec_00_08x4`: side and number of groups.
     scale: 0 is the finest.
-    side: of the maps.
+    side: side of the maps.
     count: number of groups.
     enc_width, dec_width: channels of the two sides.
   """

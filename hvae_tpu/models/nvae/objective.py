@@ -33,7 +33,7 @@ def alphas(groups: tuple[int, ...], kind: str) -> np.ndarray:
 
   Args:
     groups: number of groups per scale, the coarsest first.
-    kind: of `KL_BALANCES`; 'const' is another name of 'equal'.
+    kind: one of `KL_BALANCES`; 'const' is another name of 'equal'.
   """
   scale = np.arange(len(groups), dtype=np.float64)
   per_scale = {

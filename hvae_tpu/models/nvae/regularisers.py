@@ -24,8 +24,8 @@ def matrices(params: Any, side: str) -> dict[Path, Array]:
   """Returns the kernels that convolutions apply, as matrices [..., O, k * k * I], by path.
 
   Args:
-    params: of the network.
-    side: of the masks of the flows.
+    params: parameters of the network.
+    side: `flow_mask_side`, see `convs.Mask`.
   """
   flat = traverse_util.flatten_dict(params)
   weights = {}
@@ -64,9 +64,9 @@ def spectral(params: Any, vectors: Any, side: str, iterations: Array | int) -> t
   """Sums the largest singular values of all convolutions by power iteration (NVAE, section 3.2).
 
   Args:
-    params: of the network; no gradient passes through the iteration.
-    vectors: of the step before.
-    side: of the masks of the flows.
+    params: parameters of the network; no gradient passes through the iteration.
+    vectors: singular vectors of the step before.
+    side: `flow_mask_side`, see `convs.Mask`.
     iterations: at least 1.
 
   Returns:

@@ -31,17 +31,18 @@ class VDVAE(hierarchy.PrunableHierarchy):
   enc_blocks: str = ''  # required: RxN blocks at resolution R, RdK a block with pooling by K
   dec_blocks: str = ''  # required: RxN blocks at resolution R, RmM a block that adds resolution M
   no_bias_above: int = setting(64, least=0)  # finest resolution that starts from a learned map
-  input_mean: float = setting(127.5, least=0, most=255)  # of the training pixels, 0..255
-  input_std: float = setting(127.5, above=0)  # of the training pixels, 0..255
+  input_mean: float = setting(127.5, least=0, most=255)  # mean of the training pixels, 0..255
+  input_std: float = setting(127.5, above=0)  # deviation of the training pixels, 0..255
   likelihood: str = setting('dmol_torch', choices=('dmol_torch', 'dmol_exact', 'bernoulli'))
   num_mixtures: int = setting(10, least=1)
-  num_bits: int = setting(8, choices=(8, 5))  # of the target; the input keeps its 8 bits
-  dmol_5bit_normalised: bool = False  # bins that tile [-1, 1]; those of the release overlap
+  num_bits: int = setting(8, choices=(8, 5))  # bits of the target; the input keeps 8
+  dmol_5bit_normalised: bool = False  # bins that tile [-1, 1]; the release's bins overlap
   target_crop: int = setting(0, least=0)  # rows and columns on each side without a likelihood
   kl_weight: float = setting(1.0, least=0, changeable=True)  # only in training
   gelu_approximate: bool = False  # True: tanh form, as vdvae-jax
   kernel_init: str = setting('torch', choices=('torch', 'lecun'))  # lecun: as vdvae-jax
-  output_temperature: float = setting(1.0, above=0, changeable=True)  # of sampled pixels
+  # temperature of sampled pixels
+  output_temperature: float = setting(1.0, above=0, changeable=True)
   output_statistic: str = setting('sample', choices=distributions.STATISTICS, changeable=True)
   # uint8 from sampled pixels; the release truncates
   sample_rounding: str = setting('round', choices=('round', 'truncate'), changeable=True)

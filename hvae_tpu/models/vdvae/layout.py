@@ -49,7 +49,7 @@ class Run(NamedTuple):
     count: number of blocks.
     rate: encoder: pooling after the last block (1: none). Decoder: unused.
     mixin: decoder: resolution whose map is added before the first block, or None.
-    name: of the module, e.g. `dec_02_8x6`.
+    name: name of the module, e.g. `dec_02_8x6`.
   """
 
   res: int

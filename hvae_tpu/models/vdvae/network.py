@@ -22,7 +22,7 @@ class BlockConfig(NamedTuple):
   Attributes:
     gelu_approximate: whether GELU has its tanh form.
     scheme: initialisation of kernels, 'torch' or 'lecun'.
-    dtype: of the computation.
+    dtype: dtype of the computation.
   """
 
   gelu_approximate: bool

@@ -31,7 +31,7 @@ def forward_cases(golden: Golden) -> Cases:
 
 @functools.cache
 def _run(golden: Golden, eps: float) -> tuple[dict[str, Any], Any]:
-  """Everything that a pass computes, by the names of the file, and the gradient."""
+  """Returns all results of a pass, by the names of the file, and the gradient."""
   return _compiled(golden)(eps)
 
 
@@ -52,42 +52,42 @@ def _compiled(golden: Golden):
         (total, (_, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(params)
       else:
         (total, (_, metrics)), grads = loss(params), {}
-      found = {'metric/loss': total, 'grad_global_norm': optax.tree.norm(grads)}
-      found |= port_metrics(model, metrics)
-      found |= whole_pass(model, params, batch, eps)
+      results = {'metric/loss': total, 'grad_global_norm': optax.tree.norm(grads)}
+      results |= port_metrics(model, metrics)
+      results |= whole_pass(model, params, batch, eps)
       if wants_prediction:
-        found |= open_loop(model, params, batch, golden.config['open_loop_ctx'], eps)
-    return found, grads
+        results |= open_loop(model, params, batch, golden.config['open_loop_ctx'], eps)
+    return results, grads
 
   jitted = golden_files.quick_jit(run)
   return lambda eps, moves=(): jitted(kinks.move(params, moves), video, eps)
 
 
 def port_metrics(model: CWVAE, metrics: Metrics) -> dict[str, Any]:
-  """Our metrics under the port's names."""
-  found = {
+  """Returns our metrics under the port's names."""
+  results = {
     'metric/kl_term': metrics['weighted_kl_per_frame'],
     'metric/nll_term': metrics['nll_per_frame'].mean(),
   }
   ours = {'kl_prior_posterior': 'kl', 'entropy_prior': 'entropy_prior'}
   for theirs, name in (ours | {'entropy_posterior': 'entropy_posterior'}).items():
     for level, value in enumerate(metrics[f'{name}_per_level_per_frame'].mean(0)):
-      found[f'metric/avg_{theirs}__level_{level}'] = value
-  return found
+      results[f'metric/avg_{theirs}__level_{level}'] = value
+  return results
 
 
 def whole_pass(model: CWVAE, params: Any, batch: Any, eps: Any) -> dict[str, Any]:
-  """States of all levels along the video, and what is decoded from them."""
+  """Computes the states of all levels along the video, and the decoded frames."""
   x = model.scale(batch['video'])
   features = model._apply(params, 'features', x)
   levels, end = model._observe(params, batch, RNG, (True,) * model.levels)
   frames = model._apply(params, 'decode', levels[0].output)
   log_prob = distributions.normal_log_prob(x, frames, model.dec_stddev)
-  found = {'decoded': frames, 'nll_per_frame': -log_prob.sum((2, 3, 4))}
-  found |= {f'decoded_{k}': v for k, v in networks.frame_statistics(frames).items()}
+  results = {'decoded': frames, 'nll_per_frame': -log_prob.sum((2, 3, 4))}
+  results |= {f'decoded_{k}': v for k, v in networks.frame_statistics(frames).items()}
   for level, (ticks, state) in enumerate(zip(levels, end.states, strict=True)):
-    found |= networks.ticks('prior', level, ticks) | networks.ticks('posterior', level, ticks)
-    found |= {
+    results |= networks.ticks('prior', level, ticks) | networks.ticks('posterior', level, ticks)
+    results |= {
       f'enc_level{level}': features[level],
       f'prior_sample_level{level}': ticks.prior.sample(eps),
       f'posterior_sample_level{level}': ticks.sample,
@@ -95,35 +95,35 @@ def whole_pass(model: CWVAE, params: Any, batch: Any, eps: Any) -> dict[str, Any
       f'last_sample_level{level}': state.sample,
       f'last_det_state_level{level}': state.det,
     }
-  return found
+  return results
 
 
 def open_loop(model: CWVAE, params: Any, batch: Any, context: int, eps: Any) -> dict[str, Any]:
-  """The passes along the context and behind it, and the predicted frames."""
+  """Returns the passes along the context and behind it, and the predicted frames."""
   num = batch['video'].shape[1] - context
   frames, _ = model.predict(params, {}, batch, RNG, context, num=num)
-  found = {'openloop_decoded_first': frames[:, :1], 'openloop_decoded_last': frames[:, -1:]}
-  found |= {f'openloop_{k}': v for k, v in networks.frame_statistics(frames).items()}
+  results = {'openloop_decoded_first': frames[:, :1], 'openloop_decoded_last': frames[:, -1:]}
+  results |= {f'openloop_{k}': v for k, v in networks.frame_statistics(frames).items()}
   observed = {'video': batch['video'][:, :context]}
   levels, end = model._observe(params, observed, RNG, model._observed_levels)
   for level, ticks in enumerate(levels):
     for side in ('prior', 'posterior'):
-      found[f'context_{side}_mean_level{level}'] = getattr(ticks, side).mean
-    found[f'context_posterior_sample_level{level}'] = ticks.sample
-    found[f'context_prior_sample_level{level}'] = ticks.prior.sample(eps)
+      results[f'context_{side}_mean_level{level}'] = getattr(ticks, side).mean
+    results[f'context_posterior_sample_level{level}'] = ticks.sample
+    results[f'context_prior_sample_level{level}'] = ticks.prior.sample(eps)
   none = [None] * model.levels
   for level, ticks in enumerate(model._apply(params, 'unroll', none, num, end, RNG)[0]):
-    found |= {f'openloop_{k}': v for k, v in networks.ticks('prior', level, ticks).items()}
-    found[f'openloop_prior_sample_level{level}'] = ticks.sample
-  return found
+    results |= {f'openloop_{k}': v for k, v in networks.ticks('prior', level, ticks).items()}
+    results[f'openloop_prior_sample_level{level}'] = ticks.sample
+  return results
 
 
 def _check_pass(golden: Golden, name: str) -> None:
-  found, _ = _run(golden, float(name.removeprefix('eps')))
+  results, _ = _run(golden, float(name.removeprefix('eps')))
   expected = golden.under(f'output/{name}')
   if SEEN_FIRST in expected:
-    found = {**found, SEEN_FIRST: found['decoded'][:, : expected[SEEN_FIRST].shape[1]]}
-  compare(found, expected, networks.tolerance)
+    results = {**results, SEEN_FIRST: results['decoded'][:, : expected[SEEN_FIRST].shape[1]]}
+  compare(results, expected, networks.tolerance)
 
 
 def _check_gradient(golden: Golden, name: str) -> None:

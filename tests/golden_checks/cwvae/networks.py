@@ -39,7 +39,7 @@ SAME_NAMES = (
 
 
 def model_of(config: Mapping[str, Any]) -> CWVAE:
-  """Our model of a reference config.
+  """Returns our model of a reference config.
 
   Convolutions are direct ones: in the file of the official code a unit lies 2e-9 from the kink of
   a leaky ReLU, and sums in another order move it across, which changes gradients by 1e-3.
@@ -61,21 +61,21 @@ def read_params(golden: Golden, model: CWVAE) -> Any:
   return tables.import_params(entries(model), golden.under('param'), golden.path.name)
 
 
-def ticks(name: str, level: int, found: LevelOutputs) -> dict[str, Any]:
+def ticks(name: str, level: int, outputs: LevelOutputs) -> dict[str, Any]:
   """Statistics of one side of a level, 'prior' or 'posterior', under the names of the files.
 
   What the prior would draw is not part of ours where the posterior goes on.
   """
-  dist = getattr(found, name)
+  dist = getattr(outputs, name)
   return {
     f'{name}_mean_level{level}': dist.mean,
     f'{name}_stddev_level{level}': dist.std,
-    f'{name}_det_out_level{level}': found.det,
+    f'{name}_det_out_level{level}': outputs.det,
   }
 
 
 def frame_statistics(frames: Any) -> dict[str, Any]:
-  """Mean and mean square over the pixels of each frame, [B, T]."""
+  """Returns mean and mean square over the pixels of each frame, [B, T]."""
   return {
     'frame_mean': frames.mean((2, 3, 4)),
     'frame_sqmean': jnp.square(frames).mean((2, 3, 4)),
@@ -83,7 +83,7 @@ def frame_statistics(frames: Any) -> dict[str, Any]:
 
 
 def tolerance(name: str) -> Tolerance:
-  """By the name of a result, without its pass."""
+  """Returns the tolerance of a result by its name, without the name of its pass."""
   last = name.split('/')[-1]
   if last in ('loss', 'nll_term') or last == 'nll_per_frame':
     return SUM

@@ -46,14 +46,14 @@ def model_of(config: Mapping[str, Any], variant: str, **fields: Any) -> CWVAE:
 
 
 def assemble(entries: list[Entry], tensors: Mapping[str, Any]) -> Any:
-  """As `tables.import_params`, of traced arrays."""
+  """Builds the parameter tree as `tables.import_params` does, from traced arrays."""
   parts: dict[tuple[str, ...], dict] = {}
   for e in entries:
     parts.setdefault(e.path, {})[e.index] = e.layout.to_ours(tensors[e.key])
-  join = lambda found: (
-    found[None] if None in found else jnp.stack([found[i] for i in sorted(found)])
+  join = lambda slices: (
+    slices[None] if None in slices else jnp.stack([slices[i] for i in sorted(slices)])
   )
-  return traverse_util.unflatten_dict({path: join(found) for path, found in parts.items()})
+  return traverse_util.unflatten_dict({path: join(slices) for path, slices in parts.items()})
 
 
 class Official:
@@ -81,7 +81,7 @@ def official_cases(golden: Golden) -> Cases:
 
 @functools.cache
 def _compiled(golden: Golden, variant: str):
-  """(eps, moves of biases) -> (results, gradients by variable) of a variant."""
+  """Returns (eps, moves of biases) -> (results, gradients by variable) of a variant."""
   official = Official(model_of(golden.config, variant))
   variables, video = golden.under('param'), golden['input/obs_uint8']
   wants_gradient = golden.has(f'grad/{variant}/*', f'output/{variant}/grad_global_norm')
@@ -97,13 +97,13 @@ def _compiled(golden: Golden, variant: str):
         (total, (_, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(variables)
       else:
         (total, (_, metrics)), grads = loss(variables), {}
-      found = forward.port_metrics(official.model, metrics)
-      found = {key.removeprefix('metric/'): value for key, value in found.items()}
+      results = forward.port_metrics(official.model, metrics)
+      results = {key.removeprefix('metric/'): value for key, value in results.items()}
       params = official.params(variables)
-      found |= {'loss': total, **forward.whole_pass(official.model, params, batch, eps)}
+      results |= {'loss': total, **forward.whole_pass(official.model, params, batch, eps)}
       if wants_prediction:
-        found |= _open_loop(official.model, params, batch, golden.config['open_loop_ctx'])
-    return found, grads
+        results |= _open_loop(official.model, params, batch, golden.config['open_loop_ctx'])
+    return results, grads
 
   jitted = golden_files.quick_jit(run)
   return lambda eps, moves=(): jitted(kinks.move(variables, moves), video, eps)
@@ -115,11 +115,11 @@ def _open_loop(model: CWVAE, params: Any, batch: Any, context: int) -> dict[str,
   num = batch['video'].shape[1] - context
   multistep, _ = model.predict(params, {}, batch, RNG, context, num=num)
   named = {'posterior_recon': recon, 'prior_onestep': onestep, 'prior_multistep': multistep}
-  found = {}
+  results = {}
   for name, frames in named.items():
-    found[f'openloop_{name}_last'] = frames[:, -1:]
-    found[f'openloop_{name}_frame_mean'] = frames.mean((2, 3, 4))
-  return found
+    results[f'openloop_{name}_last'] = frames[:, -1:]
+    results[f'openloop_{name}_frame_mean'] = frames.mean((2, 3, 4))
+  return results
 
 
 @functools.cache
@@ -128,16 +128,16 @@ def _run(golden: Golden, variant: str) -> tuple[dict[str, Any], Any]:
 
 
 def _check_variant(golden: Golden, name: str) -> None:
-  found, grads = _run(golden, name)
+  results, grads = _run(golden, name)
   expected = golden.under(f'output/{name}')
   for key in [key for key in expected if key.endswith('decoded_first')]:
-    found = {**found, key: found['decoded'][:, : expected[key].shape[1]]}
-  found = {**found, 'grad_global_norm': _norm(grads)}
+    results = {**results, key: results['decoded'][:, : expected[key].shape[1]]}
+  results = {**results, 'grad_global_norm': _norm(grads)}
   for level in range(golden.config['levels']):
-    found[f'posterior_det_out_level{level}'] = found[f'prior_det_out_level{level}']
+    results[f'posterior_det_out_level{level}'] = results[f'prior_det_out_level{level}']
     if golden.config['variants'][name].get('cell_mean_only'):
-      found[f'prior_sample_level{level}'] = found[f'prior_mean_level{level}']
-  compare(found, expected, networks.tolerance)
+      results[f'prior_sample_level{level}'] = results[f'prior_mean_level{level}']
+  compare(results, expected, networks.tolerance)
 
 
 def _norm(grads: Any) -> np.floating:
@@ -184,7 +184,7 @@ def converted_cases(golden: Golden) -> Cases:
 
 
 def _source(golden: Golden) -> Golden:
-  """The file whose weights were converted."""
+  """Returns the file whose weights were converted."""
   return golden.beside(f'{golden.config["source"].split()[2]}.npz')
 
 
@@ -203,7 +203,7 @@ def _check_conversion(golden: Golden) -> None:
 
 @functools.cache
 def _balanced(golden: Golden, rule: str) -> tuple[Any, Any, dict[str, np.ndarray]]:
-  """Loss, metrics and gradients of the converted weights with one rule of KL balancing."""
+  """Returns loss, metrics and gradients of the converted weights with one rule of KL balancing."""
   source, share = _source(golden), golden.config['kl_grad_post_perc']
   model = model_of(source.config, '', kl_grad_post_perc=share, kl_balance=rule)
   entries = networks.entries(model)

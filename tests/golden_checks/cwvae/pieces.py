@@ -131,18 +131,18 @@ def _check_grid(golden: Golden, name: str) -> None:
 def _check_likelihood(golden: Golden) -> None:
   x = golden['input/like_x_uint8'].astype(np.float32) / 255
   mean = jnp.tanh(golden['input/like_logits'])
-  found: dict[str, Any] = {'like_mean': mean}
+  results: dict[str, Any] = {'like_mean': mean}
   for name in golden.names_under('output'):
     if match := re.fullmatch(r'like_logprob_sd([\d.]+)', name):
       log_prob = distributions.normal_log_prob(x, mean, float(match[1]))
-      found[name] = log_prob.sum((1, 2, 3, 4))
-      found[f'like_logprob_per_frame_sd{match[1]}'] = log_prob.sum((2, 3, 4))
+      results[name] = log_prob.sum((1, 2, 3, 4))
+      results[f'like_logprob_per_frame_sd{match[1]}'] = log_prob.sum((2, 3, 4))
   expected = {key: value for key, value in golden.under('output').items() if key[:5] == 'like_'}
-  compare(found, expected, lambda key: networks.FEATURES if key == 'like_mean' else networks.SUM)
+  compare(results, expected, lambda key: networks.FEATURES if key == 'like_mean' else networks.SUM)
 
 
 def _check_head(golden: Golden) -> None:
-  """Of the deviations; the head of the means beside it is of no importance here."""
+  """Checks the deviations; the head of the means beside it does not matter here."""
   kernel, bias = golden['input/head_kernel'], golden['input/head_bias']
   rssm = networks.model_of({'channels': 1}).rssm
   rssm = rssm._replace(
@@ -155,8 +155,8 @@ def _check_head(golden: Golden) -> None:
   }
   joint = head.apply({'params': params})
   raw = golden['input/head_h'] @ joint[0] + joint[1]
-  found = {'std': cells.distribution(rssm, raw).std}
-  compare(found, {'std': golden['output/head_stddev']}, lambda _: networks.FEATURES)
+  results = {'std': cells.distribution(rssm, raw).std}
+  compare(results, {'std': golden['output/head_stddev']}, lambda _: networks.FEATURES)
 
 
 def _normal(golden: Golden, side: str) -> distributions.Normal:
@@ -183,8 +183,8 @@ def _check_mask(golden: Golden, name: str) -> None:
   same = [other for other in golden.names_under('output') if other.startswith(start)]
   top = max(int(other.removeprefix(start)) for other in same)
   lengths = [-(-length // factor**i) for i in range(top + 1)]
-  found = network.reset_masks('reference', factor, lengths)[level]
-  compare({name: found}, {name: golden[f'output/{name}']}, lambda _: EXACT)
+  results = network.reset_masks('reference', factor, lengths)[level]
+  compare({name: results}, {name: golden[f'output/{name}']}, lambda _: EXACT)
 
 
 class _Videos:
@@ -205,5 +205,5 @@ class _Videos:
 def _check_split(golden: Golden, name: str) -> None:
   length, piece = map(int, re.fullmatch(r'split_T(\d+)_len(\d+)', name).groups())
   start = items.items_of(_Videos(length), 'train', piece).start
-  found = np.stack([start, start + piece], axis=1)
-  compare({name: found}, {name: golden[f'output/{name}']}, lambda _: EXACT)
+  results = np.stack([start, start + piece], axis=1)
+  compare({name: results}, {name: golden[f'output/{name}']}, lambda _: EXACT)

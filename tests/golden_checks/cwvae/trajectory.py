@@ -32,7 +32,7 @@ MOMENTS = {'mu': networks.GRADIENT, 'nu': Tolerance(4e-3, 0, of_max=4e-5)}
 
 
 def final(rate: float) -> Tolerance:
-  """Of parameters after six steps at this learning rate."""
+  """Returns the tolerance of parameters after six steps at this learning rate."""
   return Tolerance(0, 5e-5 if rate > 3e-4 else 2e-5)
 
 
@@ -70,15 +70,15 @@ def _run(golden: Golden) -> tuple[list[dict[str, Any]], TrainState]:
   stream = steps(
     model, networks.read_params(golden, model), golden['input/obs_uint8'], c['eps_draw'], optimizer
   )
-  found = [next(stream) for _ in range(c['steps'] + 1)]
-  return [metrics for metrics, _ in found], found[-2][1]
+  results = [next(stream) for _ in range(c['steps'] + 1)]
+  return [metrics for metrics, _ in results], results[-2][1]
 
 
 def _check_metrics(golden: Golden) -> None:
   metrics, _ = _run(golden)
   get = lambda name: np.array([m[name] for m in metrics])
   norms = get('grad_norm')[:-1]
-  found = {
+  results = {
     'loss': get('loss'),
     'nll_term': get('nll_per_frame')[:-1],
     'kl_term': get('weighted_kl_per_frame')[:-1],
@@ -89,13 +89,13 @@ def _check_metrics(golden: Golden) -> None:
   }
   stored = golden.under('output')
   expected = {key: value for key, value in stored.items() if not key.startswith('final_')}
-  compare(found, expected, TOLERANCES.__getitem__)
+  compare(results, expected, TOLERANCES.__getitem__)
 
 
 def _check_final(golden: Golden, name: str) -> None:
   _, state = _run(golden)
   moment = name.removeprefix('final_adam_')
   tree = state.params if name == 'final_param' else optax.tree.get(state.opt_state, moment)
-  found = tables.export_params(networks.entries(networks.model_of(golden.config)), tree)
+  results = tables.export_params(networks.entries(networks.model_of(golden.config)), tree)
   tolerance = MOMENTS.get(moment) or final(golden.config['lr'])
-  compare(found, golden.under(f'output/{name}'), lambda _: tolerance)
+  compare(results, golden.under(f'output/{name}'), lambda _: tolerance)

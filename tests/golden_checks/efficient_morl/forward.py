@@ -60,7 +60,7 @@ def _variants(golden: Golden) -> list[str]:
 
 
 def settings(golden: Golden, variant: str) -> dict[str, Any]:
-  """What a variant changes in the settings of the network, of the loss and of the state."""
+  """Returns the changes of a variant in the settings of the network, the loss and the state."""
   config = golden.config
   if 'variants' in config:
     return config['variants'][variant]
@@ -106,17 +106,17 @@ def _geco_fields(geco: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _compiled(model: EfficientMORL) -> Callable[..., Any]:
-  """(params, image, geco, step, draw) -> what names of a file stand for, and the gradient."""
+  """Returns (params, image, geco, step, draw) -> (results by the names of a file, gradient)."""
 
   def run(params, image, geco, step, draw):
     def loss(params):
-      kept = {}
+      captured = {}
 
       def whole(*args):
         *args, record, last = args
-        kept['pass'] = run_pass(*args, lambda *all: all, last)
-        stages, steps = kept['pass'].records
-        return kept['pass']._replace(records=jax.vmap(record)(stages, steps))
+        captured['pass'] = run_pass(*args, lambda *all: all, last)
+        stages, steps = captured['pass'].records
+        return captured['pass']._replace(records=jax.vmap(record)(stages, steps))
 
       run_pass = inference.run
       with (
@@ -131,13 +131,13 @@ def _compiled(model: EfficientMORL) -> Callable[..., Any]:
       ((_, inside),) = hierarchies
       # Further ones are those inside of refinements.
       priors = [p for p, _ in priors[: max(model.stochastic_layers - 1, 0)]]
-      found = _named(model, kept['pass'], inside, priors, geco, step)
-      out = model.decoder.apply({'params': params['decoder']}, kept['pass'].last.z)
-      found['decoder_out_last'] = jnp.moveaxis(out, -1, 2).reshape(-1, 4, *out.shape[2:4])
-      return total, found | {'total_loss': total, 'nll': metrics['nll'].mean()}
+      results = _named(model, captured['pass'], inside, priors, geco, step)
+      out = model.decoder.apply({'params': params['decoder']}, captured['pass'].last.z)
+      results['decoder_out_last'] = jnp.moveaxis(out, -1, 2).reshape(-1, 4, *out.shape[2:4])
+      return total, results | {'total_loss': total, 'nll': metrics['nll'].mean()}
 
-    (_, found), grads = jax.value_and_grad(loss, has_aux=True)(params)
-    return found, grads
+    (_, results), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    return results, grads
 
   return golden_files.quick_jit(run)
 
@@ -147,7 +147,7 @@ def _is_compared(module: Any, method: str) -> bool:
 
 
 def _named(model, passed, inside, priors, geco, step) -> dict[str, Any]:
-  """Everything a pass computes, by the names of the files; all refinements, taken or not."""
+  """Returns all results of a pass, by the names of the files; all refinements, taken or not."""
   (stages, steps), last, up = passed.records, passed.last, passed.bottom_up
   flat = lambda x: x.reshape(*x.shape[: x.ndim - 3], -1, x.shape[-1])
   both = lambda gaussian: flat(jnp.concatenate(gaussian, axis=-1))
@@ -170,7 +170,7 @@ def _named(model, passed, inside, priors, geco, step) -> dict[str, Any]:
   means = lambda canvas: jnp.moveaxis(canvas.rgb, -1, 2)
   first = jax.tree.map(lambda s, end: jnp.concatenate([s, end[None]])[0], stages, last)
   keys, values = inside['memory']['__call__'][0]
-  found = {
+  results = {
     'features': inside['encoder']['__call__'][0],
     'keys': keys,
     'values': values,
@@ -196,7 +196,7 @@ def _named(model, passed, inside, priors, geco, step) -> dict[str, Any]:
   }
   if up.posteriors:
     raw = jnp.stack([flat(q.raw) for q in up.posteriors])
-    found |= {
+    results |= {
       'prior_loc': jnp.stack(prior_loc),
       'prior_scale': jnp.stack(prior_scale),
       'posterior_loc': jnp.stack([flat(q.mean) for q in up.posteriors]),
@@ -205,12 +205,12 @@ def _named(model, passed, inside, priors, geco, step) -> dict[str, Any]:
       'attn': jnp.stack(up.attention).reshape(-1, *up.start.mean.shape[:2], 1, side, side),
       'q': jnp.stack(inside['layer']['attention']['to_q']['__call__']),
     }
-  return found
+  return results
 
 
 @functools.cache
 def _results(golden: Golden, variant: str, mode: str) -> tuple[dict[str, Any], dict[str, Any]]:
-  """What the file names, and gradients by the reference's names."""
+  """Returns results by the names of the file, and gradients by the reference's names."""
   return _compute(golden, variant, mode)
 
 
@@ -225,19 +225,19 @@ def _compute(
   image, params = networks.images(golden), networks.read_params(golden, model, variant)
   params = kinks.move(params, moves)
   draw = networks.pattern(mode, len(image) * model.num_slots * model.zdim)
-  found, grads = _compiled(model)(params, image, geco, np.int32(update), draw)
+  results, grads = _compiled(model)(params, image, geco, np.int32(update), draw)
   taken = {}
-  for name, value in found.items():
+  for name, value in results.items():
     is_padded = name.startswith('refine_') or name in ('deltas', 'nll_all', 'kl_all')
     taken[name] = value[:count] if is_padded else value
-  taken['nll_per_example'] = np.stack([*taken['nll_all'], found['nll_last']])
-  taken['refine_kl_per_example'] = np.stack([*taken['kl_all'], found['kl_last']])[1:]
+  taken['nll_per_example'] = np.stack([*taken['nll_all'], results['nll_last']])
+  taken['refine_kl_per_example'] = np.stack([*taken['kl_all'], results['kl_last']])[1:]
   return taken, networks.named_gradients(model, grads)
 
 
 def _check_outputs(golden: Golden, variant: str, mode: str) -> None:
-  found, _ = _results(golden, variant, mode)
-  compare(found, golden.under(f'output/{variant}/{mode}'), _tolerance)
+  results, _ = _results(golden, variant, mode)
+  compare(results, golden.under(f'output/{variant}/{mode}'), _tolerance)
 
 
 def _tolerance(name: str) -> Tolerance:
@@ -245,7 +245,7 @@ def _tolerance(name: str) -> Tolerance:
 
 
 def _check_sums(golden: Golden, variant: str, mode: str) -> None:
-  """Norm, sum and first elements of every gradient."""
+  """Checks norm, sum and first elements of every gradient."""
   stored = golden.under(f'gradsum/{variant}/{mode}')
   compare_sums(_gradients(golden, variant, mode), _biases(golden, variant), stored, mode)
 
@@ -306,7 +306,7 @@ def _sums_differ(name: str, grad: np.ndarray, stored: np.ndarray) -> str:
 
 
 def check_gradient(golden: Golden, of: Golden, variant: str, mode: str) -> None:
-  """Every element of the gradients in `golden`."""
+  """Checks every element of the gradients in `golden`."""
   stored = golden.under('grad')
   compare_gradients(_gradients(of, variant, mode), _biases(of, variant), stored, mode)
 

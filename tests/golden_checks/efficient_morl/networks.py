@@ -21,13 +21,13 @@ KL = Tolerance(1e-5, 0)
 REFINING = Tolerance(0, 0, of_max=5e-5)
 GRADIENT = Tolerance(0, 0, of_max=1e-4)
 LIKELIHOODS = {'Gaussian': 'gaussian', 'GMM': 'mixture'}
-# Mathematically zero: what is stored is rounding noise.
+# Mathematically zero: the stored values are rounding noise.
 ZERO = ('norm_slots.bias',)
 ZERO_OF_EQUAL_SLOTS = ('to_q.weight', 'to_k.weight', 'norm_slots.weight')
 
 
 def model_of(net: Mapping[str, Any], **fields: Any) -> EfficientMORL:
-  """Our model of a reference's settings; `fields` come on top."""
+  """Returns our model of a reference's settings; `fields` override them."""
   channels, side, width = net['input_size']
   assert channels == 3 and side == width
   prior = 'reversed_plus' if net['reverse_prior_plusplus'] else 'reversed'
@@ -51,7 +51,7 @@ def model_of(net: Mapping[str, Any], **fields: Any) -> EfficientMORL:
 
 
 def read_params(golden: Golden, model: Model, variant: str = '') -> Any:
-  """The weights of a file; those under `param@<variant>` come on top."""
+  """Reads the weights of a file; weights under `param@<variant>` override them."""
   tensors = golden.under('param') | golden.under(f'param@{variant}')
   entries = efficient_morl.PYTORCH.entries(model)
   missing = {entry.key for entry in entries} - set(tensors)
@@ -64,7 +64,7 @@ def images(golden: Golden, key: str = 'input/image_u8_nchw') -> np.ndarray:
 
 
 def pattern(name: str, size: int) -> np.ndarray:
-  """What a draw of `size` numbers is in a noise mode."""
+  """Returns the `size` numbers that replace a draw in a noise mode."""
   if name == 'epsd':
     return (np.sqrt(2) * np.sin(0.7 * np.arange(size) + 1)).astype(np.float32)
   return np.full(size, float(name.removeprefix('eps')), np.float32)
@@ -80,12 +80,12 @@ def named_gradients(model: Model, grads: Any) -> dict[str, np.ndarray]:
 
 
 def meaningful(mode: str) -> Callable[[str], bool]:
-  """Which gradients are not zero in exact arithmetic."""
+  """Returns a test by name for gradients that are not zero in exact arithmetic."""
   zero = ZERO + (() if mode == 'epsd' else ZERO_OF_EQUAL_SLOTS)
   return lambda name: not name.endswith(zero)
 
 
 def masked_bias(name: str, gradient: np.ndarray) -> np.ndarray:
-  """Without the bias of the mask's logit, whose gradient is zero in exact arithmetic."""
+  """Removes the bias of the mask's logit, whose gradient is zero in exact arithmetic."""
   last = name.endswith('bias') and '.decode.' in name and gradient.shape == (4,)
   return gradient[:3] if last else gradient

@@ -50,7 +50,7 @@ def _decoder_entries(golden: Golden, name: str) -> list[tables.Entry]:
 
 @functools.cache
 def _decoder_run(name: str, side: int) -> Callable[..., Any]:
-  """(params, z) -> gradients by both, and colours and logits of masks."""
+  """Returns (params, z) -> (gradients by both, (colours, logits of masks))."""
   decoder = Decoder(name, side, jnp.float32)
 
   def total(params, z):
@@ -81,13 +81,13 @@ def _check_decoder(golden: Golden, name: str) -> None:
   strides = [n for n in range(1, side) for v in thinned.values() if -(-side // n) == v.shape[-1]]
   messages = {}
   for stride in dict.fromkeys(strides or [1]):
-    found = {
+    results = {
       'rgb': rgb.transpose(0, 3, 1, 2)[..., ::stride, ::stride],
       'mask_logits': logits[..., ::stride, ::stride],
       'rgb_sum': rgb.sum((1, 2)),
       'mask_sum': logits.sum((1, 2)),
     }
-    messages = differences(found, expected, lambda _: networks.ARRAY)
+    messages = differences(results, expected, lambda _: networks.ARRAY)
     if not messages:
       break
   fail_with(messages, len(expected))
@@ -107,7 +107,7 @@ def _check_decoder_gradient(golden: Golden, name: str) -> None:
   fail_with(kinks.real_differences(differ, gradients_at, biases), len(stored))
 
 
-# Patterns of which each shows a file of components.
+# Patterns of keys; each one shows that a file holds components.
 COMPONENT_KEYS = (
   ('output/pos_embed_*',),
   ('input/softplus_raw',),
@@ -140,9 +140,9 @@ def component_cases(golden: Golden) -> Cases:
 
 
 def _check_positions(golden: Golden) -> None:
-  found = {key: value for key, value in golden.under('output').items() if key.startswith('pos_')}
-  ours = {key: positions(value.shape[1])[None] for key, value in found.items()}
-  compare(ours, found, lambda _: Tolerance(0, 1e-6))
+  results = {key: value for key, value in golden.under('output').items() if key.startswith('pos_')}
+  ours = {key: positions(value.shape[1])[None] for key, value in results.items()}
+  compare(ours, results, lambda _: Tolerance(0, 1e-6))
 
 
 def _check_scale(golden: Golden) -> None:
@@ -193,12 +193,12 @@ def _check_gru(golden: Golden) -> None:
 
 def _check_kl(golden: Golden) -> None:
   p, q = (Gaussian(*jnp.split(golden[f'input/kl/{name}'], 2, axis=-1)) for name in 'pq')
-  found = {'p_q': p.kl(q).sum(-1), 'p_std_normal': p.kl().sum(-1)}
-  compare(found, golden.under('output/kl'), lambda _: networks.ARRAY)
+  results = {'p_q': p.kl(q).sum(-1), 'p_std_normal': p.kl().sum(-1)}
+  compare(results, golden.under('output/kl'), lambda _: networks.ARRAY)
 
 
 def _canvas(rgb: Any, logits: Any) -> objective.Canvas:
-  """What decoders made that gave these, [B, K, C, H, W] each."""
+  """Returns the canvas of decoders with these outputs, [B, K, C, H, W] each."""
   colours = jax.nn.sigmoid(jnp.moveaxis(rgb, 2, -1))
   return objective.Canvas(colours, jax.nn.log_softmax(logits[:, :, 0], axis=1))
 
@@ -209,11 +209,11 @@ def _logits(golden: Golden) -> tuple[Any, Any]:
 
 def _check_canvas(golden: Golden) -> None:
   painted = _canvas(*_logits(golden))
-  found = {
+  results = {
     'mean_image': painted.mean.transpose(0, 3, 1, 2),
     'mask_logprobs': painted.log_masks[:, :, None],
   }
-  compare(found, golden_files.select(golden, found, 'output/lik'), lambda _: networks.ARRAY)
+  compare(results, golden_files.select(golden, results, 'output/lik'), lambda _: networks.ARRAY)
 
 
 def _check_likelihood(golden: Golden, name: str) -> None:
@@ -274,28 +274,28 @@ def _compute_baseline(
 
 @functools.cache
 def _baseline_compiled(model: SlotAttention) -> Any:
-  """(params, image, draw) -> what the names of the file stand for, and the gradient."""
+  """Returns (params, image, draw) -> (results by the names of the file, gradient)."""
 
   def run(params, image, draw):
     def loss(params):
       batch = {'image': image}
       with noise(normal=networks.repeated(draw)), watched(Slots, _is_query) as seen:
         value, _ = model.loss(params, {}, batch, rng=RNG, step=jnp.int32(0), train=True)
-        found = model.segment(params, {}, batch, RNG)
+        results = model.segment(params, {}, batch, RNG)
       queries = seen[0][1]['iteration']['attention']['to_q']['__call__']
       raw = jnp.split(params['slots']['init_slots'], 2)[1]
       shape = (len(image) * model.num_slots, model.zdim)
       return value, {
         'total_loss': value,
-        'x_means': jnp.moveaxis(found.rgb[:, 0], -1, 2),
-        'masks': found.log_masks[:, 0, :, None],
-        'slots': found.slots[:, 0],
+        'x_means': jnp.moveaxis(results.rgb[:, 0], -1, 2),
+        'masks': results.log_masks[:, 0, :, None],
+        'slots': results.slots[:, 0],
         'q': jnp.stack(queries),
         'init_slots_std': jnp.broadcast_to(deviation(raw), shape),
       }
 
-    (_, found), grads = jax.value_and_grad(loss, has_aux=True)(params)
-    return found, grads
+    (_, results), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    return results, grads
 
   return golden_files.quick_jit(run)
 

@@ -11,6 +11,7 @@ import numpy as np
 from data_prep.datasets import demo_tetrominoes
 from data_prep.raw.preparation import Preparation
 from hvae_tpu.evals import scene_records, segmentation, traversals
+from hvae_tpu.figures.images import framed_row
 from hvae_tpu.metrics import dci, matching
 from hvae_tpu.metrics.rand_index import adjusted_rand_index
 from hvae_tpu.models.efficient_morl import EfficientMORL, objective
@@ -26,7 +27,7 @@ TREES = Tolerance(0, 1e-2)  # of another version of the library
 LEVEL = Tolerance(0, 1.0)  # of another version of Pillow
 
 
-# Patterns of which each shows a file of metrics.
+# Patterns of keys; each one shows that a file holds metrics.
 METRIC_KEYS = (('output/ari/*',), ('output/iou/*',), ('output/dci/*',), ('output/clevrtex/*',))
 
 
@@ -58,19 +59,19 @@ def _check_ari(golden: Golden, name: str) -> None:
     masks = stored['true_mask'][:, :, 0] == 255
     true = (masks * np.arange(masks.shape[1])[:, None, None]).max(1)
   pairs = list(zip(true, _owners(stored['pred_logits']), strict=True))
-  found = {
+  results = {
     key: np.array([adjusted_rand_index(*pair, foreground=key == 'fg') for pair in pairs])
     for key in ('fg', 'all')
   }
-  compare(found, golden.under(f'output/ari/{name}'), lambda _: ARI)
+  compare(results, golden.under(f'output/ari/{name}'), lambda _: ARI)
 
 
 def _check_matching(golden: Golden, name: str) -> None:
   stored = golden.under(f'input/iou/{name}')
   logits, present = stored['pred_logits'], stored['presence']
   matches = matching.match(stored['true_ids'], _owners(logits), int(present[1:].sum()), len(logits))
-  found = {'gt_idx': matches.objects, 'pred_idx': matches.slots}
-  compare(found, golden.under(f'output/iou/{name}'), lambda _: EXACT)
+  results = {'gt_idx': matches.objects, 'pred_idx': matches.slots}
+  compare(results, golden.under(f'output/iou/{name}'), lambda _: EXACT)
 
 
 def _check_dci(golden: Golden, name: str) -> None:
@@ -83,16 +84,16 @@ def _check_dci(golden: Golden, name: str) -> None:
   seed = re.search(r'random\.seed\((\d+)\)', golden.config.get('dci_seed', ''))
   np.random.seed(int(seed[1]) if seed else 0)  # the estimators draw from the global generator
   importance, scores = dci.evaluate(codes, factors, discrete, held_out, mode)
-  found = {'importance': importance, 'scores': np.array(scores)}
-  compare(found, golden.under(f'output/dci/{name}'), lambda _: TREES)
+  results = {'importance': importance, 'scores': np.array(scores)}
+  compare(results, golden.under(f'output/dci/{name}'), lambda _: TREES)
 
 
 def _check_importance(golden: Golden) -> None:
   matrix = golden['input/dci/importance_only']
   zeros = np.zeros_like(matrix)
-  found = [score(m) for m in (matrix, zeros) for score in (dci.disentanglement, dci.completeness)]
+  results = [score(m) for m in (matrix, zeros) for score in (dci.disentanglement, dci.completeness)]
   expected = golden['output/dci/importance_only_scores']
-  compare({'': np.array(found)}, {'': expected}, lambda _: FROM_MATRIX)
+  compare({'': np.array(results)}, {'': expected}, lambda _: FROM_MATRIX)
 
 
 def _check_textures(golden: Golden) -> None:
@@ -111,8 +112,8 @@ def _check_textures(golden: Golden) -> None:
   names = {'mse_sum': 'MSE', 'acc': 'acc', 'miou': 'mIoU', 'miou_fg': 'mIoU_fg'}
   names |= {'miou_gt': 'mIoU_gt', 'dice': 'DICE', 'dice_fg': 'DICE_FG', 'ari': 'ARI'}
   names |= {'ari_fg': 'ARI_FG'}
-  found = {theirs: np.mean([row[ours] for row in rows]) for ours, theirs in names.items()}
-  compare(found, golden.under('output/clevrtex'), lambda _: FROM_MATRIX)
+  results = {theirs: np.mean([row[ours] for row in rows]) for ours, theirs in names.items()}
+  compare(results, golden.under('output/clevrtex'), lambda _: FROM_MATRIX)
 
 
 def evaluation_cases(golden: Golden) -> Cases:
@@ -130,7 +131,7 @@ def _model_and_params(golden: Golden) -> tuple[EfficientMORL, Any]:
 
 @functools.cache
 def _jitted(model: EfficientMORL) -> tuple[Any, Any, Any]:
-  """Jitted: stages of scenes, each with the same noise; activeness; pictures of dimensions."""
+  """Returns three jitted functions: stages of scenes, activeness, pictures of dimensions."""
   state = {'geco': objective.initial_geco()._asdict()}
 
   def segment(params, image, draw):
@@ -160,7 +161,7 @@ def _check_evaluation(golden: Golden, mode: str) -> None:
   if 'viz_grid' in stored or 'viz_masks' in stored:
     shown = traversals.steps(traversals.limits(between, 'reference'), _columns(stored, model))
     painted, masks = pictures(params, slots[0], np.int32(SLOT), shown)
-    grid = np.concatenate([traversals.framed_row(row) for row in painted])
+    grid = np.concatenate([framed_row(row) for row in painted])
     compared |= {'viz_grid': grid.transpose(2, 0, 1), 'viz_masks': _mask_grid(masks[-1, -1])}
   true = golden['input/true_ids'] if 'input/true_ids' in golden else None
   if 'ari' in stored:
@@ -179,7 +180,7 @@ def _check_evaluation(golden: Golden, mode: str) -> None:
 
 
 def _columns(stored: dict[str, np.ndarray], model: EfficientMORL) -> int:
-  """Number of pictures in a line of the grid, which have a frame of two pixels."""
+  """Returns the number of pictures in a line of the grid, which have a frame of two pixels."""
   if 'viz_grid' not in stored:
     return 2  # masks are shown at the last value only, which any two or more end with
   return (stored['viz_grid'].shape[-1] - 2) // (model.image_size + 2)
@@ -188,7 +189,7 @@ def _columns(stored: dict[str, np.ndarray], model: EfficientMORL) -> int:
 def _mask_grid(masks: np.ndarray) -> np.ndarray:
   """Masks [K, H, W] side by side, as grey pictures with a frame."""
   grey = np.repeat(masks[..., None], 3, axis=-1)
-  return traversals.framed_row(grey).transpose(2, 0, 1)
+  return framed_row(grey).transpose(2, 0, 1)
 
 
 def _tolerance(name: str) -> Tolerance:
@@ -214,7 +215,7 @@ def _box(golden: Golden) -> tuple[int, ...]:
 
 
 def _check_picture(golden: Golden, name: str) -> None:
-  """Pictures of records, and what the model makes of them."""
+  """Pictures of records, and the results of the model for them."""
   raw, stored = golden['input/clevr_image_u8'], golden.under(f'output/{name}')
   size = stored['image_u8_chw'].shape[-1]
   image = Preparation(size, raw.shape[:2], _box(golden), 'bicubic')(raw, name)
@@ -233,9 +234,9 @@ def _check_masks(golden: Golden) -> None:
 
 
 def _check_enlarged(golden: Golden, name: str) -> None:
-  """Predicted masks are enlarged; the file has every third pixel of the result.
+  """Checks enlarged masks; the file has every third pixel.
 
-  The name of the result tells by what the area grows.
+  The name of the result tells the factor of the area.
   """
   (key,) = [key for key in golden.keys if key.startswith('input/pred_mask_')]
   growth = math.isqrt(int(re.fullmatch(r'pred_mask_resized_(\d+)x', name)[1]))
@@ -245,12 +246,12 @@ def _check_enlarged(golden: Golden, name: str) -> None:
 
 
 def _check_tetrominoes(golden: Golden) -> None:
-  """Published scenes, drawn again by the generator of synthetic ones."""
+  """Draws the published scenes again with the generator of synthetic ones."""
   images, owners = golden['input/tetrominoes_example_u8'], golden['input/tetrominoes_example_ids']
   for image, ids in zip(images, owners, strict=True):
     pieces = [_piece(image, ids == number) for number in range(1, ids.max() + 1)]
-    drawn, segmentation = demo_tetrominoes.render(pieces)
-    compare({'': drawn, 'ids': segmentation[..., 0]}, {'': image, 'ids': ids}, lambda _: EXACT)
+    rendered, segmentation = demo_tetrominoes.render(pieces)
+    compare({'': rendered, 'ids': segmentation[..., 0]}, {'': image, 'ids': ids}, lambda _: EXACT)
 
 
 def _piece(image: np.ndarray, mask: np.ndarray) -> demo_tetrominoes.Piece:

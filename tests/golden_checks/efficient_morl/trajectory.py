@@ -64,7 +64,7 @@ def _optimizer(**fields: Any) -> Any:
 
 @functools.cache
 def _compiled(model: EfficientMORL, *settings: Any) -> tuple[Any, Any]:
-  """The jitted step of (state, batch, draw), and the optimizer of these settings."""
+  """Returns the jitted step of (state, batch, draw), and the optimizer of these settings."""
   tx, rate = _optimizer(**dict(settings))
   step = make_train_step(model, tx, rate, seed=0)
 
@@ -92,8 +92,8 @@ def _run(golden: Golden, mode: str) -> tuple[dict[str, Any], dict[str, Any]]:
   state = TrainState(zero, zero, zero, params, None, {'geco': geco}, tx.init(params))
   metrics = []
   for _ in range(c['iters']):
-    state, found = run(state, batch, draw)
-    metrics.append(found)
+    state, results = run(state, batch, draw)
+    metrics.append(results)
   get = lambda name: np.array([m[name] for m in metrics])
   return {
     'total_loss': get('loss'),
@@ -118,10 +118,10 @@ def _check_final(golden: Golden, mode: str) -> None:
 
 
 def _check_rates(golden: Golden) -> None:
-  """Those of the published configurations, which are the defaults."""
+  """Checks the rates of the published configurations, which are the defaults."""
   _, rate = _optimizer()
-  found = golden_files.quick_jit(rate)(golden['input/lr_table_step'])
-  compare({'': found}, {'': golden['output/lr_table_lr']}, lambda _: RATE)
+  results = golden_files.quick_jit(rate)(golden['input/lr_table_step'])
+  compare({'': results}, {'': golden['output/lr_table_lr']}, lambda _: RATE)
 
 
 def _check_geco(golden: Golden) -> None:

@@ -26,7 +26,7 @@ RNG = jax.random.key(0)
 CANCELLING = Tolerance(1e-4, 1e-6)
 
 
-DRAWN = ('sample_', 'ssim_')  # results of a pass that are made of one draw
+SAMPLED = ('sample_', 'ssim_')  # results of a pass that are made of one draw
 
 
 def forward_cases(golden: Golden) -> Cases:
@@ -36,9 +36,9 @@ def forward_cases(golden: Golden) -> Cases:
   for name in golden.names_under('output'):
     if re.fullmatch(r'eps[\d.]+', name):
       results = golden.names_under(f'output/{name}')
-      if not all(result.startswith(DRAWN) for result in results):
+      if not all(result.startswith(SAMPLED) for result in results):
         cases[name] = functools.partial(_check_pass, golden, name)
-      if any(result.startswith(DRAWN) for result in results):
+      if any(result.startswith(SAMPLED) for result in results):
         cases[f'{name}_drawn'] = functools.partial(_check_drawn, golden, name)
     elif name.startswith('masked_'):
       cases[name] = functools.partial(_check_masked, golden, name)
@@ -59,24 +59,24 @@ def _check_inputs(golden: Golden) -> None:
 
 @functools.cache
 def _compiled(golden: Golden) -> Callable[..., Any]:
-  """(eps, step) -> everything that a pass computes, by the names of the file, and the gradient."""
+  """Returns (eps, step) -> (results of a pass by the names of the file, gradient)."""
   model = networks.model_of(golden.config)
   params, image = networks.read_params(golden, model), golden['input/image_uint8']
 
   def run(params, image, eps, step):
     def loss(params):
-      loss, found = computed.run(model, params, image, eps, step)
-      return loss, {**found, 'loss': loss}
+      loss, results = computed.run(model, params, image, eps, step)
+      return loss, {**results, 'loss': loss}
 
-    (_, found), grads = jax.value_and_grad(loss, has_aux=True)(params)
-    return {**found, 'grad_norm': optax.tree.norm(grads)}, grads
+    (_, results), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    return {**results, 'grad_norm': optax.tree.norm(grads)}, grads
 
   jitted = golden_files.quick_jit(run)
   return functools.cache(lambda eps, step: jitted(params, image, eps, step))
 
 
 def _eps(name: str) -> float:
-  """'masked_eps1' -> 1.0: what every draw of the latent variables is replaced by."""
+  """Returns the number in place of every latent draw: 'masked_eps1' -> 1.0."""
   return float(re.search(r'eps([\d.]+)', name)[1])
 
 
@@ -91,23 +91,25 @@ def _tolerance(model: EfficientVDVAE) -> Callable[[str], Tolerance]:
 
 
 def _steps(golden: Golden) -> list[int]:
-  """Steps of the losses of a pass; the last one is that of the other results."""
+  """Returns the steps of the losses of a pass; the last step also made the other results."""
   return list(map(int, golden['input/loss_steps'])) if 'input/loss_steps' in golden else [0]
 
 
 def _check_pass(golden: Golden, name: str) -> None:
   model, run = networks.model_of(golden.config), _compiled(golden)
   passes = [run(_eps(name), step)[0] for step in _steps(golden)]
-  found = passes[-1] | {
+  results = passes[-1] | {
     'loss': np.array([p['loss'] for p in passes]),
     'kl_div': np.array([p['kl_div'] for p in passes]),
   }
   share = golden.config['synthesis']['variate_masks_quantile']
-  found['variate_mask_from_div_stats'] = pruned.most_active(found['div_stats'], share)
+  results['variate_mask_from_div_stats'] = pruned.most_active(results['div_stats'], share)
   expected = {
-    key: value for key, value in golden.under(f'output/{name}').items() if not key.startswith(DRAWN)
+    key: value
+    for key, value in golden.under(f'output/{name}').items()
+    if not key.startswith(SAMPLED)
   }
-  compare(found, expected, _tolerance(model))
+  compare(results, expected, _tolerance(model))
 
 
 @functools.cache
@@ -130,22 +132,22 @@ def _cropped(model: EfficientVDVAE, image: Any) -> Any:
 def _check_drawn(golden: Golden, name: str) -> None:
   model, stored = networks.model_of(golden.config), golden.under(f'output/{name}')
   logits = _compiled(golden)(_eps(name), _steps(golden)[-1])[0]['logits']
-  expected = {key: value for key, value in stored.items() if key.startswith(DRAWN)}
+  expected = {key: value for key, value in stored.items() if key.startswith(SAMPLED)}
   draws = dict.fromkeys(key.removeprefix('ssim_vs_') for key in expected)
-  found = {key: _sampler(golden)(logits, float(key.removeprefix('sample_u'))) for key in draws}
+  results = {key: _sampler(golden)(logits, float(key.removeprefix('sample_u'))) for key in draws}
   target = distributions.to_uint8(model.scale_target(golden['input/image_uint8']))
   for key in expected:
     if key.startswith('ssim_vs_'):
-      drawn = distributions.to_uint8(found[key.removeprefix('ssim_vs_')])
-      found[key] = ssim.similarity(target, drawn).mean()
+      sample = distributions.to_uint8(results[key.removeprefix('ssim_vs_')])
+      results[key] = ssim.similarity(target, sample).mean()
   tolerance = lambda key: networks.SSIM if key.startswith('ssim') else computed.FEATURES
-  compare(found, expected, tolerance)
+  compare(results, expected, tolerance)
 
 
 def _check_gradient(golden: Golden) -> None:
   model = networks.model_of(golden.config)
-  found, grads = _compiled(golden)(0.0, int(golden['input/grad_step']))
-  scalars = {'grad_loss': found['loss'], 'grad_global_norm': found['grad_norm']}
+  results, grads = _compiled(golden)(0.0, int(golden['input/grad_step']))
+  scalars = {'grad_loss': results['loss'], 'grad_global_norm': results['grad_norm']}
   tolerances = {'grad_loss': _tolerance(model)('loss'), 'grad_global_norm': Tolerance(1e-4, 0)}
   if stored := golden_files.select(golden, scalars):
     compare(scalars, stored, tolerances.__getitem__)
@@ -175,31 +177,31 @@ def _masked(golden: Golden) -> Callable[[float], Any]:
 
 
 def _check_masked(golden: Golden, name: str) -> None:
-  expected, found = golden.under(f'output/{name}'), _masked(golden)(_eps(name))
-  kept = golden['input/variate_masks'] > 0
-  found['encode_layer_ids'] = np.flatnonzero(kept.any(1))
+  expected, results = golden.under(f'output/{name}'), _masked(golden)(_eps(name))
+  mask = golden['input/variate_masks'] > 0
+  results['encode_layer_ids'] = np.flatnonzero(mask.any(1))
   for key in expected:
     if match := re.fullmatch(r'encode_layer_(\d+)', key):
       group = int(match[1])
-      pair = [found[f'posterior_{group}_{part}'] for part in ('mean', 'scale')]
-      found[key] = np.stack(pair, axis=-1)[..., kept[group], :]
+      pair = [results[f'posterior_{group}_{part}'] for part in ('mean', 'scale')]
+      results[key] = np.stack(pair, axis=-1)[..., mask[group], :]
   model = networks.model_of(golden.config)
   tolerances = {'encode_layer_ids': EXACT}
-  compare(found, expected, lambda key: tolerances.get(key) or _tolerance(model)(key))
+  compare(results, expected, lambda key: tolerances.get(key) or _tolerance(model)(key))
 
 
 @functools.cache
 def _generator(golden: Golden) -> Callable[..., Any]:
-  """(eps, temperatures [L], u) -> z of every group and one draw."""
+  """Returns (eps, temperatures [L], u) -> z of every group and one draw."""
   model = networks.model_of(golden.config)
   params, num = networks.read_params(golden, model), len(golden['input/image_uint8'])
 
   def generate(params, eps, temperatures, u):
     with computed.watched() as seen, noise(normal=constant(eps), uniform=constant(u)):
       model.sample(params, {}, RNG, num, temperatures)
-      found = computed.features(model, seen[0])
-      image = _cropped(model, model.draw(computed.ours(model, found['logits']), RNG))
-    return {**found, 'image': image}
+      results = computed.features(model, seen[0])
+      image = _cropped(model, model.draw(computed.ours(model, results['logits']), RNG))
+    return {**results, 'image': image}
 
   return functools.partial(golden_files.quick_jit(generate), params)
 
@@ -212,9 +214,9 @@ def _check_generation(golden: Golden, name: str) -> None:
     ramp = model.temperature_ramp(*map(float, match.groups()))
     np.testing.assert_allclose(ramp, temperatures, rtol=1e-6)
   draws = [key.removeprefix('image_u') for key in expected if key.startswith('image_u')]
-  found: dict[str, Any] = {}
+  results: dict[str, Any] = {}
   for u in draws or ['0.5']:
-    found |= _generator(golden)(float(eps), temperatures, float(u))
-    found[f'image_u{u}'] = found['image']
-  found |= {'z_first': found['z_0'], 'z_last': found[f'z_{len(temperatures) - 1}']}
-  compare(found, expected, lambda _: computed.FEATURES)
+    results |= _generator(golden)(float(eps), temperatures, float(u))
+    results[f'image_u{u}'] = results['image']
+  results |= {'z_first': results['z_0'], 'z_last': results[f'z_{len(temperatures) - 1}']}
+  compare(results, expected, lambda _: computed.FEATURES)

@@ -33,7 +33,7 @@ def head_cases(golden: Golden) -> Cases:
 
 @functools.cache
 def _evaluated(golden: Golden, name: str) -> tuple[np.ndarray, np.ndarray]:
-  """NLL per pixel on the whole grid, and the gradient of its sum over what is modelled."""
+  """Returns NLL per pixel on the whole grid, and the gradient of its sum over modelled pixels."""
   model = networks.head_of(golden.config[name])
   target = golden[f'input/{name}/image']
   crop = slice(model.target_crop, model.image_size - model.target_crop)
@@ -60,7 +60,7 @@ def _check_mixture(golden: Golden, name: str) -> None:
   nll, grad = _evaluated(golden, name)
   per_dim = nll.mean() / colours
   lowest, highest = (float(model.scale_target(np.uint8(v))) for v in (0, 255))
-  found: dict[str, Any] = {
+  results: dict[str, Any] = {
     'nll_per_pixel': nll,
     'log_likelihood_per_example': -nll.sum((1, 2)),
     'bits_per_dim': nll.mean((1, 2)) / (colours * math.log(2)),
@@ -76,8 +76,8 @@ def _check_mixture(golden: Golden, name: str) -> None:
   for key in stored:
     if key.startswith('sample_'):
       u, temperature = map(float, key.removeprefix('sample_u').split('_T'))
-      found[key] = _draw(golden, name, u, temperature)
-  compare(found, stored, _tolerance)
+      results[key] = _draw(golden, name, u, temperature)
+  compare(results, stored, _tolerance)
 
 
 def _draw(golden: Golden, name: str, u: float, temperature: float) -> np.ndarray:
@@ -98,7 +98,7 @@ def _check_bernoulli(golden: Golden, name: str) -> None:
   model, stored = networks.head_of(golden.config[name]), golden.under(f'output/{name}')
   crop = slice(model.target_crop, model.image_size - model.target_crop)
   nll = _evaluated(golden, name)[0][:, crop, crop]
-  found: dict[str, Any] = {
+  results: dict[str, Any] = {
     'nll_per_pixel': nll,
     'log_likelihood_per_example_nats': -nll.sum((1, 2)),
     'loss_nats_per_dim': nll.mean(),
@@ -106,6 +106,6 @@ def _check_bernoulli(golden: Golden, name: str) -> None:
   }
   for key in stored:
     if key.startswith('probs_T'):
-      found[key] = _draw(golden, name, 0.5, float(key.removeprefix('probs_T')))
-      found[key] = found[key][:, crop, crop]
-  compare(found, stored, _tolerance)
+      results[key] = _draw(golden, name, 0.5, float(key.removeprefix('probs_T')))
+      results[key] = results[key][:, crop, crop]
+  compare(results, stored, _tolerance)

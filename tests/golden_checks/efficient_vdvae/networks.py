@@ -43,14 +43,14 @@ SAME_NAMES = (
 
 
 def model_of(config: Mapping[str, Any]) -> EfficientVDVAE:
-  """Our model of a reference config.
+  """Returns our model of a reference config.
 
   Loops are not unrolled: the runs are short, and a loop compiles faster than its copies.
   """
   model, loss = config['model'], config['loss']
   assert model['up_strides'] == model['down_strides'][::-1]
   (zdim,) = set(model['down_latent_variates'])
-  found = dataclasses.replace(
+  ours = dataclasses.replace(
     head_of(config),
     **{name: tuple(model[name]) for name in LISTS},
     **{name: model[name] for name in SAME_NAMES},
@@ -70,13 +70,13 @@ def model_of(config: Mapping[str, Any]) -> EfficientVDVAE:
     latent_active_threshold=config['metrics']['latent_active_threshold'],
     unroll='1',
   )
-  widths = [run.skip for run in found.up_runs for _ in range(run.count) if run.skip]
+  widths = [run.skip for run in ours.up_runs for _ in range(run.count) if run.skip]
   assert widths == model['up_skip_filters']
-  return found
+  return ours
 
 
 def head_of(config: Mapping[str, Any]) -> EfficientVDVAE:
-  """The likelihood of a reference config, with a network of no importance."""
+  """Returns the likelihood of a reference config, with an arbitrary network."""
   model, data = config['model'], config['data']
   binary = data['dataset_source'] == 'binarized_mnist'
   return EfficientVDVAE(
@@ -104,10 +104,10 @@ def read_params(golden: Golden, model: EfficientVDVAE) -> Any:
 
 
 def compare_gradients(
-  found: Mapping[str, Any], expected: Mapping[str, Any], rtol: float = 1e-3, atol: float = 1e-6
+  results: Mapping[str, Any], expected: Mapping[str, Any], rtol: float = 1e-3, atol: float = 1e-6
 ) -> None:
-  """The norm of every tensor's error, against the norm of the tensor."""
-  assert set(expected) <= set(found)
+  """Compares the norm of every tensor's error with the norm of the tensor."""
+  assert set(expected) <= set(results)
   for key, value in expected.items():
-    error, size = np.linalg.norm(found[key] - value), np.linalg.norm(value)
+    error, size = np.linalg.norm(results[key] - value), np.linalg.norm(value)
     assert error <= rtol * size + atol, f'{key}: error {error:.3g}, norm {size:.3g}'

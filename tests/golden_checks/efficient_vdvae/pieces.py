@@ -36,7 +36,7 @@ def _check_kernel(golden: Golden) -> None:
   compare({'kernel': kernel}, {'kernel': golden['output/kernel']}, lambda _: Tolerance(1e-5, 0))
 
 
-# Patterns of which each shows a file of splits and masks.
+# Patterns of keys; each one shows that a file holds splits and masks.
 DATA_KEYS = (
   ('output/test_permutation_*',),
   ('output/mnist_*',),
@@ -61,7 +61,7 @@ def data_cases(golden: Golden) -> Cases:
 
 
 def _check_split(golden: Golden, name: str) -> None:
-  """The rule behind the views of MNIST and CIFAR-10: the first half validates, the second tests."""
+  """Checks the split of MNIST and CIFAR-10: the first half validates, the second tests."""
   stored = golden[f'output/{name}']
   order = np.arange(len(stored))
   np.random.RandomState(golden.config['test_random_state']).shuffle(order)
@@ -72,7 +72,7 @@ NUM_TRAIN, NUM_HELD_OUT, PADDED = 60_000, 5_000, 32  # images of MNIST, and thei
 
 
 def _check_binarisation(golden: Golden) -> None:
-  """The reference's static noise: after the shuffle of the training set, by one generator."""
+  """Checks the static noise: one generator, after the shuffle of the training set."""
   rng, order = np.random.RandomState(golden['input/seed']), np.arange(NUM_TRAIN)
   rng.shuffle(order)
   expected = {key: v for key, v in golden.under('output').items() if key.startswith('mnist_')}
@@ -92,8 +92,8 @@ def _check_binarisation(golden: Golden) -> None:
 
 def _check_bits(golden: Golden, name: str) -> None:
   bits = int(name.removeprefix('normalized_bits'))
-  found = distributions.scale_pixels(np.arange(256, dtype=np.uint8), bits)
-  compare({name: found}, {name: golden[f'output/{name}']}, lambda _: EXACT)
+  results = distributions.scale_pixels(np.arange(256, dtype=np.uint8), bits)
+  compare({name: results}, {name: golden[f'output/{name}']}, lambda _: EXACT)
 
 
 def _check_mask(golden: Golden, name: str) -> None:

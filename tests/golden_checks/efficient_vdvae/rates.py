@@ -22,14 +22,14 @@ EXCLUDED = ('bias',)
 
 
 def section(**fields: Any) -> ml_collections.ConfigDict:
-  """An `optimizer` section with the reference's constants."""
+  """Returns an `optimizer` section with the reference's constants."""
   base = dict(name='adamax', schedule='constant', learning_rate=1.0, warmup_steps=0, clip_norm=0.0)
   base |= dict(b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, weight_decay_exclude=EXCLUDED)
   base |= dict(decay_start=0, decay_steps=1, decay_rate=0.5, min_learning_rate=0.0)
   return ml_collections.ConfigDict(base | fields)
 
 
-# Patterns of which each shows a file of schedules.
+# Patterns of keys; each one shows that a file holds schedules.
 SCHEDULE_KEYS = (
   ('output/lr_*',),
   ('output/beta_*',),
@@ -66,8 +66,8 @@ def _check_learning_rate(golden: Golden, name: str) -> None:
     min_learning_rate=c['min_lr'],
   )
   _, rate = optimizers.create(section(**fields), num_steps=0)
-  found = golden_files.quick_jit(rate)(golden['input/steps'])
-  compare({name: found}, {name: golden[f'output/{name}']}, lambda _: SCHEDULE)
+  results = golden_files.quick_jit(rate)(golden['input/steps'])
+  compare({name: results}, {name: golden[f'output/{name}']}, lambda _: SCHEDULE)
 
 
 def _check_beta(golden: Golden, name: str) -> None:
@@ -78,8 +78,8 @@ def _check_beta(golden: Golden, name: str) -> None:
   else:
     c = golden.config[name]
     fields |= dict(beta_activation_step=c['activation_step'], beta_growth_rate=c['growth_rate'])
-  found = objective.beta(EfficientVDVAE(**fields), golden['input/beta_steps'])
-  compare({name: found}, {name: golden[f'output/{name}']}, lambda _: SCHEDULE)
+  results = objective.beta(EfficientVDVAE(**fields), golden['input/beta_steps'])
+  compare({name: results}, {name: golden[f'output/{name}']}, lambda _: SCHEDULE)
 
 
 def _check_gamma(golden: Golden, name: str) -> None:
@@ -97,8 +97,8 @@ def _check_gamma(golden: Golden, name: str) -> None:
 def _check_temperature(golden: Golden, name: str) -> None:
   start, stop, levels = name.removeprefix('temperature_linear_').split('_')
   model = EfficientVDVAE(down_strides=(1,) * int(levels))
-  found = model.temperature_ramp(float(start), float(stop))
-  compare({name: found}, {name: golden[f'output/{name}']}, lambda _: SCHEDULE)
+  results = model.temperature_ramp(float(start), float(stop))
+  compare({name: results}, {name: golden[f'output/{name}']}, lambda _: SCHEDULE)
 
 
 def _check_softplus(golden: Golden, name: str) -> None:
@@ -131,8 +131,8 @@ def _check_optimizer(golden: Golden, name: str) -> None:
     updates, state = tx.update(_nested({key: g[i] for key, g in grads.items()}), state, params)
     params = jax.tree.map(lambda p, u, rate=0.01 * (i + 1): p - rate * u, params, updates)
     history.append(_flat(params))
-  found = {key: np.stack([params[key] for params in history]) for key in grads}
-  compare(found, golden.under(f'output/{name}'), lambda _: PARAMETERS)
+  results = {key: np.stack([params[key] for params in history]) for key in grads}
+  compare(results, golden.under(f'output/{name}'), lambda _: PARAMETERS)
 
 
 def _nested(flat: dict[str, Any]) -> Any:
@@ -152,7 +152,7 @@ def _flat(tree: Any) -> dict[str, Any]:
 
 
 def adamax(params: np.ndarray, grads: np.ndarray, rate: float) -> np.ndarray:
-  """The parameters after each update with Adamax."""
+  """Returns the parameters after each update with Adamax."""
   tx, _ = optimizers.create(section(), 0)
   state, history = tx.init(params), []
   for grad in grads:

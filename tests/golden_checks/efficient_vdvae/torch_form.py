@@ -13,7 +13,7 @@ from tests.golden_checks.efficient_vdvae.networks import Cases
 from tests.support import golden_files
 from tests.support.golden_files import EXACT, Golden, Tolerance, compare
 
-# Rounding at the minimum leaves what is above it off by up to 6e-4.
+# Rounding at the minimum leaves values above it off by up to 6e-4.
 BEFORE, AFTER = Tolerance(1e-4, 0), Tolerance(3e-4, 0)
 
 
@@ -43,7 +43,7 @@ def _imported(golden: Golden) -> tuple[EfficientVDVAE, Any]:
 
 
 def _check_import(golden: Golden) -> None:
-  """The weights are those of the JAX file of the same network, bit by bit, and go back.
+  """Checks that weights equal the JAX file's bit by bit, and that they go back.
 
   'torch_import_rgb8.npz' belongs to the first 'forward_rgb8_*.npz'; a file may stand alone.
   """
@@ -53,16 +53,16 @@ def _check_import(golden: Golden) -> None:
   compare(back, stored, lambda _: EXACT)
   assert set(back) == set(stored)
   start = golden.path.stem.replace('torch_import_', 'forward_')
-  twins = [g for _, g in golden_files.find('efficient_vdvae') if g.path.stem.startswith(start)]
-  if twins:
+  pairs = [g for _, g in golden_files.find('efficient_vdvae') if g.path.stem.startswith(start)]
+  if pairs:
     exported = tables.export_params(networks.entries(model), params)
-    compare(exported, twins[0].under('param'), lambda _: EXACT)
+    compare(exported, pairs[0].under('param'), lambda _: EXACT)
 
 
 def _check_channels(golden: Golden) -> None:
   model, _ = _imported(golden)
-  found = efficient_vdvae.channels_by_colour(model.num_mixtures)
-  np.testing.assert_array_equal(found, golden['input/flax_channel_for_torch_channel'])
+  results = efficient_vdvae.channels_by_colour(model.num_mixtures)
+  np.testing.assert_array_equal(results, golden['input/flax_channel_for_torch_channel'])
 
 
 @functools.cache
@@ -81,13 +81,13 @@ def _run(golden: Golden):
 
 def _check_pass(golden: Golden, name: str) -> None:
   model, _ = _imported(golden)
-  found = _run(golden)(float(name.removeprefix('eps')))
-  logits = computed.ours(model, found['logits'])  # our channels stand in PyTorch's order
+  results = _run(golden)(float(name.removeprefix('eps')))
+  logits = computed.ours(model, results['logits'])  # our channels stand in PyTorch's order
   compare(
     {
       'logits_nchw': logits.transpose(0, 3, 1, 2),
-      'kl_per_layer_nats_per_dim': found['kl_per_layer'].mean(1) / model.num_dims,
-      'recon_nats_per_dim': found['nll_per_example'].mean() / model.num_dims,
+      'kl_per_layer_nats_per_dim': results['kl_per_layer'].mean(1) / model.num_dims,
+      'recon_nats_per_dim': results['nll_per_example'].mean() / model.num_dims,
     },
     golden.under(f'output/{name}'),
     lambda key: computed.FEATURES if key == 'logits_nchw' else computed.LOSS,
@@ -100,12 +100,12 @@ def _check_cosine(golden: Golden) -> None:
   fields |= dict(decay_steps=int(steps), min_learning_rate=low, schedule='cosine_torch')
   _, rate = optimizers.create(rates.section(**fields), 0)
   expected = golden['output/torch_lr_cosine']
-  found = golden_files.quick_jit(rate)(np.arange(len(expected)))
+  results = golden_files.quick_jit(rate)(np.arange(len(expected)))
   turn = int(steps) + 1
-  compare({'': found[:turn]}, {'': expected[:turn]}, lambda _: BEFORE)
-  compare({'': found[turn:]}, {'': expected[turn:]}, lambda _: AFTER)
+  compare({'': results[:turn]}, {'': expected[:turn]}, lambda _: BEFORE)
+  compare({'': results[turn:]}, {'': expected[turn:]}, lambda _: AFTER)
 
 
 def _check_adamax(golden: Golden) -> None:
-  found = rates.adamax(golden['input/adamax_param'], golden['input/adamax_grads'], 0.01)
-  compare({'': found}, {'': golden['output/adamax_params']}, lambda _: rates.PARAMETERS)
+  results = rates.adamax(golden['input/adamax_param'], golden['input/adamax_grads'], 0.01)
+  compare({'': results}, {'': golden['output/adamax_params']}, lambda _: rates.PARAMETERS)

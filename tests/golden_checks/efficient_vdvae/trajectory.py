@@ -89,8 +89,8 @@ def _run(golden: Golden) -> tuple[dict[str, Any], TrainState]:
   jitted, metrics, applied = golden_files.quick_jit(step), [], []
   with noise(normal=constant(0.0)):
     for index in golden['input/batch_sequence']:
-      state, found = jitted(state, {'image': golden[f'input/batch{index}_uint8']})
-      metrics.append(found)
+      state, results = jitted(state, {'image': golden[f'input/batch{index}_uint8']})
+      metrics.append(results)
       applied.append(state.step - state.skipped)
   get = lambda name: np.array([m[name] for m in metrics])
   return {
@@ -124,19 +124,19 @@ def _check_final(golden: Golden, name: str) -> None:
   state = _run(golden)[1]
   tree = state.params if name == 'param' else state.ema_params
   entries = networks.entries(networks.model_of(golden.config))
-  found = tables.export_params(entries, tree)
-  compare(found, golden.under(f'output/final_{name}'), lambda _: FINAL)
+  results = tables.export_params(entries, tree)
+  compare(results, golden.under(f'output/final_{name}'), lambda _: FINAL)
 
 
 def _check_mask(golden: Golden) -> None:
-  """Which parameters shrink when the gradient is zero."""
+  """Checks which parameters shrink when the gradient is zero."""
   model = networks.model_of(golden.config)
   ones = jax.tree.map(np.ones_like, networks.read_params(golden, model))
   exclude = system.base().optimizer.weight_decay_exclude
   tx, _ = optimizers.create(rates.section(weight_decay=1.0, weight_decay_exclude=exclude), 0)
   shrink = lambda params: tx.update(optax.tree.zeros_like(params), tx.init(params), params)[0]
   updates = golden_files.quick_jit(shrink)(ones)
-  found = tables.export_params(networks.entries(model), updates)
-  decayed = {key: np.uint8(update.all()) for key, update in found.items()}
-  assert all(update.all() or not update.any() for update in found.values())
+  results = tables.export_params(networks.entries(model), updates)
+  decayed = {key: np.uint8(update.all()) for key, update in results.items()}
+  assert all(update.all() or not update.any() for update in results.values())
   compare(decayed, golden.under('output/l2_mask'), lambda _: EXACT)

@@ -92,48 +92,48 @@ def densities(levels: list, nll: Array) -> dict[str, Array]:
 
 
 def activation(golden: Golden, model: NVAE, inside: Any) -> Callable[[str], Array]:
-  """Name of a module in the reference -> what it returned."""
+  """Returns name of a module in the reference -> its output."""
   names = networks.names_of(golden, model)
   places = {place.key: place for _, place, _ in nvae.table.modules(model, names)}
 
   def find(name: str) -> Array:
     place = next(places[name + s] for s in SUFFIXES if name + s in places)
     *path, last = place.path
-    kept = inside
+    node = inside
     for part in path if last in SOWN else (*path, last):
-      kept = kept[part]
-    (value,) = kept[SOWN.get(last, '__call__')]
+      node = node[part]
+    (value,) = node[SOWN.get(last, '__call__')]
     return value if place.index is None else value[place.index]
 
   return find
 
 
 def features(golden: Golden, model: NVAE, run: tuple) -> dict[str, Array]:
-  """What a watched run computed in groups and modules."""
-  find, found = activation(golden, model, run[1]), groups(model, run)
+  """Returns the outputs of groups and modules of a watched run."""
+  find, results = activation(golden, model, run[1]), groups(model, run)
   if acts := [find(name) for name in golden.config.get('_act_stats_names', ())]:
     stats = [jnp.stack([a.mean(), a.std(), a.min(), a.max()]) for a in acts]
-    found['act_stats'] = jnp.stack(stats)
+    results['act_stats'] = jnp.stack(stats)
   names = [key.rpartition('/act/')[2] for key in golden.keys if '/act/' in key]
-  found |= {f'act/{name}': find(name) for name in dict.fromkeys(names)}
-  return found
+  results |= {f'act/{name}': find(name) for name in dict.fromkeys(names)}
+  return results
 
 
 def numbers(golden: Golden, model: NVAE, run: tuple, target: Array) -> dict[str, Array]:
   """Likelihoods and divergences of a watched run."""
   (out, levels), _ = run
-  found = common_numbers(model, run, target)
-  nll = found['recon_nats']
+  results = common_numbers(model, run, target)
+  nll = results['recon_nats']
   if networks.is_seed(golden.config):
     colours = model.head.log_prob_of_colours(out, target)
     stats = {'mean': model.head.mean(out), 'most_likely_value': model.head.mode(out)}
-    return {**found, 'log_p': -nll, 'elementwise_log_p': colours, **stats}
+    return {**results, 'log_p': -nll, 'elementwise_log_p': colours, **stats}
   pixels = model.head.log_prob
   whole = pixels if model.likelihood == 'dmol' else model.head.log_prob_of_colours
   return {
-    **found,
+    **results,
     **densities(levels, nll),
-    'nelbo_nats': nll + found['kl_all'].sum(-1),
+    'nelbo_nats': nll + results['kl_all'].sum(-1),
     'elementwise_log_prob': whole(out, target),
   }
 
@@ -141,21 +141,21 @@ def numbers(golden: Golden, model: NVAE, run: tuple, target: Array) -> dict[str,
 def objective(
   golden: Golden, model: NVAE, params: Any, state: Any, metrics: Any, step: int
 ) -> tuple[Array, Any, dict[str, Array]]:
-  """Training loss, new state, and its parts."""
-  loss, (state, found) = model.objective(params, state, metrics, RNG, jnp.int32(step))
-  kl = found['balanced_kl']
+  """Returns training loss, new state, and its parts."""
+  loss, (state, results) = model.objective(params, state, metrics, RNG, jnp.int32(step))
+  kl = results['balanced_kl']
   if networks.is_seed(golden.config):
     with noise(normal=constant(1.0)):
       ones = regularisers.power(params, model.flow_mask_side, RNG)
     parts = {
-      'kl_balanced_per_example': kl / found['beta'],
-      'warm_up_coeff': found['beta'],
-      'bn_gamma_loss': found['batch_norm_scale'],
-      'regularization_loss': found['spectral_norm'] + found['batch_norm_scale'],
-      'regularization_loss_v0_ones': ones + found['batch_norm_scale'],
+      'kl_balanced_per_example': kl / results['beta'],
+      'warm_up_coeff': results['beta'],
+      'bn_gamma_loss': results['batch_norm_scale'],
+      'regularization_loss': results['spectral_norm'] + results['batch_norm_scale'],
+      'regularization_loss_v0_ones': ones + results['batch_norm_scale'],
     }
     return loss, state, {'loss': loss, **parts}
-  weights = found['kl_balance'][0]
+  weights = results['kl_balance'][0]
   return (
     loss,
     state,
@@ -163,8 +163,8 @@ def objective(
       'loss': loss,
       'balanced_kl': kl,
       'kl_balance_coeffs': weights,
-      'spectral_loss': found['spectral_norm'],
-      'bn_loss': found['batch_norm_scale'],
+      'spectral_loss': results['spectral_norm'],
+      'bn_loss': results['batch_norm_scale'],
     },
   )
 
@@ -172,10 +172,10 @@ def objective(
 def run(
   golden: Golden, model: NVAE, params: Any, state: Any, eps: Any, train: bool
 ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-  """Training loss of a pass, the state after it, and everything that a file holds for a pass.
+  """Returns the training loss of a pass, and (the state after it, all results of the file).
 
   Args:
-    eps: what every normal draw is.
+    eps: value of every normal draw.
     train: whether batch normalisation uses the batch.
   """
   image = image_of(golden)
@@ -186,5 +186,5 @@ def run(
     metrics = model.metrics(out, target, levels)
     state = {**state, 'batch_stats': stats}
     loss, state, parts = objective(golden, model, params, state, metrics, step)
-  found = features(golden, model, seen[0]) | numbers(golden, model, seen[0], target) | parts
-  return loss, (state, found)
+  results = features(golden, model, seen[0]) | numbers(golden, model, seen[0], target) | parts
+  return loss, (state, results)

@@ -37,7 +37,7 @@ MOSTLY = ('elementwise_log_prob', 'elementwise_log_p')
 
 
 def model_cases(golden: Golden) -> Cases:
-  """Everything that a file of a whole model has."""
+  """Returns the checks of a file of a whole model."""
   cases: Cases = {'inputs': functools.partial(_check_inputs, golden)}
   cases |= _cases_under(golden, 'output', '')
   if golden.has('grad/*'):
@@ -80,7 +80,7 @@ def _model(golden: Golden, variant: str) -> NVAE:
 
 
 def _on_cpu(golden: Golden, variant: str) -> NVAE:
-  """The other form of the program; everything else is computed in that of an accelerator."""
+  """Returns the model in its CPU form; all else is computed in the form for accelerators."""
   return dataclasses.replace(_model(golden, variant), depthwise='shifts')
 
 
@@ -108,8 +108,8 @@ def _compiled(golden: Golden, variant: str, train: bool) -> Callable[..., Any]:
     run = functools.partial(computed.run, golden, model, state=state, eps=eps, train=train)
     if not train:
       return *run(params=params)[1], None
-    (_, found), grads = jax.value_and_grad(lambda p: run(params=p), has_aux=True)(params)
-    return *found, grads
+    (_, results), grads = jax.value_and_grad(lambda p: run(params=p), has_aux=True)(params)
+    return *results, grads
 
   jitted = golden_files.quick_jit(call)
   return functools.cache(lambda eps: jitted(*_weights(golden), eps))
@@ -132,10 +132,10 @@ def _tolerance(key: str) -> Tolerance:
 
 
 def _check_pass(golden: Golden, variant: str, name: str) -> None:
-  state, found, grads = _run(golden, variant, name)
+  state, results, grads = _run(golden, variant, name)
   stored = _stored(golden, variant, name)
   if grads is not None:
-    found['grad_norm'] = optax.tree.norm(grads)
+    results['grad_norm'] = optax.tree.norm(grads)
   if 'grad_l2' in stored:
     tensors = _reference_gradient(golden, grads)
     norms = [np.linalg.norm(tensors[key]) for key in golden.config['_grad_l2_names']]
@@ -143,58 +143,58 @@ def _check_pass(golden: Golden, variant: str, name: str) -> None:
     compare({'grad_l2': norms}, {'grad_l2': stored.pop('grad_l2')}, lambda _: floor)
   if 'buffers_concat' in stored:
     names = golden.config[f'_buffer_names:output/{name}']
-    found['buffers_concat'] = networks.statistics(golden, state, names)
+    results['buffers_concat'] = networks.statistics(golden, state, names)
   if any(key.startswith('sr_u/') for key in stored):
     vectors = networks.vectors_by_shape(golden, state['singular'])
-    found |= {f'sr_u/{shape}': value for shape, value in vectors.items()}
-  _compare_results(found, stored)
+    results |= {f'sr_u/{shape}': value for shape, value in vectors.items()}
+  _compare_results(results, stored)
 
 
-def _compare_results(found: dict[str, Any], stored: dict[str, Any]) -> None:
+def _compare_results(results: dict[str, Any], stored: dict[str, Any]) -> None:
   for key in MOSTLY:
     if key in stored:
       value = stored.pop(key)
-      networks.mostly(found[key].reshape(value.shape), value)
-  # Of some results the files have one example only.
-  found = {
+      networks.mostly(results[key].reshape(value.shape), value)
+  # The files have one example only of some results.
+  results = {
     key: value[: len(stored[key])] if np.ndim(value) == 4 and key in stored else value
-    for key, value in found.items()
+    for key, value in results.items()
   }
-  compare(found, stored, _tolerance)
+  compare(results, stored, _tolerance)
 
 
 def compare_evaluation(golden: Golden, name: str, model: NVAE, params: Any, state: Any) -> None:
   """Compares a pass in evaluation of another model, an imported one, with a file."""
   run = lambda params, state: computed.run(golden, model, params, state, _eps(name), train=False)[1]
-  _, found = golden_files.quick_jit(run)(params, state)
-  _compare_results(found, _stored(golden, '', name))
+  _, results = golden_files.quick_jit(run)(params, state)
+  _compare_results(results, _stored(golden, '', name))
 
 
 def _check_gradient(golden: Golden) -> None:
-  """Every element of the gradient of the pass with noise 0."""
+  """Checks every element of the gradient of the pass with noise 0."""
   _, _, grads = _run(golden, '', 'train_eps0')
-  found, stored = _reference_gradient(golden, grads), golden.under('grad')
-  networks.compare_gradients(found, stored, float(optax.tree.norm(grads)), GRADIENT)
+  results, stored = _reference_gradient(golden, grads), golden.under('grad')
+  networks.compare_gradients(results, stored, float(optax.tree.norm(grads)), GRADIENT)
 
 
-IMPORTANCE_EPS = (0.0, 1.0, -0.5)  # what all noise is in each importance-weighted sample
+IMPORTANCE_EPS = (0.0, 1.0, -0.5)  # value of all noise in each importance-weighted sample
 
 
 def _check_weights(golden: Golden, variant: str, name: str) -> None:
-  """Importance-weighted samples."""
+  """Checks importance-weighted samples."""
   passes = [_compiled(golden, variant, False)(eps)[1] for eps in IMPORTANCE_EPS]
-  log_iw = np.stack([results['log_iw'] for results in passes], axis=1)
-  found = {
+  log_iw = np.stack([one['log_iw'] for one in passes], axis=1)
+  results = {
     'log_iw': log_iw,
     'neg_log_p': -(jax.nn.logsumexp(log_iw, axis=1) - np.log(len(passes))).mean(),
-    'nelbo': np.mean([results['nelbo_nats'] for results in passes]),
+    'nelbo': np.mean([one['nelbo_nats'] for one in passes]),
   }
-  compare(found, _stored(golden, variant, name), _tolerance)
+  compare(results, _stored(golden, variant, name), _tolerance)
 
 
 @functools.cache
 def _generator(golden: Golden, variant: str) -> Callable[..., Any]:
-  """(state, noise of all groups or a number, temperature, z) -> what a file may hold."""
+  """Returns (state, noise of all groups or a number, temperature, z) -> results."""
   model = _model(golden, variant)
   num = len(golden['input/x'])
 
@@ -228,8 +228,8 @@ def _temperature(name: str) -> float:
 
 def _check_sample(golden: Golden, variant: str, name: str) -> None:
   state = _weights(golden)[1]
-  found = _generator(golden, variant)(state, _eps(name), _temperature(name))
-  compare(found, _stored(golden, variant, name), _tolerance)
+  results = _generator(golden, variant)(state, _eps(name), _temperature(name))
+  compare(results, _stored(golden, variant, name), _tolerance)
 
 
 def _check_recalibration(golden: Golden, variant: str, name: str) -> None:
@@ -241,23 +241,23 @@ def _check_recalibration(golden: Golden, variant: str, name: str) -> None:
       return model.refresh(params, state, RNG, temperature, iterations, num)
 
   state = golden_files.quick_jit(refresh)(*_weights(golden))
-  found = _generator(golden, variant)(state, _eps(name), temperature)
+  results = _generator(golden, variant)(state, _eps(name), temperature)
   if names := golden.config.get(f'_buffer_names:output/{name}'):
-    found['buffers_concat'] = networks.statistics(golden, state, names)
-  compare(found, _stored(golden, variant, name), _tolerance)
+    results['buffers_concat'] = networks.statistics(golden, state, names)
+  compare(results, _stored(golden, variant, name), _tolerance)
   # The statistics of the bottom-up side stay.
   before = _weights(golden)[1]['batch_stats']['bottom_up']
   jax.tree.map(np.testing.assert_array_equal, state['batch_stats']['bottom_up'], before)
 
 
 def _check_given_noise(golden: Golden, variant: str, name: str) -> None:
-  """Noise of every group from the file; of one of them perhaps replaced by ones."""
-  drawn = [channels_last(eps) for eps in golden.numbered('input/normalized_noise')]
+  """Checks samples from the file's noise; the noise of one group may be replaced by ones."""
+  draws = [channels_last(eps) for eps in golden.numbered('input/normalized_noise')]
   if match := re.search(r'group(\d+)_ones', name):
-    drawn[int(match[1])] = np.ones_like(drawn[int(match[1])])
-  flat = np.concatenate([eps.reshape(len(eps), -1) for eps in drawn], axis=1)
-  found = _generator(golden, variant)(_weights(golden)[1], flat, 1.0)
-  compare(found, _stored(golden, variant, name), _tolerance)
+    draws[int(match[1])] = np.ones_like(draws[int(match[1])])
+  flat = np.concatenate([eps.reshape(len(eps), -1) for eps in draws], axis=1)
+  results = _generator(golden, variant)(_weights(golden)[1], flat, 1.0)
+  compare(results, _stored(golden, variant, name), _tolerance)
 
 
 @functools.cache
@@ -273,13 +273,13 @@ def _encoded(golden: Golden, eps: float) -> list[np.ndarray]:
 
 def _check_encode(golden: Golden, variant: str, name: str) -> None:
   assert not variant
-  found = {f'z/{i}': z for i, z in enumerate(_encoded(golden, _eps(name)))}
-  compare(found, _stored(golden, variant, name), _tolerance)
+  results = {f'z/{i}': z for i, z in enumerate(_encoded(golden, _eps(name)))}
+  compare(results, _stored(golden, variant, name), _tolerance)
 
 
 def _check_interpolation(golden: Golden, variant: str, name: str) -> None:
   alpha = float(name.removeprefix('interpolate_alpha'))
   codes = _encoded(golden, 0.0)
   mixed = tuple(np.stack([(1 - alpha) * z[0] + alpha * z[1]] * len(z)) for z in codes)
-  found = _generator(golden, variant)(_weights(golden)[1], 0.0, 1.0, mixed)
-  compare(found, _stored(golden, variant, name), _tolerance)
+  results = _generator(golden, variant)(_weights(golden)[1], 0.0, 1.0, mixed)
+  compare(results, _stored(golden, variant, name), _tolerance)

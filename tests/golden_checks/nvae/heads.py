@@ -39,19 +39,19 @@ def _channels(golden: Golden, key: str) -> np.ndarray:
   return channels_last(golden[key])
 
 
-def _compare_gradient(found: Any, expected: Any) -> None:
-  found, expected = np.asarray(found), channels_last(expected)
-  assert np.linalg.norm(found - expected) < GRADIENT * np.linalg.norm(expected)
+def _compare_gradient(results: Any, expected: Any) -> None:
+  results, expected = np.asarray(results), channels_last(expected)
+  assert np.linalg.norm(results - expected) < GRADIENT * np.linalg.norm(expected)
 
 
 def _graded(function: Callable[[Any], Any], out: Any) -> tuple[np.ndarray, np.ndarray]:
-  """Values, and the gradient of their sum."""
+  """Returns values, and the gradient of their sum."""
   run = jax.value_and_grad(lambda v: (lambda y: (y.sum(), y))(function(v)), has_aux=True)
   (_, values), grad = golden_files.quick_jit(run)(out)
   return values, grad
 
 
-# Patterns of which each shows a file of heads: of the release, and of the other reference.
+# Patterns of keys; each one shows that a file holds heads (release, other reference).
 OFFICIAL_KEYS = (
   ('output/dmol*/*',),
   ('output/disc_logistic/*',),
@@ -104,18 +104,18 @@ def _check_dmol(golden: Golden, name: str) -> None:
 def _check_dmol_draws(golden: Golden, name: str) -> None:
   out, mixtures = _channels(golden, 'input/dmol_logits'), golden.config['num_mix']
   stored = {key: channels_last(v) for key, v in golden.under(f'output/{name}').items()}
-  found = {'mean': head('dmol', mixtures).mean(out)}
+  results = {'mean': head('dmol', mixtures).mean(out)}
   for key in stored:
     if key.startswith('sample_t'):
       draws = [_channels(golden, f'input/{name}') for name in ('u_gumbel', 'u_logistic')]
       temperature = float(key.removeprefix('sample_t'))
       with noise(uniform=in_turn(*draws)):
-        found[key] = head('dmol', mixtures, 8, temperature).draw(out, RNG)
-  compare(found, stored, lambda _: COMPONENT)
+        results[key] = head('dmol', mixtures, 8, temperature).draw(out, RNG)
+  compare(results, stored, lambda _: COMPONENT)
 
 
 def _check_one_logistic(golden: Golden, name: str) -> None:
-  """One component without chained colours; the reference has it apart, with another clamp."""
+  """Checks one component without chained colours; the reference clamps it differently."""
   mean, scale = np.split(np.moveaxis(_channels(golden, 'input/pair_logits'), -1, 0), 2)
   zeros = np.zeros_like(mean)[:, None]
   mixture = distributions.LogisticMixture(zeros[0], mean[:, None], scale[:, None], zeros)
@@ -138,9 +138,9 @@ def _check_one_logistic(golden: Golden, name: str) -> None:
     return
   u = _channels(golden, 'input/u_logistic')
   with noise(uniform=in_turn(np.full((*u.shape[:3], 1), 0.5, np.float32), u)):
-    drawn = distributions.dmol_sample(RNG, mixture, min_log_scale=-8.0)
-  found = {'sample': np.asarray(drawn) / 2 + 0.5}
-  compare(found, {'sample': channels_last(stored['sample'])}, lambda _: COMPONENT)
+    sample = distributions.dmol_sample(RNG, mixture, min_log_scale=-8.0)
+  results = {'sample': np.asarray(sample) / 2 + 0.5}
+  compare(results, {'sample': channels_last(stored['sample'])}, lambda _: COMPONENT)
 
 
 def _check_normal(golden: Golden, name: str) -> None:
@@ -163,14 +163,14 @@ def _check_bernoulli(golden: Golden, name: str) -> None:
   logits, x = _channels(golden, 'input/bernoulli_logits'), _channels(golden, 'input/x_binary')
   ours = head('bernoulli', 1, channels=1)
   nll = -ours.log_prob(logits, x)
-  found = {
+  results = {
     'recon_nats_nocrop': nll.sum((1, 2)),
     'recon_nats_crop': nll[:, 2:-2, 2:-2].sum((1, 2)),
     'mean': ours.mean(logits),
   }
   stored = {k: channels_last(v) for k, v in golden.under(f'output/{name}').items()}
   tolerance = lambda key: SUM if key.startswith('recon') else COMPONENT
-  compare(found, stored, tolerance)
+  compare(results, stored, tolerance)
 
 
 def _check_normal_kl(golden: Golden, name: str) -> None:
@@ -259,9 +259,9 @@ SEED = dict(
 
 
 def _check_seed_deviation(golden: Golden, name: str, temperature: float) -> None:
-  found = _seed_normal(_channels(golden, 'input/gaussian_params'), temperature)
+  results = _seed_normal(_channels(golden, 'input/gaussian_params'), temperature)
   stored = channels_last(golden[f'output/{name}/sigma'])
-  compare({'sigma': found.std}, {'sigma': stored}, lambda _: COMPONENT)
+  compare({'sigma': results.std}, {'sigma': stored}, lambda _: COMPONENT)
 
 
 def _check_seed_kl(golden: Golden, name: str) -> None:
@@ -282,14 +282,14 @@ def _check_power(golden: Golden, name: str) -> None:
 
 
 def _check_scheduler(golden: Golden, name: str) -> None:
-  """The mean over the batch of the weighted KL; per example as long as it is balanced."""
+  """Checks the weighted KL: the mean over the batch, or per example while it is balanced."""
   c, kl = golden.config['kl_scheduler'], golden['input/kl_scheduler/kl_losses'].T
   groups = NVAE(
     num_latent_scales=c['number_of_scales'],
     num_groups_per_scale=c['initial_splits_per_scale'],
     group_divider=c['exponential_scaling'],
     min_groups_per_scale=c['min_splits'],
-  )._groups
+  ).groups_per_scale
   alpha = objective.alphas(groups, 'square')
   stored = golden.under(f'output/{name}')
   if name == 'kl_scheduler':
@@ -298,5 +298,5 @@ def _check_scheduler(golden: Golden, name: str) -> None:
   model = NVAE(kl_schedule='epochs', kl_warmup_epochs=c['kl_warm_steps'], steps_per_epoch=1)
   beta = objective.beta(model, jnp.int32(name.removeprefix('kl_scheduler_step')))
   balanced = (objective.balance(kl, alpha) * kl).sum(-1) if beta < 1 else kl.sum(-1).mean()
-  found = {'warm_up_coeff': beta, 'balanced': balanced}
-  compare(found, stored, lambda key: Tolerance(1e-5, 1e-5))
+  results = {'warm_up_coeff': beta, 'balanced': balanced}
+  compare(results, stored, lambda key: Tolerance(1e-5, 1e-5))

@@ -118,10 +118,10 @@ def entries(golden: Golden) -> dict[str, list[Entry]]:
 
 def read(golden: Golden) -> tuple[Any, Any]:
   """Parameters and state; the state has the singular vectors that the file starts from."""
-  found = nvae.split_statistics(golden.under('param'), {}, {})
+  tensors = nvae.split_statistics(golden.under('param'), {}, {})
   file = golden.path.name
   params, state = (
-    tables.import_params(entries(golden)[field], found.fields[field], file)
+    tables.import_params(entries(golden)[field], tensors.fields[field], file)
     for field in ('params', 'model_state')
   )
   if not is_seed(golden.config):
@@ -130,7 +130,7 @@ def read(golden: Golden) -> tuple[Any, Any]:
 
 
 def kernel_places(golden: Golden) -> dict[str, tuple[tuple[str, ...], int | None]]:
-  """Name of a convolution in the reference -> path of its kernel in our tree, and index there."""
+  """Returns name of a convolution in the reference -> (path of its kernel in ours, index)."""
   return {
     entry.key.rpartition('.')[0]: (entry.path, entry.index)
     for entry in entries(golden)['params']
@@ -141,21 +141,21 @@ def kernel_places(golden: Golden) -> dict[str, tuple[tuple[str, ...], int | None
 def singular(golden: Golden, params: Any, stored: Mapping[str, np.ndarray]) -> Any:
   """Vectors of all convolutions of a shape, in the file's order -> our tree."""
   places, layers = kernel_places(golden), golden.config['_sr_layers']
-  found: dict[tuple[str, ...], dict] = {}
+  slices: dict[tuple[str, ...], dict] = {}
   for shape, names in layers.items():
     for name, vector in zip(names, stored[shape], strict=True):
       path, index = places[name]
-      found.setdefault(path, {})[index] = vector
+      slices.setdefault(path, {})[index] = vector
   flat = {
     path: rows[None] if None in rows else np.stack([rows[i] for i in sorted(rows)])
-    for path, rows in found.items()
+    for path, rows in slices.items()
   }
   assert set(flat) == set(regularisers.matrices(params, 'left'))
   return traverse_util.unflatten_dict(flat)
 
 
 def vectors_by_shape(golden: Golden, tree: Any) -> dict[str, np.ndarray]:
-  """The inverse of `singular`: shape -> vectors in the file's order."""
+  """Returns shape -> vectors in the file's order; the inverse of `singular`."""
   flat, places = traverse_util.flatten_dict(tree), kernel_places(golden)
   row = lambda path, index: flat[path] if index is None else flat[path][index]
   return {
@@ -165,29 +165,29 @@ def vectors_by_shape(golden: Golden, tree: Any) -> dict[str, np.ndarray]:
 
 
 def statistics(golden: Golden, state: Any, names: list[str]) -> np.ndarray:
-  """Running statistics in the order of a file's list."""
+  """Returns running statistics in the order of a file's list."""
   part = {'batch_stats': state['batch_stats']}
-  found = tables.export_params(entries(golden)['model_state'], part)
+  results = tables.export_params(entries(golden)['model_state'], part)
   assert {name.rpartition('.')[2] for name in names} <= set(STATISTICS.values())
-  return np.concatenate([found[name].reshape(-1) for name in names])
+  return np.concatenate([results[name].reshape(-1) for name in names])
 
 
 def compare_gradients(
-  found: Mapping[str, Any], expected: Mapping[str, Any], total: float, rtol: float = 1e-3
+  results: Mapping[str, Any], expected: Mapping[str, Any], total: float, rtol: float = 1e-3
 ) -> None:
-  """The norm of every tensor's error, against that of the tensor and of the whole gradient."""
-  assert set(expected) <= set(found)
+  """Compares the error of every tensor with the norms of the tensor and of all."""
+  assert set(expected) <= set(results)
   for key, value in expected.items():
-    error, size = np.linalg.norm(found[key] - value), np.linalg.norm(value)
+    error, size = np.linalg.norm(results[key] - value), np.linalg.norm(value)
     assert error <= rtol * size + 1e-5 * total, f'{key}: error {error:.3g}, norm {size:.3g}'
 
 
-def mostly(found: Any, expected: Any) -> None:
-  """Element-wise log-probabilities: nine of ten to 1e-4, all to 1e-2.
+def mostly(results: Any, expected: Any) -> None:
+  """Compares element-wise log-probabilities: nine of ten to 1e-4, all to 1e-2.
 
   Differences of sigmoids, and narrow Gaussians, lose digits in float32.
   """
-  found, expected = np.asarray(found), np.asarray(expected)
-  assert not (text := difference(found, expected, Tolerance(1e-5, 1e-2))), text
-  close = np.abs(found - expected) <= 1e-5 * np.abs(expected) + 1e-4
+  results, expected = np.asarray(results), np.asarray(expected)
+  assert not (text := difference(results, expected, Tolerance(1e-5, 1e-2))), text
+  close = np.abs(results - expected) <= 1e-5 * np.abs(expected) + 1e-4
   assert close.mean() >= 0.9, f'{1 - close.mean():.1%} are off'

@@ -52,15 +52,15 @@ def check_masks(golden: Golden, name: str) -> None:
   for key, stored in golden.under(f'output/{name}').items():
     size, inputs, groups, outputs, strict, mirrored = map(int, pattern.fullmatch(key).groups())
     mask = convs.Mask(bool(strict), bool(mirrored), side)
-    found = mask.array((size, size, inputs // groups, outputs))
-    np.testing.assert_array_equal(tables.CONV.to_source(found), stored, err_msg=key)
+    results = mask.array((size, size, inputs // groups, outputs))
+    np.testing.assert_array_equal(tables.CONV.to_source(results), stored, err_msg=key)
 
 
 def _check_alphas(golden: Golden, name: str) -> None:
   for key, stored in golden.under(f'output/{name}').items():
     kind, config = key.split('/')
-    found = objective.alphas(GROUPS[config], kind)
-    compare({key: found}, {key: stored}, lambda _: SCHEDULE)
+    results = objective.alphas(GROUPS[config], kind)
+    compare({key: results}, {key: stored}, lambda _: SCHEDULE)
   np.testing.assert_array_equal(objective.alphas((2, 3), 'const'), np.ones(5))
 
 
@@ -68,24 +68,24 @@ def _check_balance(golden: Golden, name: str) -> None:
   kl, alpha = golden['input/kl_all'], golden['input/alpha']
   beta = float(name.removeprefix('kl_balancer_'))
   weights = objective.balance(kl, alpha) if beta < 1 else jnp.ones(kl.shape[1])
-  found = {'kl': beta * (weights * kl).sum(-1), 'coeffs': weights, 'vals': kl.mean(0)}
-  compare(found, golden.under(f'output/{name}'), lambda _: COMPONENT)
+  results = {'kl': beta * (weights * kl).sum(-1), 'coeffs': weights, 'vals': kl.mean(0)}
+  compare(results, golden.under(f'output/{name}'), lambda _: COMPONENT)
 
 
 def _check_upsampling(golden: Golden, name: str) -> None:
-  found = cells.upsample_bilinear(jnp.asarray(channels_last(golden['input/upsample'])))
-  compare({'x': found}, {'x': channels_last(golden[f'output/{name}'])}, lambda _: COMPONENT)
+  results = cells.upsample_bilinear(jnp.asarray(channels_last(golden['input/upsample'])))
+  compare({'x': results}, {'x': channels_last(golden[f'output/{name}'])}, lambda _: COMPONENT)
 
 
 def _check_weight_norm(golden: Golden, name: str) -> None:
   kernel = tables.CONV.to_ours(golden['input/weight_norm/weight'])
   gain = jnp.log(convs.kernel_norm(kernel)[0, 0, 0] + 0.01)
   applied = convs.effective_kernel({'kernel': kernel, 'log_gain': gain})
-  found = {
+  results = {
     'initial_log_weight_norm': GAIN.to_source(np.asarray(gain)),
     'effective_weight': tables.CONV.to_source(np.asarray(applied)),
   }
-  compare(found, golden.under(f'output/{name}'), lambda _: COMPONENT)
+  compare(results, golden.under(f'output/{name}'), lambda _: COMPONENT)
 
 
 def _leaves(golden: Golden, prefix: str) -> dict[str, np.ndarray]:
@@ -95,11 +95,11 @@ def _leaves(golden: Golden, prefix: str) -> dict[str, np.ndarray]:
     'log_weight_norm': ('log_gain', GAIN),
     'bias': ('bias', tables.SAME),
   }
-  found = {}
+  leaves = {}
   for leaf, (ours, layout) in kinds.items():
     if f'param/{prefix}.{leaf}' in golden:
-      found[ours] = layout.to_ours(golden[f'param/{prefix}.{leaf}'])
-  return found
+      leaves[ours] = layout.to_ours(golden[f'param/{prefix}.{leaf}'])
+  return leaves
 
 
 def _check_skip(golden: Golden, name: str) -> None:
@@ -107,25 +107,25 @@ def _check_skip(golden: Golden, name: str) -> None:
   stored = channels_last(golden[f'output/{name}'])
   params = {f'conv_{i}': _leaves(golden, f'{name}.conv_{i}') for i in range(1, 5)}
   skip = cells.SkipDown(stored.shape[-1], NVAE().cell_config(train=True))
-  found = skip.apply({'params': params}, x)
-  compare({'y': found}, {'y': stored}, lambda _: COMPONENT)
+  results = skip.apply({'params': params}, x)
+  compare({'y': results}, {'y': stored}, lambda _: COMPONENT)
 
 
 def _check_flow(golden: Golden, name: str) -> None:
   form = NVAE().latent_config(flow_encodes=True).flow
   convolutions = nvae.nvlabs_names(NVAE()).flow_convs
-  z, found, whole = channels_last(golden[f'input/{name}/z']), {}, {}
+  z, results, whole = channels_last(golden[f'input/{name}/z']), {}, {}
   for cell, order in ((1, 'straight'), (2, 'mirrored')):
     params = {
       ours: _leaves(golden, f'{name}.cell{cell}{theirs}') for ours, theirs in convolutions.items()
     }
     whole[f'pair0_{order}'] = params
     z = flows.FlowCell(order == 'mirrored', form).apply({'params': params}, z)
-    found[f'z_after_cell{cell}'] = z
+    results[f'z_after_cell{cell}'] = z
   start = channels_last(golden[f'input/{name}/z'])
-  found['z'] = flows.Flow(1, form).apply({'params': whole}, start)
+  results['z'] = flows.Flow(1, form).apply({'params': whole}, start)
   stored = {k: channels_last(v) for k, v in golden.under(f'output/{name}').items()}
-  compare(found, stored, lambda _: COMPONENT)
+  compare(results, stored, lambda _: COMPONENT)
 
 
 def _check_log_cdf(golden: Golden, name: str) -> None:
@@ -146,14 +146,14 @@ def _check_start(golden: Golden, name: str) -> None:
   with _initial_kernel(given):
     y, variables = op.init_with_output(jax.random.key(0), x)
   leaves = variables['params']['conv']
-  found = {
+  results = {
     'y': y,
     'bias': leaves['bias'],
     'log_weight_norm': GAIN.to_source(np.asarray(leaves['log_gain'])),
   }
   stored = {k: channels_last(v) for k, v in golden.under(f'output/{name}').items()}
   stored['log_weight_norm'] = golden[f'output/{name}/log_weight_norm']
-  compare(found, stored, lambda _: COMPONENT)
+  compare(results, stored, lambda _: COMPONENT)
 
 
 def _initial_kernel(initializer: Any):
@@ -180,12 +180,12 @@ def _check_rates(golden: Golden, name: str) -> None:
       cosine_start=c['warmup_epochs'],
     ),
   )
-  found = [rate(step) for step in range(len(stored))]
-  compare({'rate': found}, {'rate': stored}, lambda _: SCHEDULE)
+  results = [rate(step) for step in range(len(stored))]
+  compare({'rate': results}, {'rate': stored}, lambda _: SCHEDULE)
 
 
 def _check_seed_rates(golden: Golden, name: str) -> None:
-  """One rate an epoch; the wave begins an epoch later, and does not come to its end."""
+  """Checks one rate per epoch; the cosine starts an epoch later, and does not reach its end."""
   c, stored = golden.config['lr_schedule_seed'], golden[f'output/{name}']
   rate = _rates(
     c['epochs'],
@@ -197,8 +197,8 @@ def _check_seed_rates(golden: Golden, name: str) -> None:
       cosine_epochs=c['epochs'] - c['warmup_epochs'] - 1,
     ),
   )
-  found = np.array([rate(step) for step in range(3 * len(stored))]).reshape(-1, 3)
-  compare({'rate': found}, {'rate': np.repeat(stored[:, None], 3, 1)}, lambda _: SCHEDULE)
+  results = np.array([rate(step) for step in range(3 * len(stored))]).reshape(-1, 3)
+  compare({'rate': results}, {'rate': np.repeat(stored[:, None], 3, 1)}, lambda _: SCHEDULE)
 
 
 def _check_kl_weights(golden: Golden, name: str) -> None:
@@ -209,8 +209,8 @@ def _check_kl_weights(golden: Golden, name: str) -> None:
     kl_const_steps=c['kl_const_portion'] * total,
     kl_min=c['kl_const_coeff'],
   )
-  found = [objective.beta(model, jnp.int32(step)) for step in range(len(stored))]
-  compare({'beta': found}, {'beta': stored}, lambda _: SCHEDULE)
+  results = [objective.beta(model, jnp.int32(step)) for step in range(len(stored))]
+  compare({'beta': results}, {'beta': stored}, lambda _: SCHEDULE)
 
 
 def _check_adamax(golden: Golden, name: str) -> None:
@@ -221,9 +221,9 @@ def _check_adamax(golden: Golden, name: str) -> None:
   section.weight_decay = c['weight_decay']
   tx, rate = optimizers.create(section, 8)
   params = jnp.asarray(golden['input/adamax/param'])
-  state, found = tx.init(params), []
+  state, results = tx.init(params), []
   for step, grad in enumerate(golden['input/adamax/grads']):
     updates, state = tx.update(jnp.asarray(grad), state, params)
     params = params - rate(step) * updates
-    found.append(params)
-  compare({'params': np.stack(found)}, golden.under(f'output/{name}'), lambda _: COMPONENT)
+    results.append(params)
+  compare({'params': np.stack(results)}, golden.under(f'output/{name}'), lambda _: COMPONENT)

@@ -38,7 +38,7 @@ METRICS = {  # of a file -> ours
 
 
 def trajectory_cases(golden: Golden) -> Cases:
-  """One for every list of losses; the name of the list ends with what all noise is."""
+  """Returns the checks of every list of losses, whose name ends with the noise."""
   cases: Cases = {}
   for key in golden.keys:
     name, _, rest = key.partition('/')
@@ -83,7 +83,7 @@ def _optimizer(config: Mapping[str, Any]):
 
 @functools.cache
 def _compiled(golden: Golden):
-  """(state, batch, eps) -> (state, metrics), and the first state."""
+  """Returns (state, batch, eps) -> (state, metrics), and the first state."""
   model = _model(networks.config_of(golden))
   params, model_state = networks.read(golden)
   tx, learning_rate = _optimizer(golden.config)
@@ -102,34 +102,34 @@ def _compiled(golden: Golden):
 def _run(golden: Golden, eps: float) -> tuple[dict[str, np.ndarray], TrainState]:
   """Metrics of every step, and the last state."""
   step, state = _compiled(golden)
-  found = []
+  results = []
   for _ in range(golden.config['_traj']['steps']):
     state, metrics = step(state, {'image': computed.image_of(golden)}, eps)
-    found.append(metrics)
-  return jax.tree.map(lambda *leaves: np.stack(leaves), *found), state
+    results.append(metrics)
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *results), state
 
 
 def _check_metrics(golden: Golden, name: str, eps: float) -> None:
   metrics, _ = _run(golden, eps)
   stored = {k: v for k, v in golden.under(name).items() if not k.startswith('final_param')}
-  found = {key: metrics[METRICS[key]] for key in stored if key in METRICS}
+  results = {key: metrics[METRICS[key]] for key in stored if key in METRICS}
   if 'regularization' in stored:
-    found['regularization'] = metrics['spectral_norm'] + metrics['batch_norm_scale']
+    results['regularization'] = metrics['spectral_norm'] + metrics['batch_norm_scale']
   settings = ('lr', 'kl_coeff', 'wdn_coeff', 'skipped')
   tolerance = lambda rest: lambda key: SCHEDULE if key in settings else rest
   compare(
-    {k: v[:3] for k, v in found.items()}, {k: v[:3] for k, v in stored.items()}, tolerance(EARLY)
+    {k: v[:3] for k, v in results.items()}, {k: v[:3] for k, v in stored.items()}, tolerance(EARLY)
   )
-  compare(found, stored, tolerance(LATE))
+  compare(results, stored, tolerance(LATE))
 
 
 def _check_final(golden: Golden, name: str, eps: float) -> None:
   _, state = _run(golden, eps)
   entries = networks.entries(golden)
   statistics = {'batch_stats': state.model_state['batch_stats']}
-  found = tables.export_params(entries['params'], state.params)
-  found |= tables.export_params(entries['model_state'], statistics)
+  results = tables.export_params(entries['params'], state.params)
+  results |= tables.export_params(entries['model_state'], statistics)
   for key, value in golden.under(f'{name}/final_param').items():
     change = np.abs(value - golden[f'param/{key}'])
-    error = np.abs(found[key] - value)
+    error = np.abs(results[key] - value)
     assert (error <= 1e-4 + 0.02 * change).all(), f'{key}: off by {error.max():.3g}'

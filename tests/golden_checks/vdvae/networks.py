@@ -41,7 +41,7 @@ SAME_NAMES = (
 
 
 def scaling(dataset: str) -> dict[str, Any]:
-  """How images become inputs and targets: fields of `VDVAE`."""
+  """Returns fields of `VDVAE`: how images become inputs and targets."""
   section = importlib.import_module(f'configs.{DATASETS[dataset]}').get_config().model
   return {name: section[name] for name in SCALING}
 

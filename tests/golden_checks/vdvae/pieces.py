@@ -55,7 +55,7 @@ def _check_log_prob(golden: Golden) -> None:
   run = golden_files.quick_jit(jax.value_and_grad(total, has_aux=True))
   (_, per_pixel), grad = run(golden['input/logits'])
   per_example = per_pixel.sum((1, 2))
-  found = {
+  results = {
     'output/nll_per_example_nats_per_dim': -per_example / dims,
     'output/loglik_per_example_nats': per_example,
     'output/loglik_per_pixel_nats': per_pixel,
@@ -67,12 +67,12 @@ def _check_log_prob(golden: Golden) -> None:
     'output/loglik_per_pixel_nats': DMOL_PIXEL,
     'grad/logits': DMOL_GRADIENT,
   }
-  stored = {key: golden[key] for key in found if key in golden}
-  compare(found, stored, tolerances.__getitem__)
+  stored = {key: golden[key] for key in results if key in golden}
+  compare(results, stored, tolerances.__getitem__)
 
 
 def _check_samples(golden: Golden) -> None:
-  """With the given uniform draws, and with all of them one half."""
+  """Checks samples from the file's uniform draws, and with all draws one half."""
   model = _dmol_model(golden)
   draws = [golden['input/u_mixture'], golden['input/u_logistic']]
 
@@ -91,7 +91,7 @@ def _check_samples(golden: Golden) -> None:
 def compare_samples(
   golden: Golden, suffix: str, x: np.ndarray, image: np.ndarray, tolerance: Tolerance
 ) -> None:
-  """Compares draws, before and after rounding, with those that the file has."""
+  """Compares draws, before and after rounding, with the file."""
   results = {f'sample_float{suffix}': x}
   if stored := golden_files.select(golden, results):
     compare(results, stored, lambda _: tolerance)
@@ -99,7 +99,7 @@ def compare_samples(
     golden_files.compare_images(image, golden[f'output/sample_uint8{suffix}'])
 
 
-# Patterns of which each shows a file of primitives.
+# Patterns of keys; each one shows that a file holds primitives.
 PRIMITIVE_KEYS = (
   ('input/qm', 'output/kl'),
   ('output/gelu_*',),
@@ -157,8 +157,8 @@ def preprocess_cases(golden: Golden) -> Cases:
 
 def _check_preprocess(golden: Golden, dataset: str) -> None:
   model, level = VDVAE(**networks.ONE_BLOCK, **networks.scaling(dataset)), golden['input/level']
-  found = {'x': model.scale_input(level), 'x_target': model.scale_target(level)}
-  compare(found, golden.under(f'output/{dataset}'), lambda _: networks.PREPROCESSING)
+  results = {'x': model.scale_input(level), 'x_target': model.scale_target(level)}
+  compare(results, golden.under(f'output/{dataset}'), lambda _: networks.PREPROCESSING)
 
 
 # Seeds of the legacy NumPy generator. CIFAR-10 takes its validation set from the front of the
@@ -242,7 +242,7 @@ def _check_widths(golden: Golden) -> None:
 
 
 def _error_of(function, argument) -> str:
-  """Name of the exception that is raised, or ''."""
+  """Returns the name of the raised exception, or ''."""
   try:
     function(argument)
   except Exception as error:

@@ -25,7 +25,7 @@ SAMPLES = Tolerance(1e-5, 2e-5)  # before clipping they reach 1e7
 
 
 class Port(VDVAE):
-  """For 5-bit data the port floors the targets but keeps the bins of 8 bits."""
+  """Checks 5-bit data: the port floors the targets but keeps the bins of 8 bits."""
 
   def scale_target(self, image):
     return super().scale_target(image // 8 * 8)
@@ -64,14 +64,14 @@ def forward_cases(golden: Golden) -> Cases:
 
 def _check_inputs(golden: Golden) -> None:
   model, image = port_model(golden.config), golden['input/image_uint8']
-  found = {'x': model.scale_input(image), 'x_target': model.scale_target(image)}
-  stored = golden_files.select(golden, found, 'input')
-  compare(found, stored, lambda _: networks.PREPROCESSING)
+  results = {'x': model.scale_input(image), 'x_target': model.scale_target(image)}
+  stored = golden_files.select(golden, results, 'input')
+  compare(results, stored, lambda _: networks.PREPROCESSING)
 
 
 @functools.cache
 def _run(golden: Golden, eps: float) -> tuple[dict[str, Any], Any]:
-  """Everything that one pass computes, by the names of the file, and the gradient."""
+  """Returns all results of one pass, by the names of the file, and the gradient."""
   return _compiled(golden)(eps)
 
 
@@ -82,28 +82,28 @@ def _compiled(golden: Golden):
 
   def run(params, image, eps):
     loss = lambda params: computed.port_run(model, params, image, eps)
-    (_, found), grads = jax.value_and_grad(loss, has_aux=True)(params)
-    return {**found, 'grad_norm': optax.tree.norm(grads)}, grads
+    (_, results), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    return {**results, 'grad_norm': optax.tree.norm(grads)}, grads
 
   jitted = golden_files.quick_jit(run)
   return lambda eps: jitted(params, image, eps)
 
 
 def _check_pass(golden: Golden, name: str) -> None:
-  found, _ = _run(golden, float(name.removeprefix('eps')))
+  results, _ = _run(golden, float(name.removeprefix('eps')))
   expected = golden.under(f'output/{name}')
-  compare(found, expected, computed.port_tolerance)
+  compare(results, expected, computed.port_tolerance)
 
 
 def _check_gradient(golden: Golden, name: str) -> None:
   eps = float(name.removeprefix('grad').removeprefix('_eps') or 0)
-  found = tables.export_params(port_entries(port_model(golden.config)), _run(golden, eps)[1])
+  results = tables.export_params(port_entries(port_model(golden.config)), _run(golden, eps)[1])
   norm = golden.under(f'output/eps{eps:g}').get('grad_norm')
-  compare(found, networks.with_zeros(golden.under(name), found, norm), lambda _: PORT)
+  compare(results, networks.with_zeros(golden.under(name), results, norm), lambda _: PORT)
 
 
 def _check_generation(golden: Golden, name: str) -> None:
-  """Decoder runs; given latents are those of the pass with eps 1."""
+  """Checks decoder runs; given latents come from the pass with eps 1."""
   expected = golden.under(f'output/{name}')
   mode, which, eps, t = parse_variant(name)
   num = len(next(iter(expected.values())))
@@ -112,7 +112,7 @@ def _check_generation(golden: Golden, name: str) -> None:
   else:  # none is given
     z = [np.zeros((num, *shape), np.float32) for shape in _latent_shapes(golden)]
   temperature = 1.0 if t == 'None' else float(t)
-  # In the port 0 counts as no temperature, which is 1.
+  # The port takes 0 for no temperature, which is 1.
   temperatures = np.full(len(z), temperature or 1.0, np.float32)
   given = given_levels(which, len(z)) & (mode == 'manual')
   latents = [np.resize(value, (num, *value.shape[1:])) for value in z]
@@ -165,18 +165,18 @@ def _check_log_prob(golden: Golden) -> None:
 
   run = golden_files.quick_jit(jax.value_and_grad(total, has_aux=True))
   (_, per_pixel), grad = run(golden['input/logits'])
-  found = {
+  results = {
     'output/loglik_per_pixel_nats': per_pixel,
     'output/loglik_per_example_nats': per_pixel.sum((1, 2)),
     'grad/logits': grad,
   }
   tolerances = {'output/loglik_per_example_nats': LOG_PROB}
-  stored = {key: golden[key] for key in found if key in golden}
-  compare(found, stored, lambda key: tolerances.get(key, PORT))
+  stored = {key: golden[key] for key in results if key in golden}
+  compare(results, stored, lambda key: tolerances.get(key, PORT))
 
 
 def _check_samples(golden: Golden) -> None:
-  """The most probable component, with the given logistic noise and with none."""
+  """Checks the most probable component, with the file's logistic noise and with none."""
   k = golden.config['num_mixtures']
   model = _head(k)
   given = golden['input/logistic_noise']

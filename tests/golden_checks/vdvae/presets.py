@@ -12,6 +12,9 @@ from tests.golden_checks.vdvae import networks
 from tests.golden_checks.vdvae.release import Cases
 from tests.support.golden_files import Golden
 
+# Rows of samples in the release; a preset shows the first ones.
+TEMPERATURES = (1.0, 0.9, 0.8, 0.7)
+
 
 def config_cases(golden: Golden) -> Cases:
   presets = dict.fromkeys(key.split('/')[0] for key in golden.keys)
@@ -28,8 +31,8 @@ def _check_config(golden: Golden, preset: str) -> None:
   sides = [int(name.removeprefix('res').split('/')[0]) for name in model.level_names]
   points, temperatures = _picture_rows(model.level_names, hparams['num_variables_visualize'])
   num_temperatures = hparams['num_temperatures_visualize']
-  kept = [path[-1] for path in (entry.path for entry in entries) if path[-1].startswith('start_')]
-  found = {
+  starts = [path[-1] for path in (entry.path for entry in entries) if path[-1].startswith('start_')]
+  results = {
     'image_size': model.image_size,
     'total_params': sum(sizes.values()),
     'param_groups': {
@@ -44,12 +47,12 @@ def _check_config(golden: Golden, preset: str) -> None:
     'latent_dims_total': sum(side**2 * model.zdim for side in sides),
     'image_dims': model.num_dims,
     'n_tensors': len(entries),
-    'bias_xs_resolutions': [int(name.removeprefix('start_')) for name in kept],
+    'bias_xs_resolutions': [int(name.removeprefix('start_')) for name in starts],
     'visualize_lv_points': points,
     'visualize_temperatures': temperatures[:num_temperatures],
   }
-  assert set(expected) <= set(found)
-  assert {key: found[key] for key in expected} == expected
+  assert set(expected) <= set(results)
+  assert {key: results[key] for key in expected} == expected
 
 
 class Labels:
@@ -69,9 +72,9 @@ class Labels:
 
 
 def _picture_rows(level_names: tuple[str, ...], num_partial: int) -> tuple[list, list]:
-  """Of the picture grid: how many levels each row keeps, and the temperatures of its samples."""
+  """Returns the levels that each row of the picture grid keeps, and its samples' temperatures."""
   batches = lambda: iter([{'image': jnp.zeros((1, 1, 1, 1), jnp.uint8)}])
-  options = pictures.Options(num=1, num_partial=num_partial)
+  options = pictures.Options(num=1, temperatures=TEMPERATURES, num_partial=num_partial)
   run = pictures.make(Labels(level_names), batches, options)
   rows = run({}, {}, 0, jax.random.key(0))['partial'].ravel().tolist()
   return rows[1 : 1 + num_partial], [row / 100 for row in rows[1 + num_partial :]]
@@ -85,8 +88,8 @@ def shape_cases(golden: Golden) -> Cases:
 
 
 def _check_shapes(golden: Golden, preset: str) -> None:
-  """Every key and shape, in the order of the state dict."""
+  """Checks every key and shape, in the order of the state dict."""
   hparams = golden.beside('configs.json')[f'{preset}/hparams']
   entries = networks.release_entries(networks.release_model(hparams))
-  found = [(entry.key, list(entry.shape)) for entry in entries]
-  assert found == list(json.loads(str(golden[f'shapes/{preset}'])).items())
+  results = [(entry.key, list(entry.shape)) for entry in entries]
+  assert results == list(json.loads(str(golden[f'shapes/{preset}'])).items())

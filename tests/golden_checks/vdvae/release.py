@@ -39,7 +39,7 @@ def forward_cases(golden: Golden) -> Cases:
 
 @functools.cache
 def _run(golden: Golden, eps: float) -> tuple[dict[str, Any], Any]:
-  """Everything that one pass computes, by the names of the file, and the gradient."""
+  """Returns all results of one pass, by the names of the file, and the gradient."""
   return _compiled(golden)(eps)
 
 
@@ -50,34 +50,34 @@ def _compiled(golden: Golden) -> Callable[[float], tuple[dict[str, Any], Any]]:
 
   def run(params, image, eps):
     loss = lambda params: computed.release_run(model, params, image, eps)
-    (_, found), grads = jax.value_and_grad(loss, has_aux=True)(params)
-    return {**found, 'grad_norm': optax.tree.norm(grads)}, grads
+    (_, results), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    return {**results, 'grad_norm': optax.tree.norm(grads)}, grads
 
   jitted = golden_files.quick_jit(run)
   return lambda eps: jitted(params, image, eps)
 
 
 def _eps(name: str) -> float:
-  """'eps1' -> 1.0: what every draw of the latent variables is replaced by."""
+  """Returns the number in place of every latent draw: 'eps1' -> 1.0."""
   return float(name.removeprefix('eps'))
 
 
 def _check_inputs(golden: Golden) -> None:
   model, image = networks.release_model(golden.config), golden['input/image_uint8']
-  found = {'x': model.scale_input(image), 'x_target': model.scale_target(image)}
-  tolerances = dict.fromkeys(found, networks.PREPROCESSING)
+  results = {'x': model.scale_input(image), 'x_target': model.scale_target(image)}
+  tolerances = dict.fromkeys(results, networks.PREPROCESSING)
   given = golden.under('input')
   for name in given:
     if name.startswith('posterior_mean_latent/'):
       z = _run(golden, 0.0)[0][name.replace('posterior_mean_latent', 'z')]
-      found[name] = z[: len(given[name])]
+      results[name] = z[: len(given[name])]
       tolerances[name] = computed.FEATURES
   expected = {
     name: computed.channels_last(name, given[name]) if '/' in name else given[name]
-    for name in found
+    for name in results
     if name in given
   }
-  compare(found, expected, tolerances.__getitem__)
+  compare(results, expected, tolerances.__getitem__)
 
 
 def _check_pass(golden: Golden, name: str) -> None:
@@ -90,13 +90,13 @@ def _check_pass(golden: Golden, name: str) -> None:
 
 
 def _check_gradient(golden: Golden, name: str) -> None:
-  """Compares gradients; `grad` is that of the pass with eps 0."""
+  """Compares gradients; `grad` belongs to the pass with eps 0."""
   eps = 0.0 if name == 'grad' else _eps(name.removeprefix('grad_'))
   entries = networks.release_entries(networks.release_model(golden.config))
-  found = tables.export_params(entries, _run(golden, eps)[1])
+  results = tables.export_params(entries, _run(golden, eps)[1])
   norm = golden.under(f'output/eps{eps:g}').get('grad_norm')
-  stored = networks.with_zeros(golden.under(name), found, norm)
-  compare(found, stored, lambda _: networks.GRADIENT)
+  stored = networks.with_zeros(golden.under(name), results, norm)
+  compare(results, stored, lambda _: networks.GRADIENT)
 
 
 def sample_cases(golden: Golden) -> Cases:
@@ -111,7 +111,7 @@ VARIANT = re.compile(
 
 
 def parse_variant(name: str) -> tuple[str, str, float, str]:
-  """-> (uncond or manual, which levels are given, eps, temperature), as a file names them."""
+  """Returns (uncond or manual, given levels, eps, temperature) from a name in a file."""
   matched = VARIANT.fullmatch(name)
   assert matched, f'{name!r} is no known way to sample'
   mode, which, eps, temperature = matched.groups()
@@ -119,7 +119,7 @@ def parse_variant(name: str) -> tuple[str, str, float, str]:
 
 
 def given_levels(which: str, count: int) -> np.ndarray:
-  """'all', 'random_all', 'even', 'odd', 'first2' -> bool [count]."""
+  """Returns bool [count] for 'all', 'random_all', 'even', 'odd' or 'first2'."""
   levels = np.arange(count)
   if which.startswith('first'):
     return levels < int(which.removeprefix('first'))
@@ -139,21 +139,21 @@ def _check_sample(golden: Golden, name: str) -> None:
     temperatures = np.full(count, t, np.float32)
   sample, decode = _samplers(golden, len(next(iter(expected.values()))))
   if mode == 'uncond':
-    found = sample(eps, temperatures)
+    results = sample(eps, temperatures)
   else:
     source = 'random_latent' if which == 'random_all' else 'posterior_mean_latent'
     z = [value.transpose(0, 2, 3, 1) for value in golden.numbered(f'input/{source}')]
-    found = decode(eps, temperatures, z, given_levels(which, count))
+    results = decode(eps, temperatures, z, given_levels(which, count))
   floats = {key: value for key, value in expected.items() if key != 'image'}
   if floats:
-    compare(found, floats, lambda _: computed.FEATURES)
+    compare(results, floats, lambda _: computed.FEATURES)
   if 'image' in expected:
-    golden_files.compare_images(found['image'], expected['image'])
+    golden_files.compare_images(results['image'], expected['image'])
 
 
 @functools.cache
 def _samplers(golden: Golden, num: int) -> tuple[Callable, Callable]:
-  """`sample(eps, temperatures)` and `decode(eps, temperatures, z, given)`, compiled."""
+  """Compiles `sample(eps, temperatures)` and `decode(eps, temperatures, z, given)`."""
   model = networks.release_model(golden.config)
   params = read_params(golden.beside(golden.config['params_in']), model)
   rng = jax.random.key(0)

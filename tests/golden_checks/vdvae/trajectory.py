@@ -32,7 +32,7 @@ PORT_FINAL = Tolerance(0, 1e-5)
 
 
 def _optimizer(config: Mapping[str, Any]):
-  """The chain and the learning rate, from the references' names."""
+  """Returns the chain and the learning rate, from the references' names."""
   section = dict(
     name='adamw',
     schedule='constant',
@@ -84,7 +84,7 @@ def _run_release(golden: Golden) -> tuple[dict[str, Any], TrainState, list[Entry
   steps = list(_steps(config, model, params, images, ema_decay=config['ema_rate']))
   metrics = [m for m, _ in steps]
   rates = np.array([m['learning_rate'] for m in metrics])
-  found = {
+  results = {
     'loss': np.array([m['loss'] for m in metrics]),
     'distortion': np.array([m['nll'] for m in metrics]) / model.num_dims,
     'rate': np.array([m['kl'] for m in metrics]) / model.num_dims,
@@ -92,10 +92,10 @@ def _run_release(golden: Golden) -> tuple[dict[str, Any], TrainState, list[Entry
     'skipped': _skipped(metrics),
     'batch_index': order,
     'lr_used': rates,
-    # What the reference logs is the rate of the step that follows.
+    # The reference logs the rate of the next step.
     'lr_logged': np.append(rates[1:], _optimizer(config)[1](len(rates))),
   }
-  return found, steps[-1][1], networks.release_entries(model)
+  return results, steps[-1][1], networks.release_entries(model)
 
 
 def _tolerance(key: str) -> Tolerance:
@@ -111,8 +111,8 @@ def release_cases(golden: Golden) -> Cases:
   def check_final(name):
     _, state, entries = _run_release(golden)
     tree = state.params if name == 'param' else state.ema_params
-    found = tables.export_params(entries, tree)
-    compare(found, golden.under(f'output/final_{name}'), lambda _: FINAL[name])
+    results = tables.export_params(entries, tree)
+    compare(results, golden.under(f'output/final_{name}'), lambda _: FINAL[name])
 
   def check_adam():
     _, state, entries = _run_release(golden)
@@ -135,7 +135,7 @@ def release_cases(golden: Golden) -> Cases:
 
 @functools.cache
 def _run_port(golden: Golden) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-  """Metrics, final parameters and their average.
+  """Returns metrics, final parameters and their average.
 
   The average is composed here: the port takes the weights from before the update.
   """
@@ -153,7 +153,7 @@ def _run_port(golden: Golden) -> tuple[dict[str, Any], dict[str, Any], dict[str,
     params = state.params
   to_bpd = 1 / math.log(2)
   nll, kl = (np.array([m[name] for m in metrics]) / model.num_dims for name in ('nll', 'kl'))
-  found = {
+  results = {
     'elbo_bpd': -np.array([m['loss'] for m in metrics]) * to_bpd,
     'log_likelihood_bpd': -nll * to_bpd,
     'kl_bpd': kl * to_bpd,
@@ -162,7 +162,7 @@ def _run_port(golden: Golden) -> tuple[dict[str, Any], dict[str, Any], dict[str,
     'lr': np.array([m['learning_rate'] for m in metrics]),
     'step_after': np.array(counts),
   }
-  return found, tables.export_params(entries, params), tables.export_params(entries, ema)
+  return results, tables.export_params(entries, params), tables.export_params(entries, ema)
 
 
 def port_cases(golden: Golden) -> Cases:
