@@ -19,7 +19,7 @@ from data_prep.raw.preparation import Preparation, picture_set, split_of_picture
 
 DEBIAN = pathlib.Path('/usr/share/datasets/fashion-mnist')  # of the package below
 _PACKAGE = 'dataset-fashion-mnist'
-_SITE = 'https://fashion-mnist.s3-website.eu-central-1.amazonaws.com/'
+_SITE = 'https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/'
 SHA256 = {  # of the unpacked files: gzip files differ with the program that packed them
   'train images': 'c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888',
   'train labels': 'bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9',
