@@ -56,11 +56,11 @@ def parse_split(
   return images, labels
 
 
-def checked_labels(image: np.ndarray, label: np.ndarray, name: str, num_classes: int = 10):
-  """Returns the labels of a split as uint8; its images must be uint8 [N, 28, 28].
+def checked_labels(image: np.ndarray, label: np.ndarray, name: str) -> np.ndarray:
+  """Returns the labels of a split, uint8 [N] from 0 to 9; its images must be uint8 [N, 28, 28].
 
   Raises:
-    DataPrepError: other shapes, or labels that are not whole numbers below `num_classes`.
+    DataPrepError: other shapes, or labels that are not whole numbers from 0 to 9.
   """
   if image.dtype != np.uint8 or image.shape[1:] != (28, 28) or label.shape != image.shape[:1]:
     raise DataPrepError(
@@ -68,8 +68,8 @@ def checked_labels(image: np.ndarray, label: np.ndarray, name: str, num_classes:
       f'{list(image.shape)} and {list(label.shape)}'
     )
   whole = label.dtype.kind in 'iu'
-  if not whole or label.min(initial=0) < 0 or label.max(initial=0) >= num_classes:
-    raise DataPrepError(f'the labels of {name} must be whole numbers from 0 to {num_classes - 1}')
+  if not whole or label.min(initial=0) < 0 or label.max(initial=0) > 9:
+    raise DataPrepError(f'the labels of {name} must be whole numbers from 0 to 9')
   return label.astype(np.uint8)
 
 
