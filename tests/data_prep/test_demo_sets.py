@@ -262,7 +262,7 @@ def test_command_errors_are_one_sentence(capsys, tmp_path):
   assert command.main(['mnits']) == 2
   error = capsys.readouterr().err
   assert error.count('\n') == 1
-  assert "no data set 'mnits'; choose one of: mnist, binarized_mnist" in error
+  assert "no data set 'mnits'; choose one of: mnist, " in error
   assert command.main([]) == 2
   (tmp_path / 'file').touch()
   assert command.main(['demo_mnist', f'--out={tmp_path}/file']) == 2
