@@ -9,6 +9,9 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=$root/.venv/bin/python
+# The packages are installed without bytecode. Images of containers often forbid to write it: then
+# every start of Python would compile all that it imports, for seconds.
+unset PYTHONDONTWRITEBYTECODE
 
 fail() {
   echo "$*" >&2

@@ -24,9 +24,7 @@ KINDS = {
 
 # Checks of every run: a pass with gradients of one reference, a trajectory of the other, pieces.
 QUICK = (
-  'official_cifar10_nf1_5bit.npz-grad',
   'official_cifar10_nf1_5bit.npz-inputs',
-  'official_cifar10_nf1_5bit.npz-train_eps0',
   'official_heads.npz-*',
   'official_misc.npz-*',
   'seed_gaussian.npz-inputs',

@@ -265,6 +265,7 @@ def test_unfit_sizes_are_told_before_the_first_step(root, tmp_path, options, mes
   assert not list(tmp_path.glob('checkpoints/*'))
 
 
+@pytest.mark.slow
 def test_evaluations_name_the_options_that_they_take(root, tmp_path, monkeypatch):
   monkeypatch.setenv('HVAE_DATA', str(root))
   config = demo_moving_mnist.get_config('cwvae,debug')

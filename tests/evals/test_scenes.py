@@ -53,7 +53,9 @@ def test_sweeps_change_one_dimension_of_one_slot():
   np.testing.assert_allclose(active, [[0.125, 0.08]], rtol=1e-4)
 
 
-@pytest.mark.parametrize('name', ['efficient_morl', 'slot_attention'])
+@pytest.mark.parametrize(
+  'name', [pytest.param('efficient_morl', marks=pytest.mark.slow), 'slot_attention']
+)
 def test_evaluations_of_a_model(name):
   """Means over the examples that are no padding; pictures of the first; the same by hand."""
   model, batch = tiny.SYSTEMS[name].model, tiny.batch(name)

@@ -92,6 +92,7 @@ def test_release_weights_with_their_average(imported, weights):
   assert 'equal the source bit for bit' in text and 'not measured' in text
 
 
+@pytest.mark.slow
 def test_export_and_back(imported, tmp_path):
   """Everything known of a run travels with its weights."""
   output = tmp_path / 'run.safetensors'
@@ -198,6 +199,7 @@ def exported(tmp_path_factory) -> Path:
   return foreign.export_demo(tmp_path_factory.mktemp('exported') / 'demo.safetensors')
 
 
+@pytest.mark.slow
 def test_bits_per_dim_and_the_lines_of_modes(exported, tmp_path, debug_config, monkeypatch, capsys):
   """Compares the number on all examples with --mode=eval; eval and sample show the report."""
   from hvae_tpu import data
@@ -220,6 +222,7 @@ def test_bits_per_dim_and_the_lines_of_modes(exported, tmp_path, debug_config, m
   assert 'weights imported from hvae_tpu' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_bits_per_dim_of_some_examples(exported, tmp_path):
   report = conversion.import_run(
     'hvae_tpu', str(exported), tmp_path / 'run', None, verify_examples=11

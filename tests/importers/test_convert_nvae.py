@@ -57,12 +57,10 @@ def test_a_file_without_statistics_is_refused(arrays, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'file'),
-  [
-    pytest.param('nvae', 'official_cifar10_nf1_5bit.npz', marks=pytest.mark.slow),
-    ('nvae_seed', 'seed_gaussian.npz'),
-  ],
+  [('nvae', 'official_cifar10_nf1_5bit.npz'), ('nvae_seed', 'seed_gaussian.npz')],
 )
 def test_an_imported_run_gives_the_results_of_its_reference(name, file, tmp_path):
   """Compares passes of evaluation, with the statistics that came with the weights."""

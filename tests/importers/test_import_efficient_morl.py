@@ -113,6 +113,7 @@ def test_transposed_kernels_are_turned():
   assert out.shape == (1, 96, 96, 4)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_becomes_a_run(tmp_path):
   """Adds the multiplier of GECO to the weights, as the reference does."""
   config = tetrominoes.get_config('efficient_morl,debug')

@@ -84,6 +84,7 @@ def test_patches_are_of_the_pictures():
   assert vectors.shape == (32, 147) and (vectors == 1).all()
 
 
+@pytest.mark.slow
 def test_the_classifier_learns(monkeypatch):
   monkeypatch.setattr(classifier, 'STEPS', 60)
   images, labels = pictures(200, 0), np.arange(200) % 2

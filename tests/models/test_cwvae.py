@@ -80,6 +80,7 @@ def test_products_and_their_gradients_are_of_the_dtype(dtype):
   assert operands and set(operands) == {2}  # both factors
 
 
+@pytest.mark.slow
 def test_rematerialisation_chooses_what_is_computed_again(trained):
   params, batch = trained
 
@@ -233,6 +234,7 @@ def test_the_reference_keeps_the_posterior_out_of_the_balance():
   assert gradient('intended') == pytest.approx(0.8 * 3.0) and gradient('reference') == 0
 
 
+@pytest.mark.slow
 def test_the_elbo_is_not_weighted(trained):
   params, batch = trained
   model = dataclasses.replace(MODEL, beta=(5.0,), free_nats=1.0)

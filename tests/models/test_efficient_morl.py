@@ -101,6 +101,7 @@ def _optimizer():
   return section
 
 
+@pytest.mark.slow
 def test_the_curriculum_is_one_program():
   """Stages of 1 and 2 refinements: no second compilation, and the refinements of each stage."""
   model, params, state, batch = started('efficient_morl')

@@ -167,6 +167,7 @@ def test_gamma_pays_for_quiet_groups():
   assert np.isfinite(objective.gamma(jnp.zeros(2), sizes, 0, 10, True)).all()
 
 
+@pytest.mark.slow
 def test_the_clock_weights_the_training_loss_only(trained):
   params, batch = trained
   model = dataclasses.replace(MODEL, beta_start=1, beta_steps=9, gamma_max_steps=5)

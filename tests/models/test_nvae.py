@@ -200,6 +200,7 @@ def test_weight_of_the_kl():
   assert at(dataclasses.replace(stairs, kl_warmup_epochs=0), 0) == 1
 
 
+@pytest.mark.slow
 def test_balance_ends_with_the_warm_up():
   params, state, batch = initial(SMALL)
   early = dataclasses.replace(SMALL, kl_anneal_steps=6.0)

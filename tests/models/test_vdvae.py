@@ -69,6 +69,7 @@ def test_other_parameters_start_neutral():
   assert (params['gain'] == 1).all() and (params['bias'] == 0).all()
 
 
+@pytest.mark.slow
 def test_scanned_run_equals_a_python_loop():
   fields = dict(mid=4, width=8, kernel=3, config=MODEL.block_config, last_scale=0.6, zdim=2)
   rng = np.random.default_rng(0)

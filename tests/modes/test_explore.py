@@ -187,6 +187,7 @@ def call(run):
   return called
 
 
+@pytest.mark.slow
 def test_modes_write(run, call):
   folder = run[1] / 'explore' / '1-ema'
   assert call('explore', rows=2, num=3) == 0

@@ -140,6 +140,7 @@ def test_look_alikes_are_refused_in_training_and_evaluation(command, workdir, da
   assert code == 2 and "require.variant='van_den_oord'" in err, err
 
 
+@pytest.mark.slow
 def test_data_that_was_built_anew_does_not_resume(command, workdir, data_root, tmp_path):
   shutil.copytree(data_root / 'demo_mnist', tmp_path / 'demo_mnist')
   path = tmp_path / 'demo_mnist' / 'dataset.json'

@@ -80,6 +80,7 @@ def test_segment_writes_scores_records_and_figures(used):
   assert 'means over 8 scenes' in used.out and 'means over 3 scenes' in used.out
 
 
+@pytest.mark.slow
 def test_disentangle_writes_ranges_and_activeness(used):
   path = used.workdir / 'disentangle' / '1-ema.npz'
   with np.load(path) as arrays:
@@ -91,6 +92,7 @@ def test_disentangle_writes_ranges_and_activeness(used):
     assert [row['dimension'] for row in csv.DictReader(file)] == ['0', '1', '2', '3']
 
 
+@pytest.mark.slow
 def test_traverse_writes_animations(used):
   names = sorted(path.name for path in (used.workdir / 'traverse').glob('*.gif'))
   assert len(names) == 4 * 2 and names[0].startswith('test-1-ema-0000-slot0-rank0-dim')
@@ -100,6 +102,7 @@ def test_traverse_writes_animations(used):
   assert rows.size == (8 * 37 + 2, 2 * 39)
 
 
+@pytest.mark.slow
 def test_traversals_need_ranges_of_these_weights(used, tmp_path):
   trained_runs.save(tmp_path, used.config, seed=1)
   with pytest.raises(UserError, match='1-ema.npz is missing; run --mode=disentangle'):
@@ -144,6 +147,7 @@ def test_a_target_is_proposed(used, tmp_path, capsys):
   assert 'objects are not found yet' in out
 
 
+@pytest.mark.slow
 def test_what_targets_are_not_for(used, tmp_path):
   config = used.config.copy_and_resolve_references()
   config.geco_target.share = 0.0
@@ -166,6 +170,7 @@ def test_models_without_slots_are_refused(mode, data_root, tmp_path, monkeypatch
     call(config, tmp_path, mode)
 
 
+@pytest.mark.slow
 def test_wrong_options_are_told(used):
   with pytest.raises(UserError, match=r"factors=\('weight',\) must be among those of demo_tetro"):
     call(used.config, used.workdir, 'disentangle', factors=('weight',))

@@ -279,6 +279,7 @@ def test_shapes_without_a_data_set():
     programs.batch_shapes(config, 6, 0)
 
 
+@pytest.mark.slow
 def test_traces_are_those_of_the_real_step():
   """Lowers the train and eval programs for the host."""
   config = cifar10.get_config('vdvae,debug')

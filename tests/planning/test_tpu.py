@@ -19,10 +19,13 @@ from hvae_tpu.training import optimizers
 from hvae_tpu.training.state import abstract_state
 from hvae_tpu.training.step import make_train_step, trace_step
 
-pytestmark = pytest.mark.skipif(
-  importlib.util.find_spec('libtpu') is None,
-  reason="the TPU compiler is not installed: pip install -e '.[tpu]'",
-)
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.skipif(
+    importlib.util.find_spec('libtpu') is None,
+    reason="the TPU compiler is not installed: pip install -e '.[tpu]'",
+  ),
+]
 
 
 @pytest.fixture(scope='module')

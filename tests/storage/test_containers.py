@@ -238,6 +238,7 @@ def tensorflow_checkpoint(folder) -> Path:
   return clockwork_files.save(folder / 'model.ckpt', {**TENSORS, 'scope/a': np.float32(3)})
 
 
+@pytest.mark.slow
 def test_tensorflow_checkpoints(tmp_path):
   """Names checkpoints by prefix, by one of the files, or by their folder."""
   prefix = tensorflow_checkpoint(tmp_path)

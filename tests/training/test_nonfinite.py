@@ -84,6 +84,7 @@ def test_a_run_that_only_drops_stops_and_is_saved(broken_run):
   assert any(path.name.isdigit() for path in (workdir / 'checkpoints').iterdir())
 
 
+@pytest.mark.slow
 def test_the_bundle_says_which_step_it_was(broken_run, data_root):
   workdir, trained, _ = broken_run
   (folder,) = workdir.glob('nonfinite-*')
@@ -102,6 +103,7 @@ def test_the_bundle_says_which_step_it_was(broken_run, data_root):
   assert bundle['first_nonfinite_gradient'] is not None
 
 
+@pytest.mark.slow
 def test_replay_names_the_first_intermediate(broken_run):
   _, _, replayed = broken_run
   assert replayed.returncode == 0, replayed.stdout + replayed.stderr

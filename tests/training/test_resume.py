@@ -18,6 +18,8 @@ from hvae_tpu.devices import sharding
 from hvae_tpu.runs.checkpoints import Checkpoints
 from tests.support import moving_squares
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS = (
   '--config=configs/demo_mnist.py:vdvae,debug',
@@ -90,7 +92,6 @@ def chain(data_root, tmp_path_factory):
   return starts, folder
 
 
-@pytest.mark.slow
 def test_interrupt_saves_and_says_so(chain):
   start = chain[0]['interrupted']
   assert (start.code, start.steps) == (130, [7]), start.text
@@ -136,7 +137,6 @@ def test_second_starts_compile_nothing(chain):
   assert starts['finished'].misses == 0  # resumed, as `terminated` was
 
 
-@pytest.mark.slow
 def test_a_killed_run_of_videos_ends_as_one_in_one_piece(tmp_path):
   """Compares weights, and the films that were predicted during training."""
   moving_squares.write(tmp_path)

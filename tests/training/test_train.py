@@ -251,6 +251,7 @@ def three_steps():
   return run
 
 
+@pytest.mark.slow
 def test_meshes_agree(three_steps, monkeypatch):
   monkeypatch.setattr(sharding, 'MIN_SHARDED_SIZE', 64)  # the tiny model is split, too
   monkeypatch.setattr(rows, 'MIN_ROWS', 2)
