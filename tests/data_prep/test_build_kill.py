@@ -136,11 +136,9 @@ def test_build_killed_within_a_shard_goes_on_and_leaves_no_process(raw, whole, t
 def test_interrupted_build_keeps_finished_shards(raw, whole, tmp_path):
   # Background processes ignore the signal, and their children inherit that.
   heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-  stopped = start(raw, tmp_path, jobs=1, prepare=heed)
-  wait_until(lambda: list(tmp_path.glob('image_folder.tmp-*/*.part-*')), stopped)
-  stopped.send_signal(signal.SIGINT)
+  stopped = start(raw, tmp_path, 1, 'interrupt', prepare=heed)
   _, error = stopped.communicate(timeout=30)
-  assert stopped.returncode == 130
+  assert stopped.returncode == 130, error
   assert error == 'data_prep.build: stopped; finished shards are kept, run it again\n'
   assert not list(tmp_path.glob('*/*.part*'))
 

@@ -53,9 +53,8 @@ def test_sweeps_change_one_dimension_of_one_slot():
   np.testing.assert_allclose(active, [[0.125, 0.08]], rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-  'name', [pytest.param('efficient_morl', marks=pytest.mark.slow), 'slot_attention']
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['efficient_morl', 'slot_attention'])
 def test_evaluations_of_a_model(name):
   """Means over the examples that are no padding; pictures of the first; the same by hand."""
   model, batch = tiny.SYSTEMS[name].model, tiny.batch(name)
@@ -97,6 +96,7 @@ def test_masks_are_enlarged_to_those_of_the_records():
   np.testing.assert_array_equal(owners[0], np.repeat([[0] * 4 + [1] * 4], 8, axis=0))
 
 
+@pytest.mark.slow
 def test_records_of_scenes():
   model, batch = tiny.SYSTEMS['efficient_morl'].model, tiny.batch('efficient_morl')
   segments = model.segment(*model.init(RNG, batch), batch, RNG)

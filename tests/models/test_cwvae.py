@@ -141,6 +141,7 @@ def test_chunks_equal_the_whole(trained, fields):
     predictor(model, 4, 9)(params, batch, carry)
 
 
+@pytest.mark.slow
 def test_a_prediction_reads_the_context_only(trained):
   params, batch = trained
   other = {'video': batch['video'].at[:, 4:].set(0)}

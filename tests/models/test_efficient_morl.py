@@ -129,6 +129,7 @@ def test_the_curriculum_is_one_program():
   np.testing.assert_allclose(value, alone, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_refinements_nothing_is_refined():
   model, params, state, batch = started('efficient_morl')
   none = dataclasses.replace(model, refinement_iters=0, refinement_curriculum=((-1, 0),))
@@ -141,6 +142,7 @@ def test_without_refinements_nothing_is_refined():
   np.testing.assert_allclose(loss, 3 * metrics['neg_elbo'].mean(), rtol=1e-5)  # its weight is 3
 
 
+@pytest.mark.slow
 def test_slots_of_a_picture_do_not_depend_on_its_batch(monkeypatch):
   model, params, state, batch = started('efficient_morl')
   monkeypatch.setattr(distributions, 'normal', lambda rng, shape: jnp.full(shape, 0.3))

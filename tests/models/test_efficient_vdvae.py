@@ -57,6 +57,7 @@ def test_initial_scales(stable, zero):
     assert leaf.std() == pytest.approx(limit / 3**0.5, rel=5 * (5 * leaf.size) ** -0.5), name
 
 
+@pytest.mark.slow
 def test_scanned_run_equals_a_python_loop():
   cells = layout.Cells(count=2, width=8, ratio=0.5, kernel=3, layers=1)
   rng = np.random.default_rng(0)

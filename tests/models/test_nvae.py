@@ -213,6 +213,7 @@ def test_balance_ends_with_the_warm_up():
   assert loss == pytest.approx(last['neg_elbo'].mean(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_refresh_moves_only_what_generates():
   params, state, batch = initial(SMALL)
   run = lambda p, s: SMALL.refresh(p, s, RNG, 0.7, iterations=3, num=2)

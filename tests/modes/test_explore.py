@@ -45,6 +45,7 @@ def test_samples_are_decoded_draws_from_the_prior(trained):
   np.testing.assert_array_equal(jax.jit(model.decode)(params, state, latents, key), sampled)
 
 
+@pytest.mark.slow
 def test_groups_are_drawn_with_the_given_noise(trained):
   """Changes one group: earlier groups stay, distributions of later groups move."""
   model, params, state = trained

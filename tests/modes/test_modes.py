@@ -169,6 +169,7 @@ def test_sample_takes_ramps_and_a_temperature_of_the_output(used):
   assert np.isin(pictures, (0, 255)).mean() > 0.95  # probabilities are all but 0 or 1
 
 
+@pytest.mark.slow
 def test_rows_need_not_divide_by_the_devices(used):
   """Draws three pictures and eight on eight devices: the three are the first of the eight."""
   rows = {}
@@ -269,6 +270,7 @@ def test_a_signal_stops_sampling_between_rows(used, monkeypatch, capsys):
   assert after == before
 
 
+@pytest.mark.slow
 @ONE_SYSTEM
 def test_results_of_other_weights_are_refused(used):
   """Adds a checkpoint: its div_stats are missing, and the latents belong to the first one."""

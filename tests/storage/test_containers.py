@@ -255,6 +255,7 @@ def test_tensorflow_checkpoints(tmp_path):
     tensor_files.read(tmp_path)
 
 
+@pytest.mark.slow
 def test_damaged_tensorflow_checkpoints_are_refused(tmp_path, monkeypatch):
   prefix = tensorflow_checkpoint(tmp_path)
   index, numbers = (Path(f'{prefix}.{part}') for part in ('index', 'data-00000-of-00001'))
