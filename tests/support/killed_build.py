@@ -1,8 +1,8 @@
 """Builds in shards of ten small pictures: `python -m tests.support.killed_build MOMENT ...`.
 
 At `between` the process kills itself with SIGKILL when the second shard is finished, at `card` when
-half of the data card is written, at `never` not at all. At `interrupt` it sends itself SIGINT in the
-middle of the third shard.
+half of the data card is written, at `never` not at all. At `interrupt` it sends itself SIGINT
+within the third shard.
 """
 
 from collections.abc import Callable
