@@ -124,7 +124,9 @@ def _problem(field: dataclasses.Field, kind: Any, value: Any) -> str:
   kinds, items = _types(kind), value if isinstance(value, tuple) else (value,)
   if value is None and (field.default is None or type(None) in typing.get_args(kind)):
     return ''
-  if kinds and not all(_is_a(item, kinds) for item in _scalars(items)):
+  if kinds and not (
+    _allows(kind, isinstance(value, tuple)) and all(_is_a(item, kinds) for item in _scalars(items))
+  ):
     return f'must be {_named(kind)}'
   if choices := field.metadata.get('choices'):
     is_tuple = typing.get_origin(kind) is tuple
@@ -138,6 +140,13 @@ def _problem(field: dataclasses.Field, kind: Any, value: Any) -> str:
     return 'must be finite'
   limits = field.metadata.get('limits', {})
   return '' if all(_lies_in(number, limits) for number in numeric) else _range(limits)
+
+
+def _allows(kind: Any, is_tuple: bool) -> bool:
+  """Returns whether an annotation allows a tuple, or one that is no tuple."""
+  is_union = isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
+  alternatives = typing.get_args(kind) if is_union else (kind,)
+  return any((typing.get_origin(k) is tuple) == is_tuple for k in alternatives)
 
 
 def _scalars(items: tuple) -> list[Any]:

@@ -67,6 +67,10 @@ def test_accepted(values):
     ({'mode': 3}, 'config.part.mode=3 must be a string'),
     ({'flag': 1}, 'config.part.flag=1 must be True or False'),
     ({'sizes': (1, 'a')}, "config.part.sizes=(1, 'a') must be a tuple, each item a whole number"),
+    ({'sizes': 3}, 'config.part.sizes=3 must be a tuple, each item a whole number'),
+    ({'kinds': 'a'}, "config.part.kinds='a' must be a tuple, each item a string"),
+    ({'count': (1,)}, 'config.part.count=(1,) must be a whole number'),
+    ({'limit': (1, 2)}, 'config.part.limit=(1, 2) must be a whole number'),
     ({'limit': 1.5}, 'config.part.limit=1.5 must be a whole number'),
     # Ranges: each end, in words.
     ({'count': 0}, 'config.part.count=0 must lie between 1 and 9'),

@@ -64,8 +64,8 @@ def checked_labels(image: np.ndarray, label: np.ndarray, name: str) -> np.ndarra
   """
   if image.dtype != np.uint8 or image.shape[1:] != (28, 28) or label.shape != image.shape[:1]:
     raise DataPrepError(
-      f'the {name} files must hold N digits, uint8 of 28x28, and N labels, but hold {image.dtype} '
-      f'{list(image.shape)} and {list(label.shape)}'
+      f'the {name} files must hold N pictures, uint8 of 28x28, and N labels, but hold '
+      f'{image.dtype} {list(image.shape)} and {list(label.shape)}'
     )
   whole = label.dtype.kind in 'iu'
   if not whole or label.min(initial=0) < 0 or label.max(initial=0) > 9:

@@ -181,7 +181,9 @@ class Checkpoints:
     """
     return self._restore(step, abstract)
 
-  def restore_newest(self, steps: Sequence[int], restore: Callable[[int], Any]) -> tuple[int, Any]:
+  def restore_undamaged(
+    self, steps: Sequence[int], restore: Callable[[int], Any]
+  ) -> tuple[int, Any]:
     """Restores the newest of `steps` that is not damaged; prints the damage of newer ones.
 
     Args:

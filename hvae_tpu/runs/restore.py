@@ -161,7 +161,7 @@ def open_run(
   store = checkpoints.Checkpoints(workdir, read_only=True)
   try:
     named = store.resolve(checkpoint, config.train.best_metric)
-    step, state = store.restore_newest(
+    step, state = store.restore_undamaged(
       store.steps if checkpoint == 'latest' else [named],
       lambda step: restore_weights(store, step, model, config.data, mesh, weights),
     )

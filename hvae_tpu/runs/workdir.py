@@ -76,7 +76,7 @@ def is_binding(key: str, changeable: Iterable[str]) -> bool:
   return key in ('seed', 'optimizer.name')
 
 
-def check_resumable(
+def compare_configs(
   workdir: Path,
   stored: dict[str, Any],
   config: ml_collections.ConfigDict,

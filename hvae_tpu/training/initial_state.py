@@ -29,7 +29,7 @@ def check_resumable(
   if stored is not None and checkpoints.steps:
     stored['model'] = models.with_defaults(stored.get('model', {}))
     changeable = models.changeable_fields(config.model.name)
-    workdirs.check_resumable(workdir, stored, config, changeable)
+    workdirs.compare_configs(workdir, stored, config, changeable)
 
 
 def check_same_data(stored: dict[str, Any], dataset: data.Dataset) -> None:
@@ -73,7 +73,7 @@ def restore_newest(
       return state.replace(ema_params=jax.tree.map(jnp.copy, state.params))
     return state if ema else state.replace(ema_params=None)
 
-  start, state = checkpoints.restore_newest(steps, restore)
+  start, state = checkpoints.restore_undamaged(steps, restore)
   for step in steps:
     if step > start:
       print_once(f'moved the damaged one to {checkpoints.set_aside(step)}')

@@ -31,7 +31,7 @@ MNIST_IMAGES = {
   ),
   'cut in its header': ('ends inside its header', gzip.compress(idx(DIGITS)[:9])),
   'no idx': ('must be an idx file .* begins with 74657874', gzip.compress(b'text')),
-  'labels': ('must hold N digits, uint8 of 28x28', gzip.compress(idx(LABELS))),
+  'labels': ('must hold N pictures, uint8 of 28x28', gzip.compress(idx(LABELS))),
   'other size': (r'but hold uint8 \[2, 20, 28\]', gzip.compress(idx(DIGITS[:, :20]))),
   'fewer': (r'but hold uint8 \[1, 28, 28\] and \[2\]', gzip.compress(idx(DIGITS[:1]))),
 }

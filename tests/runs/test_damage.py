@@ -52,7 +52,7 @@ def restored(run: pathlib.Path, abstract):
   """Restores as a resume does. Returns the step and the state."""
   store = Checkpoints(run)
   try:
-    return store.restore_newest(store.steps, lambda step: store.restore(step, abstract))
+    return store.restore_undamaged(store.steps, lambda step: store.restore(step, abstract))
   finally:
     store.close()
 
@@ -134,7 +134,7 @@ def test_full_memory_is_not_damage(copy, abstract, monkeypatch):
 
   monkeypatch.setattr(store._manager, 'restore', fail)
   with pytest.raises(TransientError, match='could not be read'):
-    store.restore_newest(store.steps, lambda step: store.restore(step, abstract))
+    store.restore_undamaged(store.steps, lambda step: store.restore(step, abstract))
   store.close()
 
 
@@ -155,7 +155,7 @@ def test_storage_that_does_not_answer_is_not_damage(copy, abstract, monkeypatch,
   with monkeypatch.context() as patch:
     patch.setattr(type(store.directory), 'read_text', fail)
     with pytest.raises(TransientError, match='could not be read'):
-      store.restore_newest(store.steps, lambda step: store.restore(step, abstract))
+      store.restore_undamaged(store.steps, lambda step: store.restore(step, abstract))
   assert_is(store.restore(2, abstract), 2)
   store.close()
 

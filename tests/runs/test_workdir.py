@@ -63,11 +63,11 @@ def test_binding_keys(tmp_path, capsys, changes):
   stored = workdir.to_json(config())
   ((key, value),) = changes.items()
   with pytest.raises(UserError) as caught:
-    workdir.check_resumable(tmp_path, stored, config(**changes), CHANGEABLE)
+    workdir.compare_configs(tmp_path, stored, config(**changes), CHANGEABLE)
   message = str(caught.value)
   assert f'config.{key.replace("__", ".")}: ' in message and '--workdir' in message
   allowed = config(**changes, train__allow_config_change=True)
-  workdir.check_resumable(tmp_path, stored, allowed, CHANGEABLE)
+  workdir.compare_configs(tmp_path, stored, allowed, CHANGEABLE)
   (line,) = capsys.readouterr().out.splitlines()
   assert key.replace('__', '.') in line
 
@@ -89,7 +89,7 @@ def test_binding_keys(tmp_path, capsys, changes):
 )
 def test_changeable_keys(tmp_path, capsys, changes):
   stored = workdir.to_json(config())
-  workdir.check_resumable(tmp_path, stored, config(**changes), CHANGEABLE)
+  workdir.compare_configs(tmp_path, stored, config(**changes), CHANGEABLE)
   ((key, value),) = changes.items()
   (line,) = capsys.readouterr().out.splitlines()
   assert line.startswith(f'changed since the last start: config.{key.replace("__", ".")}: ')
@@ -97,7 +97,7 @@ def test_changeable_keys(tmp_path, capsys, changes):
 
 
 def test_the_same_config_is_not_a_change(tmp_path, capsys):
-  workdir.check_resumable(tmp_path, workdir.to_json(config()), config(), CHANGEABLE)
+  workdir.compare_configs(tmp_path, workdir.to_json(config()), config(), CHANGEABLE)
   assert capsys.readouterr().out == ''
 
 
