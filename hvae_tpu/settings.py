@@ -143,7 +143,7 @@ def _problem(field: dataclasses.Field, kind: Any, value: Any) -> str:
 
 
 def _allows(kind: Any, is_tuple: bool) -> bool:
-  """Returns whether an annotation allows a tuple, or one that is no tuple."""
+  """Returns whether an annotation allows tuples (`is_tuple`), or values other than tuples."""
   is_union = isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
   alternatives = typing.get_args(kind) if is_union else (kind,)
   return any((typing.get_origin(k) is tuple) == is_tuple for k in alternatives)

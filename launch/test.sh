@@ -2,7 +2,7 @@
 # Checks style and runs the tests: launch/test.sh [PYTEST ARGUMENTS]
 #
 # The first start installs everything into `.venv`; see environment.sh. EXTRAS in the environment
-# names further extras of setup.py: with `tpu`, TPU programs are compiled and checked too.
+# names further extras of setup.py: with `tpu`, `-m slow` compiles and checks TPU programs too.
 set -euo pipefail
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
